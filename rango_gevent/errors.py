@@ -1,0 +1,79 @@
+"""The tree of errors: who did wrong decides the type.
+
+``RequestError``      the client sent something wrong: it gets a reply and lives on.
+``FatalClientError``  the client broke the connection's rules: it is closed with a reason.
+``Refused``           the handshake is answered with an HTTP status instead of 101.
+``ConfigError``       the operator set something wrong: all problems at once, exit code 2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Iterable
+
+if TYPE_CHECKING:  # errors sits below protocol: the import exists for the reader and mypy only
+    from rango_gevent.protocol.close import CloseReason
+
+
+class RangoError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class RequestError(RangoError):
+    """A client's request is wrong; the text goes back as ``{"error": text}``."""
+
+
+class FatalClientError(RangoError):
+    """A client broke a rule that ends its connection.
+
+    Args:
+        reason: the row of the close table that tells it why.
+    """
+
+    def __init__(self, reason: CloseReason) -> None:
+        super().__init__(reason.text)
+        self.reason = reason
+
+
+class Refused(RangoError):
+    """A handshake is refused with an HTTP status before any upgrade.
+
+    Args:
+        status: HTTP status code.
+        reason: short machine-readable word for metrics and logs, e.g. ``bad_token``.
+        text: one line for the response body.
+        headers: extra response headers.
+    """
+
+    def __init__(
+        self, status: int, reason: str, text: str, headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.reason = reason
+        self.text = text
+        self.headers = list(headers)
+
+
+class TokenError(RangoError):
+    """A JWT is not valid; the text says why and never holds the token or a claim.
+
+    Args:
+        text: one short line for a reply or a log.
+        reason: short machine-readable word for metrics and logs, e.g. ``expired``.
+    """
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class ConfigError(RangoError):
+    """One or more settings are wrong.
+
+    Args:
+        problems: one line each, naming the setting, its value and the cure.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
