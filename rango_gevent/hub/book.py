@@ -1,0 +1,64 @@
+"""A book: the last snapshot of a market's depth and every increment since.
+
+A subscriber gets both at once, so that it can follow live increments with no gap and no
+duplicate. A book is bounded in increments and in bytes; one that passes a bound is dropped
+and stale until the publisher's next snapshot.
+"""
+
+from __future__ import annotations
+
+
+class Book:
+    """Frames of a snapshot and its increments, ready to send.
+
+    Attributes:
+        stale: the book was dropped: its live increments go on, newcomers get no replay, and
+            the next snapshot is sent to everyone who is subscribed.
+        bytes: size of all frames held.
+    """
+
+    __slots__ = ("_frames", "_joined", "bytes", "stale")
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+        self._joined: bytes | None = b""
+        self.bytes = 0
+        self.stale = False
+
+    def __len__(self) -> int:
+        """Return the number of increments held."""
+        return max(0, len(self._frames) - 1)
+
+    @property
+    def live(self) -> bool:
+        """Tell whether there is a snapshot to replay."""
+        return bool(self._frames)
+
+    def replace(self, snapshot: bytes) -> None:
+        """Start again from a snapshot frame."""
+        self._frames = [snapshot]
+        self._joined = snapshot
+        self.bytes = len(snapshot)
+        self.stale = False
+
+    def append(self, increment: bytes) -> None:
+        """Add an increment's frame; only a live book takes one."""
+        self._frames.append(increment)
+        self._joined = None
+        self.bytes += len(increment)
+
+    def drop(self) -> None:
+        """Forget all frames and be stale until the next snapshot."""
+        self._frames = []
+        self._joined = b""
+        self.bytes = 0
+        self.stale = True
+
+    def replay(self) -> bytes:
+        """Return the snapshot and all increments as bytes to send; empty when not live.
+
+        The bytes are joined once and shared by all newcomers until the book changes.
+        """
+        if self._joined is None:
+            self._joined = b"".join(self._frames)
+        return self._joined
