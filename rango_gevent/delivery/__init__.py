@@ -1,0 +1,4 @@
+"""Sockets of clients: the handshake, reading, writing, fan-out and liveness.
+
+Knows the hub and the wire protocol; does not know the broker.
+"""

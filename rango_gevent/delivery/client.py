@@ -1,0 +1,418 @@
+"""A client: one WebSocket connection, its socket, its outbox and its two greenlets.
+
+A silent client is a socket, an io watcher and these slots. The reader greenlet lives while
+there are bytes to read, the writer greenlet while the outbox holds any.
+
+Rules:
+- One writer at a time: `Client.offer` sends in place while nothing waits, else it appends to
+  the outbox and the writer greenlet alone touches the socket.
+- Nothing here waits for a client without a bound: the outbox is bounded in bytes, the writer
+  in seconds without progress, the closing handshake in seconds.
+- `offer` never closes: a client that is too slow is an answer, and its caller drops it when
+  it is convenient.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket as pysocket
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Union
+
+import _socket  # the plain C socket: gevent's wrapper would cost memory and time per client
+import gevent
+from gevent.timeout import Timeout
+
+from rango_gevent.delivery.inbound import Inbound, Received
+from rango_gevent.errors import FatalClientError, RequestError
+from rango_gevent.protocol import close, frames, messages
+from rango_gevent.protocol.close import CloseReason
+
+if TYPE_CHECKING:
+    from rango_gevent.delivery.registry import Registry
+    from rango_gevent.hub.stream import Stream
+
+log = logging.getLogger(__name__)
+
+OPEN = 0
+CLOSING = 1  # a close frame is sent or waits to be; nothing else goes out
+CLOSED = 2
+
+_READ_BYTES = 16 * 1024
+_READABLE = 1
+_WRITABLE = 2
+_PING_FRAME = frames.ping()
+_MAX_PIECES = 64  # buffers in one sendmsg; the kernel takes up to 1024
+
+Piece = Union[bytes, memoryview]
+
+
+class Client:
+    """One connection after its handshake.
+
+    Attributes:
+        id: number of the connection, on every line logged about it.
+        uid: user id of its verified token, None for anonymous.
+        role: role of its verified token.
+        streams: names it holds; the hub's to change.
+        ready: nothing waits and the connection is open: `offer` may send in place.
+        outbox_bytes: bytes that wait for its socket.
+        seen_s: coarse time at which bytes last came from it.
+        due: slot in the heartbeat's wheel.
+    """
+
+    __slots__ = (
+        "_inbound",
+        "_outbox",
+        "_registry",
+        "_send",
+        "_sock",
+        "_state",
+        "_watcher",
+        "_write_watcher",
+        "_writer",
+        "due",
+        "ended_by",
+        "id",
+        "opened_s",
+        "outbox_bytes",
+        "peer",
+        "pinged_s",
+        "ready",
+        "role",
+        "seen_s",
+        "streams",
+        "uid",
+    )
+
+    def __init__(
+        self, registry: Registry, fd: int, *, id: int, peer: str, uid: str | None, role: str
+    ) -> None:
+        self.id = id
+        self.peer = peer
+        self.uid = uid
+        self.role = role
+        self.streams: dict[str, Stream] = {}
+        self.ready = True
+        self.outbox_bytes = 0
+        self.opened_s = self.seen_s = registry.clock_s
+        self.pinged_s = 0.0
+        self.due = 0
+        self.ended_by: CloseReason | None = None
+        self._registry = registry
+        self._sock = _socket.socket(fileno=fd)
+        self._sock.setblocking(False)
+        if self._sock.family != pysocket.AF_UNIX:
+            # without it a close frame can wait behind unread input for ever
+            self._sock.setsockopt(pysocket.IPPROTO_TCP, pysocket.TCP_NODELAY, 1)
+        self._send = self._sock.send
+        self._state = OPEN
+        self._outbox: deque[Piece] | None = None
+        self._write_watcher: Any = None
+        self._writer: gevent.Greenlet | None = None
+        self._inbound: Inbound | None = None
+        self._watcher: Any = gevent.get_hub().loop.io(fd, _READABLE)
+
+    def start(self, early: bytes = b"") -> None:
+        """Begin to read.
+
+        Args:
+            early: bytes that came along with the handshake.
+        """
+        if early:
+            self._registry.spawn(self._read, early)
+        else:
+            self._watcher.start(self._on_readable)
+
+    @property
+    def open(self) -> bool:
+        """Tell whether events may still be sent to it."""
+        return self._state == OPEN
+
+    # -- outbound -----------------------------------------------------------------------
+
+    def offer(self, data: bytes) -> bool:
+        """Send now what can be sent, keep the rest in the outbox; never waits.
+
+        Returns:
+            False when the outbox was over its bound already: the client is too slow.
+        """
+        # hot path: in the common case one send and two comparisons
+        if self.ready:
+            try:
+                sent = self._send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.lost()
+                return True
+            if sent != len(data):
+                self._defer(memoryview(data)[sent:])  # shared by all who lag, not copied
+            return True
+        return self._queue(data)
+
+    def _queue(self, data: bytes) -> bool:
+        if self._state != OPEN:
+            return True  # on its way out: events are not for it any more
+        if self.outbox_bytes > self._registry.limits.outbox_bytes:
+            return False
+        self.push(data)
+        return True
+
+    def push(self, data: bytes) -> None:
+        """Send or keep whatever the outbox holds: for replies, replays and control frames.
+
+        These answer what the client asked for; its reader stops while the outbox is over
+        its bound, which keeps them bounded as well.
+        """
+        if self._state == CLOSED:
+            return
+        if self._outbox is None and self.ready:
+            self.offer(data)
+        else:
+            self._defer(data)
+
+    def _defer(self, data: Piece) -> None:
+        """Leave bytes to the writer greenlet."""
+        self.ready = False
+        if self._outbox is None:
+            self._outbox = deque()
+        self._outbox.append(data)
+        self.outbox_bytes += len(data)
+        if self._writer is None:
+            self._writer = self._registry.spawn(self._write)
+
+    def offer_or_drop(self, data: bytes) -> None:
+        """Offer, and close the client when it is too slow."""
+        if not self.offer(data):
+            self.too_slow()
+
+    def too_slow(self) -> None:
+        """Close a client whose outbox is over its bound."""
+        self.close(close.SLOW)
+
+    def _write(self) -> None:
+        """Writer greenlet: empty the outbox, then end."""
+        hub = gevent.get_hub()
+        self._write_watcher = hub.loop.io(self._sock.fileno(), _WRITABLE)
+        try:
+            while self._outbox:
+                writable = False
+                with Timeout(self._registry.limits.write_timeout_s, False):
+                    hub.wait(self._write_watcher)
+                    writable = True
+                if not writable:
+                    self.lost(close.SLOW)
+                elif not self._write_some(self._outbox):
+                    self.lost()
+        finally:
+            self._write_watcher.close()
+            self._write_watcher = self._writer = None
+        if self._state != CLOSED:
+            self._outbox = None
+            self.ready = self._state == OPEN
+        if self._state == CLOSING:
+            self._end_output()
+
+    def _write_some(self, outbox: deque[Piece]) -> bool:
+        """Send the first pieces of the outbox; False when the connection is lost."""
+        try:
+            sent = self._sock.sendmsg(list(islice(outbox, _MAX_PIECES)))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self.outbox_bytes -= sent
+        while sent:
+            first = outbox.popleft()
+            if sent < len(first):
+                outbox.appendleft(memoryview(first)[sent:])
+                break
+            sent -= len(first)
+        return True
+
+    # -- inbound ------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        """Start the reader greenlet: the loop calls this, so nothing here may wait."""
+        self._watcher.stop()
+        self._registry.spawn(self._read)
+
+    def _read(self, data: bytes = b"") -> None:
+        """Reader greenlet: read until nothing is left, then end."""
+        try:
+            while self._state != CLOSED:
+                data = data or self._sock.recv(_READ_BYTES)
+                if not data:
+                    self.lost()
+                    return
+                self.seen_s = self._registry.clock_s
+                self._receive(data)
+                data = b""
+                gevent.sleep(0)  # a flood from one client is a turn for each of the others
+                self._wait_for_outbox()
+        except BlockingIOError:
+            self._rest()
+        except OSError:
+            self.lost()
+        except FatalClientError as error:
+            self.close(error.reason)
+            self._drain()
+        except Exception:
+            log.exception("client %d: reader failed", self.id)
+            self.close(close.INTERNAL)
+            self._drain()
+
+    def _rest(self) -> None:
+        """Go back to being a watcher."""
+        if self._inbound is not None and self._registry.inbound_pool.give_back(self._inbound):
+            self._inbound = None
+        self._watcher.start(self._on_readable)
+
+    def _wait_for_outbox(self) -> None:
+        """Read no more requests while the client does not read the answers."""
+        while self.outbox_bytes > self._registry.limits.outbox_bytes and self._writer is not None:
+            self._writer.join()
+
+    def _receive(self, data: bytes) -> None:
+        if self._inbound is None:
+            self._inbound = self._registry.inbound_pool.lend()
+        received = self._inbound.receive(data)
+        for _, message in received.messages:
+            if self._state != OPEN:
+                break
+            self._handle(message)
+        self._answer(received)
+
+    def _answer(self, received: Received) -> None:
+        """Send pongs and the echo of a close frame."""
+        if received.closed_by_peer is None:
+            if received.reply and self._state == OPEN:
+                self.push(received.reply)
+            return
+        if self._state == OPEN:
+            self.ended_by = CloseReason(received.closed_by_peer, "client_closed", "", "")
+            self._begin_closing(received.reply)
+        else:
+            self.lost()  # this was the answer to our own close frame
+
+    def _handle(self, message: bytes) -> None:
+        """Answer one request; binary messages are read like text, as Rango does."""
+        try:
+            request = messages.parse_request(
+                message.decode("utf-8", "replace"), self._registry.limits.names
+            )
+            if request is not None:
+                self._registry.requests[request.action] += 1
+                self._perform(request)
+        except RequestError as error:
+            self._registry.requests["error"] += 1
+            self.push(messages.error(str(error)))
+
+    def _perform(self, request: messages.Request) -> None:
+        if request.action == messages.PING:
+            self.push(messages.PONG_FRAME)
+        elif request.action == messages.SUBSCRIBE:
+            self.subscribe(request.names)
+        else:
+            self._registry.dispatcher.flush(self)
+            self._registry.hub.unsubscribe(self, request.names)
+            self.push(messages.unsubscribed(self._registry.hub.names(self)))
+
+    def subscribe(self, names: tuple[str, ...]) -> None:
+        """Subscribe and answer: notices, replays, then the list of all names held.
+
+        Raises:
+            RequestError: with these the client would hold too many names.
+        """
+        registry = self._registry
+        if len(self.streams) + len(names) > registry.limits.names.max_names and (
+            len(self.streams.keys() | set(names)) > registry.limits.names.max_names
+        ):
+            raise RequestError(f"Too many streams: the limit is {registry.limits.names.max_names}")
+        registry.dispatcher.flush(self)
+        for part in registry.hub.subscribe(self, names):
+            self.push(part)
+        self.push(messages.subscribed(registry.hub.names(self)))
+
+    # -- the end ------------------------------------------------------------------------
+
+    def ping(self, now_s: float) -> None:
+        """Send a ping frame unless bytes wait anyway."""
+        if self.ready:
+            self.pinged_s = now_s
+            self.offer(_PING_FRAME)
+
+    def close(self, reason: CloseReason) -> None:
+        """Begin the closing handshake; what waits is sent first unless that is too much."""
+        if self._state != OPEN:
+            return
+        self.ended_by = reason
+        if reason is close.SLOW:
+            self._forget_outbox()
+        self._begin_closing(frames.close(reason.code, reason.text))
+
+    def _forget_outbox(self) -> None:
+        """Drop what waits, but not the rest of a frame that is sent in part."""
+        # the first piece may start in the middle of a frame: its bytes must go out whole
+        if self._outbox:
+            first = self._outbox[0]
+            self._outbox.clear()
+            self._outbox.append(first)
+            self.outbox_bytes = len(first)
+
+    def _begin_closing(self, close_frame: bytes) -> None:
+        registry = self._registry
+        registry.dispatcher.flush(self)
+        registry.hub.drop(self)
+        self._state = CLOSING
+        self.ready = False
+        registry.closing(self)
+        self._defer(close_frame)
+
+    def _end_output(self) -> None:
+        """Half-close: the peer reads our close frame before the end of the stream."""
+        try:
+            self._sock.shutdown(pysocket.SHUT_WR)
+        except OSError:
+            self.lost()
+
+    def _drain(self) -> None:
+        """Read and forget until the peer ends.
+
+        Closing a socket with unread input sends a reset, which may overtake the close frame.
+        """
+        try:
+            while self._state != CLOSED and self._sock.recv(_READ_BYTES):
+                gevent.sleep(0)
+            self.lost()
+        except BlockingIOError:
+            self._watcher.start(self._on_drainable)
+        except OSError:
+            self.lost()
+
+    def _on_drainable(self) -> None:
+        self._watcher.stop()
+        self._registry.spawn(self._drain)
+
+    def lost(self, reason: CloseReason | None = None) -> None:
+        """End the connection at once; doing so twice is harmless."""
+        if self._state == CLOSED:
+            return
+        self._state = CLOSED
+        self.ready = False
+        if self.ended_by is None:
+            self.ended_by = reason
+        self._registry.hub.drop(self)
+        self._watcher.stop()
+        self._watcher.close()
+        if self._writer is not None and self._writer is not gevent.getcurrent():
+            if self._write_watcher is not None:
+                self._write_watcher.stop()  # before the descriptor's number is another's
+            self._writer.kill(block=False)
+        self._outbox = None
+        self.outbox_bytes = 0
+        self._inbound = None
+        self._sock.close()
+        self._registry.remove(self)

@@ -1,0 +1,179 @@
+"""The dispatcher: one greenlet that moves waiting frames from streams to sockets.
+
+It works in rounds. A round takes everything that waits in all dirty streams, joins it into
+one buffer per client and sends each client its buffer once. While a round runs the next
+frames gather, so rounds grow with the load by themselves: cost per delivery falls where a
+send per frame would saturate.
+
+A round gives way to the loop every few milliseconds, so that pings, handshakes and health
+checks stay alive while millions of frames flow.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Callable
+
+import gevent
+from gevent.event import Event
+from prometheus_client import Histogram
+
+from rango_gevent.hub.hub import Hub
+from rango_gevent.hub.stream import Stream, Waiting, join
+
+if TYPE_CHECKING:
+    from rango_gevent.delivery.client import Client
+
+_CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
+
+
+class Dispatcher:
+    """Fan-out of one hub.
+
+    Args:
+        hub: whose dirty streams are served; its ``wake`` is taken over.
+        slice_s: longest time in seconds that a round holds the loop.
+        lag: told the seconds from publishing to the socket, per message.
+        now: the Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        slice_s: float = 0.004,
+        lag: Histogram | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._hub = hub
+        self._slice_s = slice_s
+        self._lag = lag
+        self._now = now
+        self._work = Event()
+        self._pending: dict[Client, bytes] = {}
+        self.rounds = 0
+        self.frames = 0
+        self.bytes = 0
+        hub.wake = self._work.set
+
+    def run(self) -> None:
+        """Serve rounds for ever."""
+        while True:
+            self._work.wait()
+            self._work.clear()
+            self.round()
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing waits to be handed to a client."""
+        return not self._pending and not self._hub.dirty
+
+    def flush(self, client: Client) -> None:
+        """Hand a client what the round under way still holds for it.
+
+        Called before its subscriptions change, so that a replay cannot be followed by
+        increments which it already contains.
+        """
+        data = self._pending.pop(client, None)
+        if data is not None:
+            client.offer_or_drop(data)
+
+    def round(self) -> None:
+        """Take all that waits and send it."""
+        batches = self._hub.take_dirty()
+        self._gather(batches)
+        self.rounds += 1
+        self._send_pending()
+        if self._lag is not None:
+            self._observe(batches)
+
+    def _gather(self, batches: list[tuple[Stream, list[Waiting], dict[Client, int]]]) -> None:
+        """Fill ``_pending`` with one buffer per client, frames in the order of publishing."""
+        if len(batches) == 1:
+            stream, waiting, joined = batches[0]
+            data = join(waiting)
+            self._pending = dict.fromkeys(stream.subscribers, data)
+            self._count(len(waiting), len(data), len(stream.subscribers))
+        else:
+            self._pending = self._gather_many(batches)
+        for stream, waiting, joined in batches:
+            for client, sequence in joined.items():
+                self._take_back(client, stream, batches, sequence)
+
+    def _count(self, frames: int, size: int, clients: int) -> None:
+        self.frames += frames * clients
+        self.bytes += size * clients
+
+    def _gather_many(
+        self, batches: list[tuple[Stream, list[Waiting], dict[Client, int]]]
+    ) -> dict[Client, bytes]:
+        """Join across streams: clients with the same dirty streams share one buffer.
+
+        Each set of streams met is a node; a client walks from node to node. So a set is
+        joined once, whatever the number of clients that have it.
+        """
+        # hot path: per client and stream two dict look-ups, no allocation
+        nodes: list[tuple[int, ...]] = [()]
+        steps: dict[tuple[int, int], int] = {}
+        at: dict[Client, int] = {}
+        for index, (stream, waiting, _) in enumerate(batches):
+            for client in stream.subscribers:
+                step = (at.get(client, 0), index)
+                node = steps.get(step)
+                if node is None:
+                    node = steps[step] = len(nodes)
+                    nodes.append((*nodes[step[0]], index))
+                at[client] = node
+        buffers = [self._merge([batches[index][1] for index in node]) for node in nodes]
+        for stream, waiting, _ in batches:
+            size = sum(len(item.frame) for item in waiting)
+            self._count(len(waiting), size, len(stream.subscribers))
+        return {client: buffers[node] for client, node in at.items()}
+
+    @staticmethod
+    def _merge(parts: list[list[Waiting]]) -> bytes:
+        if len(parts) == 1:
+            return join(parts[0])
+        return join(sorted(item for part in parts for item in part))
+
+    def _take_back(
+        self,
+        client: Client,
+        stream: Stream,
+        batches: list[tuple[Stream, list[Waiting], dict[Client, int]]],
+        sequence: int,
+    ) -> None:
+        """Leave out what a client who joined among the waiting frames has had already."""
+        if client not in self._pending:
+            return
+        own = [
+            [w for w in waiting if w.sequence > joined.get(client, 0)]
+            for other, waiting, joined in batches
+            if client in other.subscribers
+        ]
+        self._pending[client] = self._merge([part for part in own if part] or [[]])
+
+    def _send_pending(self) -> None:
+        """Send every client its buffer; slow ones are dropped after the round."""
+        # hot path: of about 5 us per client 4.4 are the kernel's
+        pending = self._pending
+        take = pending.popitem
+        slow: list[Client] = []
+        deadline = time.monotonic() + self._slice_s
+        count = 0
+        while pending:
+            client, data = take()
+            if not client.offer(data):
+                slow.append(client)
+            count += 1
+            if count % _CHECK_EVERY == 0 and time.monotonic() > deadline:
+                gevent.sleep(0)
+                deadline = time.monotonic() + self._slice_s
+        for client in slow:
+            client.too_slow()
+
+    def _observe(self, batches: list[tuple[Stream, list[Waiting], dict[Client, int]]]) -> None:
+        now = self._now()
+        for _, waiting, _ in batches:
+            for item in waiting:
+                self._lag.observe(now - item.at_s)  # type: ignore[union-attr]  # checked once per round

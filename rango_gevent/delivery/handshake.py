@@ -1,0 +1,156 @@
+"""Everything that is decided about a connection before its 101 response.
+
+One function takes the request and gives either an `Accepted` or raises `Refused`; the
+order of checks is: is it a WebSocket request at all (RFC 6455 section 4.2.1), may its
+origin connect (403), is its token good (401 on ``/private``), are its streams readable (400).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Callable, Mapping, NamedTuple
+
+from rango_gevent.auth.origin import OriginPolicy
+from rango_gevent.auth.tokens import Identity, TokenVerifier, bearer
+from rango_gevent.errors import Refused, RequestError, TokenError
+from rango_gevent.protocol import messages
+from rango_gevent.protocol.messages import NameLimits
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_VERSION = "13"
+
+_RESPONSE = (
+    b"HTTP/1.1 101 Switching Protocols\r\n"
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n"
+)
+
+
+class Accepted(NamedTuple):
+    """A handshake that may go on: who it is, what it wants, and the 101 response."""
+
+    uid: str | None
+    role: str
+    names: tuple[str, ...]
+    response: bytes
+
+
+def wants_upgrade(environ: Mapping[str, object]) -> bool:
+    """Tell whether a request asks for a WebSocket, well or badly."""
+    return "websocket" in _tokens(environ, "HTTP_UPGRADE") or (
+        "HTTP_SEC_WEBSOCKET_KEY" in environ or "HTTP_SEC_WEBSOCKET_VERSION" in environ
+    )
+
+
+class Handshake:
+    """The rules of one gateway's handshake.
+
+    Args:
+        verifier: checks tokens.
+        origins: checks the Origin header.
+        limits: bounds on the names in the query.
+        now: the Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        origins: OriginPolicy,
+        limits: NameLimits,
+        now: Callable[[], float],
+    ) -> None:
+        self._verifier = verifier
+        self._origins = origins
+        self._limits = limits
+        self._now = now
+
+    def decide(self, environ: Mapping[str, object]) -> Accepted:
+        """Accept a handshake or say why not.
+
+        Args:
+            environ: WSGI environment of the request.
+
+        Raises:
+            Refused: with the status and a line for the response body.
+        """
+        key = check_upgrade(environ)
+        origin = _text(environ, "HTTP_ORIGIN")
+        if not self._origins.allows(origin, _text(environ, "HTTP_HOST")):
+            raise Refused(403, "origin", "This origin may not connect.")
+        identity = self._identify(environ)
+        try:
+            names = messages.names_in_query(_text(environ, "QUERY_STRING") or "", self._limits)
+        except RequestError as error:
+            raise Refused(400, "bad_streams", str(error)) from None
+        uid, role = (identity.uid, identity.role) if identity else (None, "")
+        return Accepted(uid, role, names, _RESPONSE % accept_key(key))
+
+    def _identify(self, environ: Mapping[str, object]) -> Identity | None:
+        """Return who it is, None for anonymous; ``/private`` takes no anonymous."""
+        private = _text(environ, "PATH_INFO") == "/private"
+        token = bearer(_text(environ, "HTTP_AUTHORIZATION"))
+        if token is None:
+            if private:
+                raise _unauthorized("no_token", "A token is needed: Authorization: Bearer <jwt>.")
+            return None
+        try:
+            return self._verifier.verify(token, self._now())
+        except TokenError as error:
+            if private:
+                raise _unauthorized("bad_token", f"The token is not valid: {error}.") from None
+            return None
+
+
+def check_upgrade(environ: Mapping[str, object]) -> bytes:
+    """Check the form of a handshake and return its key (RFC 6455 section 4.2.1).
+
+    Raises:
+        Refused: 400, or 426 for a version other than 13.
+    """
+    if environ.get("REQUEST_METHOD") != "GET":
+        raise _bad("A WebSocket handshake is a GET.")
+    if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+        raise _bad("A WebSocket handshake needs HTTP/1.1.")
+    if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+        raise _bad("A WebSocket handshake has no body.")
+    if "websocket" not in _tokens(environ, "HTTP_UPGRADE"):
+        raise _bad("The header Upgrade: websocket is missing.")
+    if "upgrade" not in _tokens(environ, "HTTP_CONNECTION"):
+        raise _bad("The header Connection: Upgrade is missing.")
+    if _text(environ, "HTTP_SEC_WEBSOCKET_VERSION") != _VERSION:
+        headers = [("Sec-WebSocket-Version", _VERSION)]
+        raise Refused(426, "bad_version", "Only WebSocket version 13 is spoken here.", headers)
+    return _check_key(_text(environ, "HTTP_SEC_WEBSOCKET_KEY") or "")
+
+
+def _check_key(key: str) -> bytes:
+    try:
+        raw = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 16:
+        raise _bad("Sec-WebSocket-Key must be 16 bytes in base64.")
+    return key.encode("ascii")
+
+
+def accept_key(key: bytes) -> bytes:
+    """Return Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key + _GUID).digest())  # noqa: S324 - the RFC's hash
+
+
+def _text(environ: Mapping[str, object], name: str) -> str | None:
+    value = environ.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _tokens(environ: Mapping[str, object], name: str) -> set[str]:
+    return {token.strip().lower() for token in (_text(environ, name) or "").split(",")}
+
+
+def _bad(text: str) -> Refused:
+    return Refused(400, "bad_handshake", text)
+
+
+def _unauthorized(reason: str, text: str) -> Refused:
+    return Refused(401, reason, text, [("WWW-Authenticate", "Bearer")])

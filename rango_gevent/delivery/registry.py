@@ -1,0 +1,168 @@
+"""All clients of one gateway, and what they share: limits, counters, a coarse clock.
+
+Clients come in through `Registry.adopt` after their handshake and go out through
+`Registry.remove`, so counts of connections, durations and reasons are right by construction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from typing import Callable, Iterator, NamedTuple
+
+import gevent
+from prometheus_client import Histogram
+
+from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.dispatcher import Dispatcher
+from rango_gevent.delivery.inbound import InboundLimits, InboundPool
+from rango_gevent.errors import Refused, RequestError
+from rango_gevent.hub.hub import Hub
+from rango_gevent.protocol import messages
+from rango_gevent.protocol.close import CloseReason
+from rango_gevent.protocol.messages import NameLimits
+
+log = logging.getLogger(__name__)
+
+LOST = CloseReason(1006, "connection_lost", "", "")
+
+
+class ClientLimits(NamedTuple):
+    """Bounds on clients.
+
+    Attributes:
+        connections: WebSocket connections at once in this process.
+        outbox_bytes: bytes that may wait for one client before it counts as slow.
+        write_timeout_s: seconds that a write may wait for a client.
+        close_timeout_s: seconds for a client to answer a close frame.
+        names: bounds on the streams that one client holds.
+        inbound: bounds on what one client sends.
+    """
+
+    connections: int
+    outbox_bytes: int
+    write_timeout_s: float
+    close_timeout_s: float
+    names: NameLimits
+    inbound: InboundLimits
+
+
+class Registry:
+    """The clients of a gateway.
+
+    Attributes:
+        clock_s: monotonic time in seconds, exact to one tick of the heartbeat.
+        requests: requests by action, or ``error``.
+        closed: connections ended, by reason.
+        refused: handshakes refused, by reason.
+        accepting: False while the gateway drains.
+    """
+
+    def __init__(
+        self, hub: Hub, dispatcher: Dispatcher, limits: ClientLimits, duration: Histogram
+    ) -> None:
+        self.hub = hub
+        self.dispatcher = dispatcher
+        self.limits = limits
+        self.inbound_pool = InboundPool(limits.inbound)
+        self.clock_s = time.monotonic()
+        self.requests: Counter[str] = Counter()
+        self.closed: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.accepting = True
+        self.opened = 0
+        self.greenlets = 0
+        self.leaving: deque[tuple[float, Client]] = deque()
+        self.slots: list[dict[Client, None]] = [{}]
+        self._clients: dict[Client, None] = {}
+        self._duration = duration
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(list(self._clients))
+
+    @property
+    def outbox_bytes(self) -> int:
+        """Return the bytes that wait for all clients together."""
+        return sum(client.outbox_bytes for client in self._clients)
+
+    def admit(self) -> None:
+        """Check that one more connection may come.
+
+        Raises:
+            Refused: 503, when the gateway is full or drains.
+        """
+        retry = [("Retry-After", "5")]
+        if not self.accepting:
+            raise Refused(503, "draining", "The gateway is shutting down.", retry)
+        if len(self._clients) >= self.limits.connections:
+            raise Refused(503, "too_many_connections", "The gateway is full.", retry)
+
+    def adopt(
+        self,
+        fd: int,
+        *,
+        peer: str,
+        uid: str | None,
+        role: str,
+        response: bytes,
+        names: tuple[str, ...],
+        early: bytes,
+    ) -> Client:
+        """Take over the socket of an accepted handshake.
+
+        Args:
+            fd: descriptor of the connected socket; the client's from now on.
+            peer: address for logs.
+            uid: user id of a verified token.
+            role: role of a verified token.
+            response: bytes of the 101 response, sent first.
+            names: streams to subscribe at once.
+            early: bytes that the client sent behind its handshake.
+        """
+        self.opened += 1
+        client = Client(self, fd, id=self.opened, peer=peer, uid=uid, role=role)
+        self._clients[client] = None
+        client.due = self.opened % len(self.slots)
+        self.slots[client.due][client] = None
+        client.push(response)
+        try:
+            client.subscribe(names)
+        except RequestError as error:
+            client.push(messages.error(str(error)))
+        client.start(early)
+        return client
+
+    def spawn(self, work: Callable[..., None], *args: object) -> gevent.Greenlet:
+        """Start a client's reader or writer, and count it while it lives."""
+        self.greenlets += 1
+        greenlet = gevent.spawn(work, *args)
+        greenlet.rawlink(self._greenlet_ended)
+        return greenlet
+
+    def _greenlet_ended(self, greenlet: gevent.Greenlet) -> None:
+        self.greenlets -= 1
+
+    def closing(self, client: Client) -> None:
+        """Note that a closing handshake began; the heartbeat bounds it."""
+        self.slots[client.due].pop(client, None)
+        self.leaving.append((time.monotonic() + self.limits.close_timeout_s, client))
+
+    def remove(self, client: Client) -> None:
+        """Forget a client whose socket is closed, and say once why it ended."""
+        self._clients.pop(client, None)
+        self.slots[client.due].pop(client, None)
+        reason = client.ended_by or LOST
+        seconds = time.monotonic() - client.opened_s
+        self.closed[reason.word] += 1
+        self._duration.observe(max(0.0, seconds))
+        log.info(
+            "connection closed: %s (%d) after %.1f s",
+            reason.word,
+            reason.code,
+            seconds,
+            extra={"conn": client.id, "peer": client.peer},
+        )

@@ -1,0 +1,327 @@
+"""The composition root: builds a gateway from settings, starts it, drains it, stops it.
+
+Here the rooms meet: the consumer's messages go into the hub, the hub's streams to the
+dispatcher, the dispatcher's buffers to the clients. Long-lived greenlets have one spawner,
+`Gateway.spawn`: one that ends is logged, counted and started again, and until it runs the
+gateway is not ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Callable
+
+import gevent
+from gevent import monkey
+from gevent.event import Event
+from gevent.queue import SimpleQueue
+
+from rango_gevent.auth.keys import VerificationKey, load_public_key
+from rango_gevent.auth.tokens import TokenVerifier
+from rango_gevent.broker.consumer import BrokerLimits, Consumer
+from rango_gevent.broker.topology import QueueLimits
+from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.dispatcher import Dispatcher
+from rango_gevent.delivery.handshake import Handshake
+from rango_gevent.delivery.heartbeat import Heartbeat
+from rango_gevent.delivery.inbound import InboundLimits
+from rango_gevent.delivery.registry import ClientLimits, Registry
+from rango_gevent.errors import ConfigError
+from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
+from rango_gevent.metrics import Metrics, MetricsServer, Reading, Workers, runtime_gauges
+from rango_gevent.protocol import close
+from rango_gevent.protocol.messages import NameLimits
+from rango_gevent.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_RESTART_WAIT_S = 0.5
+_DRAIN_POLL_S = 0.02
+
+
+class DropLog:
+    """Says that messages are dropped, at most once a second for each reason.
+
+    Every drop is counted in the metrics; a publisher that sends nothing but garbage must
+    not be able to fill the disk with lines.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._said: dict[str, float] = {}
+        self._unsaid: Counter[str] = Counter()
+
+    def warn(self, reason: str, key: str) -> None:
+        """Log a drop, or remember that it was not logged."""
+        now = self._now()
+        if now - self._said.get(reason, -1.0) < 1.0:
+            self._unsaid[reason] += 1
+            return
+        self._said[reason] = now
+        others = f" ({self._unsaid.pop(reason)} more since)" if self._unsaid[reason] else ""
+        log.warning("dropped a message, %s: routing key %r%s", reason, key[:255], others)
+
+
+class Gateway:
+    """One process's gateway.
+
+    Args:
+        settings: what to run with.
+        key: public key that tokens are checked with.
+        sibling_of: process id that this worker's siblings have in common; None: no siblings.
+    """
+
+    def __init__(
+        self, settings: Settings, key: VerificationKey, *, sibling_of: int | None = None
+    ) -> None:
+        if not monkey.is_module_patched("socket"):
+            raise ConfigError(
+                "gevent has not patched the standard library: start through `rango` or a gevent "
+                "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
+            )
+        self.settings = settings
+        self.metrics = Metrics(self._read, settings.metrics_topics)
+        self.hub = Hub(
+            allows=settings.rbac.allows,
+            make_queue=SimpleQueue,
+            limits=_hub_limits(settings),
+            on_stale=lambda address: log.warning("book %s passed its bound: stale", address),
+        )
+        self.dispatcher = Dispatcher(self.hub, lag=self.metrics.lag)
+        self.registry = Registry(
+            self.hub, self.dispatcher, _client_limits(settings), self.metrics.duration
+        )
+        self.heartbeat = Heartbeat(
+            self.registry,
+            ping_interval_s=settings.ping_interval_s,
+            pong_timeout_s=settings.pong_timeout_s,
+        )
+        self.handshake = Handshake(
+            TokenVerifier(key, leeway_s=settings.jwt_leeway_s),
+            settings.origins,
+            self.registry.limits.names,
+            time.time,
+        )
+        self.consumer = Consumer(
+            settings.broker_urls, settings.exchange, self._publish, _broker_limits(settings)
+        )
+        self._workers: Workers | None = None
+        if sibling_of is not None:
+            self._workers = Workers(self.metrics.text, sibling_of)
+        self.metrics_server = MetricsServer(
+            self._workers.text if self._workers else self.metrics.text,
+            settings.metrics_host,
+            settings.metrics_port,
+        )
+        self._drops = DropLog()
+        self.restarts: Counter[str] = Counter()
+        self._running: dict[str, gevent.Greenlet] = {}
+        self._down: set[str] = set()
+        self._drained: Event | None = None
+
+    # -- life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start all greenlets; the broker is connected in the background.
+
+        Raises:
+            ConfigError: the metrics port is taken.
+        """
+        self.metrics.watch_gc()
+        self.spawn("dispatcher", self.dispatcher.run)
+        self.spawn("heartbeat", self.heartbeat.run)
+        self.spawn("consumer", self.consumer.run)
+        if self._workers is not None:
+            self.spawn("metrics-writer", self._workers.run)
+        if self.settings.metrics_port:
+            self._start_metrics_server()
+
+    def _start_metrics_server(self) -> None:
+        if self._workers is not None:
+            self._running["metrics-port"] = gevent.spawn(self.metrics_server.run_when_free)
+            return
+        try:
+            self.metrics_server.start()
+        except OSError as error:
+            raise ConfigError(
+                f"RANGO_METRICS_PORT={self.settings.metrics_port}: cannot listen "
+                f"({error.strerror}); give a free port, or 0 for none"
+            ) from None
+
+    def spawn(self, name: str, work: Callable[[], None]) -> None:
+        """Run a greenlet that is meant to live as long as the gateway."""
+        self._running[name] = gevent.spawn(self._supervise, name, work)
+
+    def _supervise(self, name: str, work: Callable[[], None]) -> None:
+        while True:
+            try:
+                work()
+                log.error("greenlet %s ended", name)
+            except Exception:
+                log.exception("greenlet %s failed", name)
+            self.restarts[name] += 1
+            self._down.add(name)
+            gevent.sleep(_RESTART_WAIT_S)
+            self._down.discard(name)
+
+    def drain(self) -> None:
+        """Refuse newcomers and tell all clients of the restart, spread over the drain time.
+
+        Returns when everybody is gone or was given up. Calling it twice waits for the first.
+        """
+        if self._drained is not None:
+            self._drained.wait()
+            return
+        self._drained = Event()
+        self.registry.accepting = False
+        log.info("draining %d connections", len(self.registry))
+        clients = list(self.registry)
+        random.shuffle(clients)
+        self._tell_restart(clients)
+        self._wait_until_gone(time.monotonic() + self.settings.close_timeout_s)
+        self._drained.set()
+
+    def _tell_restart(self, clients: list[Client]) -> None:
+        """Send close 1012, a share of the clients at a time."""
+        started = time.monotonic()
+        for index, client in enumerate(clients):
+            due_s = index * self.settings.drain_s / len(clients)
+            if due_s > time.monotonic() - started:
+                gevent.sleep(due_s - (time.monotonic() - started))
+            client.close(close.RESTART)
+
+    def _wait_until_gone(self, deadline: float) -> None:
+        while len(self.registry) and time.monotonic() < deadline:
+            gevent.sleep(_DRAIN_POLL_S)
+        for client in self.registry:
+            client.lost()
+
+    def stop(self) -> None:
+        """Drain, leave the broker, end all greenlets."""
+        self.drain()
+        gevent.killall(list(self._running.values()), timeout=2)
+        self._running.clear()
+        self.consumer.stop()
+        self.metrics_server.stop()
+        self.metrics.forget_gc()
+        if self._workers is not None:
+            self._workers.close()
+        log.info("stopped")
+
+    # -- state --------------------------------------------------------------------------
+
+    def health(self) -> str:
+        """Say what is wrong with this process; empty when nothing is."""
+        dead = [name for name, greenlet in self._running.items() if greenlet.dead]
+        broken = sorted(self._down.union(dead) - {"metrics-port"})
+        if broken:
+            return f"greenlets are down: {', '.join(broken)}"
+        if not self._running:
+            return "not started"
+        return ""
+
+    def readiness(self) -> str:
+        """Say why clients should not be sent here; empty when they should."""
+        if not self.registry.accepting:
+            return "draining"
+        return self.health() or self.consumer.problem
+
+    def _publish(self, key: str, body: bytes, at_s: float) -> None:
+        outcome = self.hub.publish(key, body, at_s)
+        if outcome in DROPPED:
+            self._drops.warn(outcome, key)
+
+    def _read(self) -> Reading:
+        """Collect the numbers of all rooms for a scrape."""
+        hub, registry, consumer, dispatcher = (
+            self.hub,
+            self.registry,
+            self.consumer,
+            self.dispatcher,
+        )
+        return Reading(
+            gauges={
+                "rango_hub_clients_count": len(registry),
+                "rango_broker_connected": float(consumer.connected),
+                "rango_books": len(hub.books),
+                "rango_book_bytes": sum(book.bytes for book in hub.books.values()),
+                "rango_outbox_bytes": registry.outbox_bytes,
+                "rango_loop_lag_seconds": self.heartbeat.late_s,
+                "promhttp_metric_handler_requests_in_flight": self.metrics_server.in_flight,
+                **runtime_gauges(registry.greenlets + len(self._running)),
+            },
+            counters={
+                "rango_frames_sent": dispatcher.frames,
+                "rango_bytes_sent": dispatcher.bytes,
+                "rango_dispatch_rounds": dispatcher.rounds,
+                "rango_connections_opened": registry.opened,
+                "rango_broker_connects": consumer.connects,
+                "rango_broker_failures": consumer.failures,
+                "rango_broker_disconnected_seconds": consumer.away_s(),
+                "rango_books_dropped": hub.books_dropped,
+            },
+            labelled={
+                "rango_messages_received": ("scope", hub.received),
+                "rango_messages_dropped": ("reason", hub.dropped),
+                "rango_requests": ("action", registry.requests),
+                "rango_connections_closed": ("reason", registry.closed),
+                "rango_connections_refused": ("reason", registry.refused),
+                "rango_greenlet_restarts": ("name", self.restarts),
+                "promhttp_metric_handler_requests": ("code", self.metrics_server.scrapes),
+            },
+            subscriptions=hub.subscriptions,
+        )
+
+
+def load_key(settings: Settings) -> VerificationKey:
+    """Load the public key that the settings name.
+
+    Raises:
+        ConfigError: none is there, or it is not a public key.
+    """
+    if settings.jwt_public_key:
+        return load_public_key(settings.jwt_public_key, "JWT_PUBLIC_KEY")
+    path = Path(settings.public_key_file)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"no public key: JWT_PUBLIC_KEY is not set and {path} cannot be read "
+            f"({os.strerror(error.errno or 0)}); set JWT_PUBLIC_KEY to the base64 of a PEM, or "
+            "-pubKey to its path, or make a pair with `rango keys`"
+        ) from None
+    return load_public_key(text, str(path))
+
+
+def _hub_limits(settings: Settings) -> HubLimits:
+    return HubLimits(
+        queue_frames=settings.queue_frames,
+        event_bytes=settings.max_event_bytes,
+        books=settings.max_books,
+        book_increments=settings.book_increments,
+        book_bytes=settings.book_bytes,
+    )
+
+
+def _client_limits(settings: Settings) -> ClientLimits:
+    return ClientLimits(
+        connections=settings.max_connections,
+        outbox_bytes=settings.outbox_bytes,
+        write_timeout_s=settings.write_timeout_s,
+        close_timeout_s=settings.close_timeout_s,
+        names=NameLimits(settings.max_streams, settings.max_name_bytes),
+        inbound=InboundLimits(settings.max_message_bytes, settings.max_fragments),
+    )
+
+
+def _broker_limits(settings: Settings) -> BrokerLimits:
+    return BrokerLimits(
+        timeout_s=settings.broker_timeout_s,
+        heartbeat_s=settings.broker_heartbeat_s,
+        queue=QueueLimits(settings.broker_queue_length, settings.broker_queue_ttl_s),
+    )

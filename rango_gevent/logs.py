@@ -1,0 +1,95 @@
+"""Logging: text by default, JSON by setting, the connection's id on every line about one.
+
+Callers use the standard library's loggers and pass ``extra={"conn": id, "peer": address}``.
+Control characters are escaped, so that nobody outside can write lines of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import TextIO
+
+log = logging.getLogger("rango_gevent")
+
+_LEVELS = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+}
+_EXTRA = ("conn", "peer")
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.123Z info conn=7 peer=1.2.3.4 message``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line, and the lines of a traceback behind it when there is one."""
+        fields = [_stamp(record), _level(record)]
+        fields += [f"{name}={record.__dict__[name]}" for name in _EXTRA if name in record.__dict__]
+        line = _escaped(" ".join([*fields, record.getMessage()]))
+        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, conn, peer, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON."""
+        fields = {
+            "time": _stamp(record),
+            "level": _level(record),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields.update({n: record.__dict__[n] for n in _EXTRA if n in record.__dict__})
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{seconds}.{int(record.msecs):03d}Z"
+
+
+def _level(record: logging.LogRecord) -> str:
+    return {"WARNING": "warn", "CRITICAL": "fatal"}.get(record.levelname, record.levelname.lower())
+
+
+def configure(level: str, log_format: str, stream: TextIO | None = None) -> None:
+    """Send this package's log to a stream, standard error by default."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    log.handlers[:] = [handler]
+    log.setLevel(_LEVELS[level])
+    log.propagate = False
+
+
+class AsFile:
+    """A file that a library writes its complaints to; each line becomes a log line.
+
+    Args:
+        name: who complains.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._log = log.getChild(name)
+
+    def write(self, text: str) -> None:
+        """Log a line."""
+        if text.strip():
+            self._log.warning("%s", text.strip())
+
+    def flush(self) -> None:
+        """Do nothing: nothing is buffered."""

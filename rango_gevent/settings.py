@@ -1,0 +1,442 @@
+"""Every setting, in one table: the fields of `Settings`.
+
+A field's metadata is its row: environment variable, flag, parser and text. From the table
+come `load`, the output of ``rango config``, the environment example and the README.
+Pure: the environment and the flags come in as mappings, nobody else in the package reads
+them, and the rest of the package gets plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, NamedTuple
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from rango_gevent.auth.origin import OriginPolicy, parse_origins
+from rango_gevent.auth.rbac import Rbac, parse_rbac
+from rango_gevent.errors import ConfigError
+
+RBAC_PREFIX = "RANGO_RBAC_"
+LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")  # Rango's names
+
+
+class Option(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        env: environment variable.
+        parse: turns text into the value; raises ValueError saying what is wanted.
+        text: what the setting does, with its unit.
+        flag: command-line flag without dashes, empty for none.
+        secret: never shown.
+    """
+
+    env: str
+    parse: Callable[[str], Any]
+    text: str
+    flag: str = ""
+    secret: bool = False
+
+
+class Problem(ValueError):
+    """A value is not what a setting wants; the text says what it wants."""
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        # int() takes underscores and other scripts' digits: an operator means neither
+        if not re.fullmatch(r"[0-9]{1,15}", value) or not low <= int(value) <= high:
+            raise Problem(f"give a whole number from {low} to {high}")
+        return int(value)
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value) or not low <= float(value) <= high:
+            raise Problem(f"give seconds from {low:g} to {high:g}")
+        return float(value)
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.lower() not in choices:
+            raise Problem(f"give one of {', '.join(choices)}")
+        return value.lower()
+
+    return parse
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _filled(value: str) -> str:
+    if not value.strip():
+        raise Problem("give a value that is not empty, or unset it")
+    return value
+
+
+def _amqp_url(value: str) -> str:
+    for part in value.split(";"):
+        try:
+            scheme, port = urlsplit(part).scheme, urlsplit(part).port  # port: a check by urllib
+        except ValueError:
+            scheme, port = "", None
+        if scheme not in ("amqp", "amqps", "pyamqp", "memory") or port == 0:
+            raise Problem("give URLs such as amqp://user:password@host:5672/vhost")
+    return value
+
+
+_PORT = _whole(1, 65535)
+
+
+def _option(default: Any, env: str, parse: Callable[[str], Any], text: str, **more: Any) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"option": Option(env, parse, text, **more)}
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values that a gateway runs with."""
+
+    ws_host: str = _option("0.0.0.0", "RANGER_HOST", _filled, "Address of the WebSocket listener")  # noqa: S104 - Rango's default
+    ws_port: int = _option(8080, "RANGER_PORT", _PORT, "Port of the WebSocket listener")
+    amqp_url: str = _option(
+        "",
+        "RANGO_AMQP_URL",
+        _amqp_url,
+        "Broker as a kombu URL; several, separated by `;`, are tried in turn. "
+        "Wins over the RABBITMQ_* parts",
+        flag="amqp-addr",
+        secret=True,
+    )
+    rabbitmq_host: str = _option("localhost", "RABBITMQ_HOST", _filled, "Host of RabbitMQ")
+    rabbitmq_port: int = _option(5672, "RABBITMQ_PORT", _PORT, "Port of RabbitMQ")
+    rabbitmq_user: str = _option("guest", "RABBITMQ_USER", _text, "User at RabbitMQ")
+    rabbitmq_password: str = _option(
+        "guest", "RABBITMQ_PASSWORD", _text, "Password at RabbitMQ", secret=True
+    )
+    rabbitmq_vhost: str = _option("/", "RABBITMQ_VHOST", _filled, "Virtual host at RabbitMQ")
+    exchange: str = _option(
+        "peatio.events.ranger",
+        "RANGO_EXCHANGE",
+        _filled,
+        "Topic exchange to consume",
+        flag="exchange",
+    )
+    jwt_public_key: str = _option(
+        "",
+        "JWT_PUBLIC_KEY",
+        _text,
+        "Public key that tokens are checked with: base64 of a PEM. Wins over the file",
+    )
+    public_key_file: str = _option(
+        "config/ed25519-key.pub",
+        "RANGO_PUBLIC_KEY_FILE",
+        _filled,
+        "File of that public key, PEM",
+        flag="pubKey",
+    )
+    jwt_leeway_s: float = _option(
+        0.0, "RANGO_JWT_LEEWAY_S", _seconds(0, 300), "Clock skew allowed in tokens, seconds"
+    )
+    cors_origins: str = _option(
+        "",
+        "API_CORS_ORIGINS",
+        _text,
+        "Origins that may connect, comma separated hosts or URLs; "
+        "empty: the page's host must be the gateway's",
+    )
+    log_level: str = _option(
+        "info", "LOG_LEVEL", _one_of(*LOG_LEVELS), f"Log level: {', '.join(LOG_LEVELS)}"
+    )
+    log_format: str = _option(
+        "text", "RANGO_LOG_FORMAT", _one_of("text", "json"), "Log format: text or json"
+    )
+    metrics_host: str = _option(
+        "0.0.0.0",  # noqa: S104 - Rango's default
+        "RANGO_METRICS_HOST",
+        _filled,
+        "Address of the metrics listener",
+    )
+    metrics_port: int = _option(
+        4242, "RANGO_METRICS_PORT", _whole(0, 65535), "Port of the metrics listener; 0: none"
+    )
+    metrics_topics: int = _option(
+        500,
+        "RANGO_METRICS_TOPICS",
+        _whole(0, 100_000),
+        "Topics with a series of their own in rango_hub_subscriptions_count; "
+        "the others are summed as `_other`",
+    )
+    workers: int = _option(
+        1, "RANGO_WORKERS", _whole(1, 256), "Worker processes; more than one needs gunicorn"
+    )
+    max_connections: int = _option(
+        10_000,
+        "RANGO_MAX_CONNECTIONS",
+        _whole(1, 10_000_000),
+        "WebSocket connections at once per worker; more are answered 503",
+    )
+    max_message_bytes: int = _option(
+        8192,
+        "RANGO_MAX_MESSAGE_BYTES",
+        _whole(125, 16 << 20),
+        "Size of a client's message, bytes; a larger one closes with 1009",
+    )
+    max_fragments: int = _option(
+        64,
+        "RANGO_MAX_FRAGMENTS",
+        _whole(1, 1_000_000),
+        "Fragments of a client's message; more close with 4010",
+    )
+    max_streams: int = _option(
+        1000,
+        "RANGO_MAX_STREAMS",
+        _whole(1, 1_000_000),
+        "Streams that one client may hold; more are answered with an error",
+    )
+    max_name_bytes: int = _option(
+        255, "RANGO_MAX_NAME_BYTES", _whole(1, 8192), "Size of a stream's name, bytes"
+    )
+    outbox_bytes: int = _option(
+        1 << 20,
+        "RANGO_OUTBOX_BYTES",
+        _whole(1024, 1 << 30),
+        "Bytes that may wait for one client; past it the client is slow and closed with 4008",
+    )
+    write_timeout_s: float = _option(
+        10.0,
+        "RANGO_WRITE_TIMEOUT_S",
+        _seconds(0.1, 600),
+        "Seconds that a client may take no byte while some wait for it",
+    )
+    handshake_timeout_s: float = _option(
+        10.0,
+        "RANGO_HANDSHAKE_TIMEOUT_S",
+        _seconds(0.1, 600),
+        "Seconds for a client to send its request",
+    )
+    close_timeout_s: float = _option(
+        5.0,
+        "RANGO_CLOSE_TIMEOUT_S",
+        _seconds(0.1, 600),
+        "Seconds for a client to answer a close frame",
+    )
+    ping_interval_s: float = _option(
+        54.0, "RANGO_PING_INTERVAL_S", _seconds(1, 3600), "Seconds between pings of a client"
+    )
+    pong_timeout_s: float = _option(
+        60.0,
+        "RANGO_PONG_TIMEOUT_S",
+        _seconds(2, 7200),
+        "Seconds without a sign of life after which a client is closed with 4009",
+    )
+    drain_s: float = _option(
+        10.0,
+        "RANGO_DRAIN_S",
+        _seconds(0, 600),
+        "Seconds over which clients are told of a shutdown (close 1012)",
+    )
+    queue_frames: int = _option(
+        10_000,
+        "RANGO_STREAM_QUEUE",
+        _whole(1, 10_000_000),
+        "Frames that may wait in one stream's queue; more are dropped and counted",
+    )
+    max_event_bytes: int = _option(
+        1 << 20,
+        "RANGO_MAX_EVENT_BYTES",
+        _whole(64, 128 << 20),
+        "Size of a published body, bytes; a larger one is dropped and counted",
+    )
+    max_books: int = _option(
+        10_000, "RANGO_MAX_BOOKS", _whole(1, 10_000_000), "Books held at once"
+    )
+    book_increments: int = _option(
+        10_000,
+        "RANGO_BOOK_INCREMENTS",
+        _whole(1, 10_000_000),
+        "Increments held for one book; past it the book is stale until the next snapshot",
+    )
+    book_bytes: int = _option(
+        16 << 20,
+        "RANGO_BOOK_BYTES",
+        _whole(1024, 1 << 32),
+        "Bytes held for one book; past it the book is stale until the next snapshot",
+    )
+    broker_heartbeat_s: int = _option(
+        10, "RANGO_BROKER_HEARTBEAT_S", _whole(2, 3600), "AMQP heartbeat, seconds"
+    )
+    broker_timeout_s: float = _option(
+        5.0, "RANGO_BROKER_TIMEOUT_S", _seconds(0.1, 600), "Seconds for any call to the broker"
+    )
+    broker_queue_length: int = _option(
+        100_000,
+        "RANGO_BROKER_QUEUE_LENGTH",
+        _whole(1, 1 << 31),
+        "Messages that may wait for a worker in the broker; the oldest are dropped there",
+    )
+    broker_queue_ttl_s: float = _option(
+        60.0,
+        "RANGO_BROKER_QUEUE_TTL_S",
+        _seconds(1, 86_400),
+        "Seconds that a message may wait for a worker in the broker",
+    )
+    rbac: Rbac = dataclasses.field(default_factory=lambda: parse_rbac({}))
+    origins: OriginPolicy = dataclasses.field(
+        default_factory=lambda: parse_origins("", "API_CORS_ORIGINS")
+    )
+
+    @property
+    def broker_urls(self) -> list[str]:
+        """Return the broker's URLs, to be tried in turn."""
+        if self.amqp_url:
+            return self.amqp_url.split(";")
+        user, password = quote(self.rabbitmq_user, ""), quote(self.rabbitmq_password, "")
+        vhost = quote(self.rabbitmq_vhost, "")
+        host = f"[{self.rabbitmq_host}]" if ":" in self.rabbitmq_host else self.rabbitmq_host
+        return [f"amqp://{user}:{password}@{host}:{self.rabbitmq_port}/{vhost}"]
+
+
+class Loaded(NamedTuple):
+    """Settings, where each value came from, and notes that are no errors."""
+
+    settings: Settings
+    sources: dict[str, str]
+    warnings: list[str]
+
+
+def options() -> dict[str, Option]:
+    """Return the table: field name to row."""
+    return {
+        field.name: field.metadata["option"]
+        for field in dataclasses.fields(Settings)
+        if "option" in field.metadata
+    }
+
+
+def flag_names() -> dict[str, str]:
+    """Return flag to field name, without ``ws-addr``, which sets two fields."""
+    return {option.flag: name for name, option in options().items() if option.flag}
+
+
+def load(environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Loaded:
+    """Read settings: a flag wins over the environment, which wins over the default.
+
+    Args:
+        environ: the environment.
+        flags: values by flag name without dashes, ``ws-addr`` among them.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    flags = dict(flags or {})
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    problems: list[str] = []
+    if "ws-addr" in flags:
+        _take_address(flags["ws-addr"], values, sources, problems)
+    for name, option in options().items():
+        if name in values:
+            continue
+        source, raw = _raw_value(option, environ, flags)
+        sources[name] = source
+        if raw is not None:
+            try:
+                values[name] = option.parse(raw)
+            except Problem as problem:
+                shown = "" if option.secret else f"={raw!r}"
+                problems.append(f"{source}{shown}: {problem}")
+    _add_policies(environ, values, problems)
+    problems += _contradictions(values)
+    if problems:
+        raise ConfigError(*problems)
+    return Loaded(Settings(**values), sources, _unknown(environ))
+
+
+def _raw_value(
+    option: Option, environ: Mapping[str, str], flags: Mapping[str, str]
+) -> tuple[str, str | None]:
+    if option.flag in flags:
+        return f"-{option.flag}", flags[option.flag]
+    # an empty variable is an unset one: that is how compose files and systemd unset things
+    if environ.get(option.env):
+        return option.env, environ[option.env]
+    return "default", None
+
+
+def _take_address(
+    value: str, values: dict[str, Any], sources: dict[str, str], problems: list[str]
+) -> None:
+    host, _, port = value.rpartition(":")
+    try:
+        values["ws_port"] = _PORT(port)
+    except Problem:
+        values["ws_port"] = 0
+        problems.append(f"-ws-addr={value!r}: give HOST:PORT, such as 0.0.0.0:8080")
+    values["ws_host"] = host.strip("[]") or "0.0.0.0"  # noqa: S104 - Go's ":8080"
+    sources["ws_host"] = sources["ws_port"] = "-ws-addr"
+
+
+def _add_policies(
+    environ: Mapping[str, str], values: dict[str, Any], problems: list[str]
+) -> None:
+    try:
+        values["rbac"] = parse_rbac(environ)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        values["origins"] = parse_origins(values.get("cors_origins", ""), "API_CORS_ORIGINS")
+    except ConfigError as error:
+        problems += error.problems
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    ping = values.get("ping_interval_s", Settings.ping_interval_s)
+    pong = values.get("pong_timeout_s", Settings.pong_timeout_s)
+    if pong <= ping:
+        return [
+            f"RANGO_PONG_TIMEOUT_S={pong:g}: give more than RANGO_PING_INTERVAL_S, which is {ping:g}"
+        ]
+    return []
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    known = {option.env for option in options().values()}
+    return [
+        f"{name} is not a setting: see `rango config`"
+        for name in sorted(environ)
+        if name.startswith("RANGO_") and not name.startswith(RBAC_PREFIX) and name not in known
+    ]
+
+
+def mask_url(url: str) -> str:
+    """Return a URL, or several separated by ``;``, without its password."""
+    return ";".join(_mask_one(part) for part in url.split(";"))
+
+
+def _mask_one(url: str) -> str:
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    user, colon, _ = user.partition(":")
+    netloc = f"{user}{colon and ':***'}{at}{host}"
+    # a query may hold secrets too, such as the password of a TLS key
+    return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+
+
+def shown(settings: Settings, name: str) -> str:
+    """Return a value as text that may be printed: secrets masked."""
+    value = getattr(settings, name)
+    if name == "amqp_url":
+        return mask_url(value) if value else ""
+    if options()[name].secret:
+        return "***" if value else ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,231 @@
+"""The HTTP surface, and the way from a WSGI server into the gateway.
+
+For ``gunicorn rango_gevent.wsgi:app``: importing this module in a worker reads the settings
+from the environment, starts the worker's gateway and gives geventwebsocket's worker class
+a handler that decides before the upgrade. The stock handler sends 101 first and asks later,
+which would lose every 401 and 403.
+
+`GatewayHandler` keeps geventwebsocket's place in the deployment and none of its frame code:
+it answers the handshake, hands the bare socket to the registry and ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any, Callable, Iterable
+
+import gevent
+from gevent.timeout import Timeout
+from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
+from geventwebsocket.handler import WebSocketHandler
+
+from rango_gevent import logs
+from rango_gevent.delivery.handshake import wants_upgrade
+from rango_gevent.errors import ConfigError, Refused
+from rango_gevent.gateway import Gateway, load_key
+from rango_gevent.settings import load
+
+log = logging.getLogger(__name__)
+
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    426: "Upgrade Required",
+    503: "Service Unavailable",
+}
+
+StartResponse = Callable[[str, "list[tuple[str, str]]"], Any]
+
+
+class App:
+    """The WSGI application of one gateway.
+
+    Args:
+        gateway: whose state is told; `GatewayHandler` finds it here too.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer a plain HTTP request."""
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            refused = Refused(405, "method", "Only GET is known here.", [("Allow", "GET, HEAD")])
+            return respond(start_response, refused)
+        status, text = self._answer(environ["PATH_INFO"])
+        if status == 404:
+            return respond(start_response, Refused(404, "path", text))
+        body = text.encode() + b"\n"
+        start_response(_status(status), _headers(body))
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _answer(self, path: str) -> tuple[int, str]:
+        if path == "/":
+            return 200, "rango_gevent: a WebSocket gateway. Connect to /public or /private."
+        if path == "/healthz":
+            problem = self.gateway.health()
+        elif path == "/readyz":
+            problem = self.gateway.readiness()
+        elif path in ("/public", "/private"):
+            return 400, "This is a WebSocket endpoint: connect with a WebSocket client."
+        else:
+            return 404, "Nothing here. WebSocket clients connect to /public or /private."
+        return (503, problem) if problem else (200, "ok")
+
+
+def _status(code: int) -> str:
+    return f"{code} {_REASONS[code]}"
+
+
+def _headers(body: bytes) -> list[tuple[str, str]]:
+    return [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+
+
+def respond(start_response: StartResponse, refused: Refused) -> list[bytes]:
+    """Answer with a refusal's status, headers and one line of text."""
+    body = refused.text.encode() + b"\n"
+    start_response(_status(refused.status), _headers(body) + refused.headers)
+    return [body]
+
+
+class GatewayHandler(WebSocketHandler):
+    """A connection of a pywsgi server: plain requests go to the app, handshakes to the gateway."""
+
+    def handle(self) -> None:
+        """Serve requests; a client has a bounded time to send each."""
+        self._taken = False
+        super().handle()
+
+    def read_requestline(self) -> str:
+        """Read the first line of a request within the handshake's time."""
+        self._deadline = Timeout.start_new(self._timeout_s(), socket.timeout("request too slow"))
+        try:
+            return super().read_requestline()
+        except BaseException:
+            self._deadline.close()
+            raise
+
+    def read_request(self, raw_requestline: str) -> bool:
+        """Read the headers within what is left of the time."""
+        try:
+            return bool(super().read_request(raw_requestline))
+        except socket.timeout as error:
+            raise ValueError("request too slow") from error
+        finally:
+            self._deadline.close()
+
+    def _timeout_s(self) -> float:
+        gateway = getattr(self.server.application, "gateway", None)
+        return gateway.settings.handshake_timeout_s if gateway else 10.0
+
+    def run_application(self) -> None:
+        """Give handshakes to the gateway and everything else to the application."""
+        gateway = getattr(self.application, "gateway", None)
+        if gateway is None or not wants_upgrade(self.environ):
+            super(WebSocketHandler, self).run_application()
+            return
+        try:
+            gateway.registry.admit()
+            accepted = gateway.handshake.decide(self.environ)
+        except Refused as refused:
+            gateway.registry.refused[refused.reason] += 1
+            self.close_connection = True
+            self.result = respond(self.start_response, refused)
+            self.process_result()
+            return
+        self._hand_over(gateway, accepted)
+
+    def _hand_over(self, gateway: Gateway, accepted: Any) -> None:
+        """Give the socket to the registry; this handler and its greenlet end."""
+        self.close_connection = True
+        self.code, self.status, self.headers_sent = 101, b"101 Switching Protocols", True
+        self._taken = True
+        fd = self.socket.detach()
+        gateway.registry.adopt(
+            fd,
+            peer=self._peer(),
+            uid=accepted.uid,
+            role=accepted.role,
+            response=accepted.response,
+            names=accepted.names,
+            early=self._early(),
+        )
+
+    def _early(self) -> bytes:
+        """Return what the client sent behind its handshake and was read along with it."""
+        try:
+            return bytes(self.rfile.peek())
+        except (OSError, ValueError):
+            return b""  # nothing was: the socket is gone already, so no read can wait here
+
+    def _peer(self) -> str:
+        address = self.client_address
+        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+
+    def log_request(self) -> None:
+        """Log refused and plain requests; an accepted connection is logged when it ends."""
+        if self._taken:
+            return
+        path = (self.path or "").split("?", 1)[0]  # a query may hold a token
+        status = (self._orig_status or "400").split(" ", 1)[0]
+        level = logging.INFO if status[0] in "45" else logging.DEBUG
+        log.log(
+            level, "%s %s %s", self.command or "-", path[:200], status, extra={"peer": self._peer()}
+        )
+
+    def log_error(self, msg: str, *args: object) -> None:
+        """Log a bad request as one line, without what it held."""
+        log.info("bad request", extra={"peer": self._peer()})
+
+
+def _drain_on(number: int, gateway: Gateway) -> None:
+    """Begin to drain at a signal, and let the server's own handler act too."""
+    previous = signal.getsignal(number)
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        gevent.spawn(gateway.drain)
+        if callable(previous):
+            previous(signum, frame)
+
+    signal.signal(number, handle)
+
+
+def make_app() -> App:
+    """Build and start the gateway of a WSGI server's worker from the environment."""
+    try:
+        loaded = load(os.environ)
+        settings = loaded.settings
+        logs.configure(settings.log_level, settings.log_format)
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
+        gateway = Gateway(settings, load_key(settings), sibling_of=os.getppid())
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"rango: {problem}", file=sys.stderr)
+        sys.exit(2)
+    GeventWebSocketWorker.wsgi_handler = GatewayHandler
+    gateway.start()
+    _drain_on(signal.SIGTERM, gateway)
+    atexit.register(gateway.stop)
+    return App(gateway)
+
+
+def __getattr__(name: str) -> App:
+    """Make ``app`` when a server asks for it, so that importing this module starts nothing."""
+    if name != "app":
+        raise AttributeError(name)
+    app = make_app()
+    globals()["app"] = app
+    return app
