@@ -1,0 +1,117 @@
+"""``rango demo``: the gateway on an embedded broker with a simulated market.
+
+Everything is the real thing but the broker, which is kombu's in-memory transport: the feed
+is published to an exchange, consumed from it and fanned out to whoever connects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+import gevent
+
+from rango_gevent import logs
+from rango_gevent.auth.keys import generate, load_private_key, load_public_key
+from rango_gevent.auth.tokens import forge
+from rango_gevent.broker.publisher import Publisher
+from rango_gevent.commands.serve import serve_here
+from rango_gevent.demo.market import Exchange
+from rango_gevent.errors import ConfigError
+from rango_gevent.gateway import Gateway
+from rango_gevent.settings import load
+
+_BROKER = "memory://"
+_UID = "IDDEMO01"
+_TOKEN_TTL_S = 24 * 3600.0
+
+_WELCOME = """
+rango_gevent demo: {markets} on an embedded broker, seed {seed}
+
+  public streams    ws://{address}/public
+  private streams   ws://{address}/private    (user {uid})
+  health            http://{address}/healthz
+  metrics           {metrics}
+
+  a token for {uid}, good for a day:
+  {token}
+
+See events arrive (another terminal):
+  {rango} tail --url ws://{address} {first}.trades {first}.kline-1m global.tickers
+  {rango} tail --url ws://{address} --token {token} order trade {first}.ob-inc
+
+Ctrl-C ends it.
+"""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve the demo until a signal.
+
+    Args:
+        arguments: ``seed``, ``markets``, ``rate``, ``ws_addr``, ``metrics_port``.
+    """
+    private_pem, public_pem = generate()
+    settings = load(_environ(arguments), _flags(arguments)).settings
+    markets = tuple(name for name in arguments.markets.split(",") if name)
+    exchange = _exchange(arguments, markets)
+    token = forge(
+        load_private_key(private_pem),
+        {"uid": _UID, "role": "member", "level": 3},
+        time.time(),
+        _TOKEN_TTL_S,
+    )
+    logs.configure(settings.log_level, settings.log_format)
+
+    def started(gateway: Gateway) -> None:
+        gateway.spawn("demo-feed", lambda: _feed(gateway, exchange, arguments.rate))
+        host = "127.0.0.1" if settings.ws_host in ("0.0.0.0", "::") else settings.ws_host  # noqa: S104 - compared, not bound
+        port = settings.metrics_port
+        print(
+            _WELCOME.format(
+                markets=", ".join(markets),
+                seed=arguments.seed,
+                address=f"{host}:{settings.ws_port}",
+                metrics=f"http://{host}:{port}/metrics" if port else "off",
+                uid=_UID,
+                token=token,
+                rango=sys.argv[0] if os.sep in sys.argv[0] else "rango",
+                first=markets[0],
+            ),
+            flush=True,
+        )
+
+    serve_here(settings, load_public_key(public_pem, "demo"), started)
+    return 0
+
+
+def _environ(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the environment for the demo: the broker and the key are its own."""
+    environ = {"LOG_LEVEL": "warn", **os.environ, "RANGO_AMQP_URL": _BROKER, "RANGO_WORKERS": "1"}
+    if arguments.metrics_port is not None:
+        environ["RANGO_METRICS_PORT"] = str(arguments.metrics_port)
+    return environ
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, str]:
+    return {"ws-addr": arguments.ws_addr} if arguments.ws_addr else {}
+
+
+def _exchange(arguments: argparse.Namespace, markets: tuple[str, ...]) -> Exchange:
+    try:
+        return Exchange(seed=arguments.seed, markets=markets, users=(_UID,))
+    except ValueError as error:
+        raise ConfigError(f"--markets={arguments.markets!r}: {error}") from None
+
+
+def _feed(gateway: Gateway, exchange: Exchange, ticks_per_s: float) -> None:
+    """Publish the simulated market for ever, at a steady pace."""
+    with Publisher(_BROKER, gateway.settings.exchange) as publisher:
+        due = time.monotonic()
+        while True:
+            if gateway.consumer.connected:  # an exchange without a queue drops the snapshots
+                for event in exchange.tick(time.time()):
+                    publisher.publish(event.routing_key, event.body)
+            due = max(due + 1 / ticks_per_s, time.monotonic())
+            gevent.sleep(due - time.monotonic())
