@@ -108,7 +108,11 @@ class Gateway:
             time.time,
         )
         self.consumer = Consumer(
-            settings.broker_urls, settings.exchange, self._publish, _broker_limits(settings)
+            settings.broker_urls,
+            settings.exchange,
+            self._publish,
+            _broker_limits(settings),
+            self.dispatcher.pace,
         )
         self._workers: Workers | None = None
         if sibling_of is not None:

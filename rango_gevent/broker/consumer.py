@@ -14,12 +14,14 @@ import socket
 import time
 from typing import Any, Callable, NamedTuple
 
+import amqp
 import gevent
-from amqp.exceptions import AccessRefused, NotAllowed, NotFound, PreconditionFailed
+from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
 from gevent.timeout import Timeout
-from kombu import Connection, Consumer as KombuConsumer
+from kombu import Connection
 
 from rango_gevent.broker import topology
+from rango_gevent.broker.decoder import Decoder, Sink
 from rango_gevent.broker.topology import QueueLimits
 from rango_gevent.settings import mask_url
 
@@ -29,9 +31,10 @@ FIRST_WAIT_S = 0.1
 MAX_WAIT_S = 5.0
 _TICK_S = 1.0
 _SLICE_S = 0.004
+_READ_BYTES = 64 * 1024
+_TAG = "rango"
+_OPTIONS = {"memory": {"polling_interval": 0.02}}
 _MISCONFIGURED = (AccessRefused, NotAllowed, PreconditionFailed)  # 403, 530, 406
-
-Sink = Callable[[str, bytes, float], object]
 
 
 class BrokerLimits(NamedTuple):
@@ -54,6 +57,7 @@ class Consumer:
         exchange: name of the topic exchange.
         sink: called with routing key, body and Unix time for each message; must not block.
         limits: bounds.
+        pace: called when all that had arrived is handed on; waits until reading pays again.
 
     Attributes:
         connected: messages can arrive.
@@ -62,12 +66,19 @@ class Consumer:
     """
 
     def __init__(
-        self, urls: list[str], exchange: str, sink: Sink, limits: BrokerLimits
+        self,
+        urls: list[str],
+        exchange: str,
+        sink: Sink,
+        limits: BrokerLimits,
+        pace: Callable[[], None] = lambda: gevent.sleep(0),
     ) -> None:
         self._urls = urls
         self._exchange = exchange
         self._sink = sink
         self._limits = limits
+        self._pace = pace
+        self._slice_end = 0.0
         self._turn = 0
         self._wait_s = FIRST_WAIT_S
         self._connection: Connection | None = None
@@ -106,29 +117,33 @@ class Consumer:
             url,
             heartbeat=self._limits.heartbeat_s,
             connect_timeout=self._limits.timeout_s,
-            transport_options={"polling_interval": 0.02} if url.startswith("memory") else None,
+            transport_options=_OPTIONS.get(url.partition(":")[0]),
         )
         self._connection = connection
         try:
             with Timeout(self._limits.timeout_s, BrokerTimeout("no answer in time")):
-                consumer = self._declare(connection)
-                consumer.consume()
+                channel = self._subscribe(connection)
             self._ready(url)
-            self._pump(connection)
+            if isinstance(connection.connection, amqp.Connection):
+                self._pump(connection.connection, channel.channel_id)
+            else:
+                self._poll(connection)
         finally:
             self._connection = None
             self._close(connection)
 
-    def _declare(self, connection: Connection) -> KombuConsumer:
+    def _subscribe(self, connection: Connection) -> Any:
+        """Declare exchange, queue and binding, begin to consume; return the channel."""
         try:
             topology.exchange(self._exchange, passive=True).declare(channel=connection.channel())
-        except (NotFound, *connection.channel_errors):  # 404 closes the channel: open another
+        except connection.channel_errors:  # 404, which closes the channel: take another
             topology.exchange(self._exchange).declare(channel=connection.channel())
         instance = f"{random.getrandbits(64):016x}"  # noqa: S311 - a name, not a secret
-        queue = topology.queue(instance, self._exchange, self._limits.queue)
-        return KombuConsumer(
-            connection.channel(), [queue], no_ack=True, on_message=self._on_message
-        )
+        channel = connection.channel()
+        queue = topology.queue(instance, self._exchange, self._limits.queue)(channel)
+        queue.declare()
+        queue.consume(_TAG, self._on_message, no_ack=True)
+        return channel
 
     def _ready(self, url: str) -> None:
         self._wait_s = FIRST_WAIT_S
@@ -140,31 +155,56 @@ class Consumer:
             self._lost_at = None
         log.info("consuming %s at %s", self._exchange, mask_url(url))
 
-    def _pump(self, connection: Connection) -> None:
-        """Hand on what arrives, tick the heartbeat, give way to others."""
-        next_tick = slice_end = 0.0
+    def _pump(self, connection: amqp.Connection, channel: int) -> None:
+        """Read ahead and decode; tick the heartbeat; give way to others."""
+        # hot path: one recv for all that is there, then a pause for more to gather
+        transport = connection.transport
+        decoder = Decoder(
+            channel, _TAG, self._exchange, self._sink, connection.on_inbound_frame
+        )
+        with transport.having_timeout(_TICK_S):
+            transport._read = _ReadAhead(transport, decoder)
+            beat = _Beat(connection.heartbeat_tick)
+            while True:
+                try:
+                    data = transport.sock.recv(_READ_BYTES)
+                except socket.timeout:
+                    beat.tick()
+                    continue
+                if not data:
+                    raise ConnectionResetError("the broker closed the connection")
+                connection.bytes_recv += 1  # what the heartbeat looks at
+                decoder.feed(data, time.time())
+                beat.tick()
+                self._pause(len(data) == _READ_BYTES)
+
+    def _poll(self, connection: Connection) -> None:
+        """Take messages from a transport that is not AMQP, such as kombu's memory."""
+        beat = _Beat(connection.heartbeat_check if connection.supports_heartbeats else None)
         while True:
             try:
                 connection.drain_events(timeout=_TICK_S)
             except socket.timeout:
                 pass  # silence: only the tick is due
-            now = time.monotonic()
-            if now >= next_tick:
-                next_tick = now + _TICK_S
-                if connection.supports_heartbeats:
-                    connection.heartbeat_check()
-            if now >= slice_end:
-                gevent.sleep(0)  # reading what is there already never switches by itself
-                slice_end = time.monotonic() + _SLICE_S
+            beat.tick()
+            self._pause(True)
+
+    def _pause(self, more: bool) -> None:
+        """Give way: as long as it pays when all was read, for one turn when more is there."""
+        if not more:
+            self._pace()
+        elif time.monotonic() >= self._slice_end:
+            gevent.sleep(0)  # reading what is there already never switches by itself
+            self._slice_end = time.monotonic() + _SLICE_S
 
     def _on_message(self, message: Any) -> None:
+        """Take a delivery that did not come through the decoder."""
         body = message.body
-        if isinstance(body, memoryview):
-            body = bytes(body)
-        elif isinstance(body, str):
+        if isinstance(body, str):
             body = body.encode("utf-8", "surrogatepass")
+        headers = message.headers if hasattr(message, "headers") else message.properties
         key = message.delivery_info.get("routing_key", "")
-        self._sink(key, body, published_at(message.headers))
+        self._sink(key, bytes(body), published_at(headers))
 
     # -- between connections ------------------------------------------------------------
 
@@ -206,6 +246,37 @@ class Consumer:
             connection.collect()
         except Exception as error:
             log.debug("while dropping the connection: %s", error)
+
+
+class _Beat:
+    """Calls a heartbeat's tick once a second."""
+
+    def __init__(self, tick: Callable[[], object] | None) -> None:
+        self._tick = tick
+        self._next = 0.0
+
+    def tick(self) -> None:
+        """Tick when a second is over."""
+        now = time.monotonic()
+        if self._tick is not None and now >= self._next:
+            self._next = now + _TICK_S
+            self._tick()
+
+
+class _ReadAhead:
+    """Stands in for py-amqp's reading: bytes that were read ahead come first.
+
+    Only the closing handshake still reads through py-amqp.
+    """
+
+    def __init__(self, transport: Any, decoder: Decoder) -> None:
+        self._read = transport._read
+        self._decoder = decoder
+
+    def __call__(self, size: int, initial: bool = False) -> bytes:
+        """Return exactly ``size`` bytes."""
+        ahead = self._decoder.take(size)
+        return ahead if len(ahead) == size else ahead + self._read(size - len(ahead), initial)
 
 
 def published_at(headers: dict[str, Any] | None) -> float:

@@ -5,6 +5,10 @@ one buffer per client and sends each client its buffer once. While a round runs 
 frames gather, so rounds grow with the load by themselves: cost per delivery falls where a
 send per frame would saturate.
 
+Small rounds are helped to grow: after a round the dispatcher's `Dispatcher.pace` keeps the
+consumer from reading for as long as the round took, at least for a few milliseconds, so half
+of the time at most goes into rounds. A message that comes after silence is not delayed.
+
 A round gives way to the loop every few milliseconds, so that pings, handshakes and health
 checks stay alive while millions of frames flow.
 """
@@ -24,6 +28,8 @@ from rango_gevent.hub.stream import Stream, Waiting, join
 if TYPE_CHECKING:
     from rango_gevent.delivery.client import Client
 
+_MIN_REST_S = 0.004
+_MAX_REST_S = 0.05
 _CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
 
 
@@ -33,6 +39,7 @@ class Dispatcher:
     Args:
         hub: whose dirty streams are served; its ``wake`` is taken over.
         slice_s: longest time in seconds that a round holds the loop.
+        rest_factor: rest after a round, in parts of the time that the round took.
         lag: told the seconds from publishing to the socket, per message.
         now: the Unix time in seconds.
     """
@@ -42,15 +49,18 @@ class Dispatcher:
         hub: Hub,
         *,
         slice_s: float = 0.004,
+        rest_factor: float = 1.0,
         lag: Histogram | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._hub = hub
         self._slice_s = slice_s
+        self._rest_factor = rest_factor
         self._lag = lag
         self._now = now
         self._work = Event()
         self._pending: dict[Client, bytes] = {}
+        self._rest_until = 0.0
         self.rounds = 0
         self.frames = 0
         self.bytes = 0
@@ -78,12 +88,25 @@ class Dispatcher:
         if data is not None:
             client.offer_or_drop(data)
 
+    def pace(self) -> None:
+        """Wait while a round is under way, and for its rest."""
+        gevent.sleep(_MIN_REST_S)
+        while True:
+            rest_s = self._rest_until - time.monotonic()
+            if rest_s <= 0:
+                return
+            gevent.sleep(rest_s)
+
     def round(self) -> None:
         """Take all that waits and send it."""
+        started_s = time.process_time()  # the processor's time: others' load is not our cost
+        self._rest_until = time.monotonic() + _MAX_REST_S
         batches = self._hub.take_dirty()
         self._gather(batches)
         self.rounds += 1
         self._send_pending()
+        rest_s = min(_MAX_REST_S, self._rest_factor * (time.process_time() - started_s))
+        self._rest_until = time.monotonic() + rest_s
         if self._lag is not None:
             self._observe(batches)
 

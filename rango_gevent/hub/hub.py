@@ -229,8 +229,8 @@ class Hub:
         """Parse a routing key once and remember what it means, in bounds."""
         if len(self._routes) >= _MAX_ROUTES:
             self._routes.clear()
-        route = routing.parse_key(key)
         known = None
+        route = routing.parse_key(key) if _is_text(key) else None
         if route is not None:
             known = (route, messages.event_head(route.name), self.streams[route.kind])
         self._routes[key] = known
@@ -300,3 +300,12 @@ class Hub:
         if len(self._spare) < _SPARE_QUEUES:
             self._spare.append(queue)
         return waiting, joined or {}
+
+
+def _is_text(key: str) -> bool:
+    """Tell whether a routing key is Unicode text; AMQP itself allows any bytes."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
