@@ -12,6 +12,7 @@ it answers the handshake, hands the bare socket to the registry and ends.
 from __future__ import annotations
 
 import atexit
+import io
 import logging
 import os
 import signal
@@ -26,12 +27,15 @@ from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from geventwebsocket.handler import WebSocketHandler
 
 from rango_gevent import logs
-from rango_gevent.delivery.handshake import wants_upgrade
+from rango_gevent.delivery.handshake import Accepted, wants_upgrade
 from rango_gevent.errors import ConfigError, Refused
 from rango_gevent.gateway import Gateway, load_key
+from rango_gevent.protocol.http import HEAD_END, parse_handshake
 from rango_gevent.settings import load
 
 log = logging.getLogger(__name__)
+
+_HEAD_BYTES = 16 * 1024
 
 _REASONS = {
     200: "OK",
@@ -100,19 +104,77 @@ def respond(start_response: StartResponse, refused: Refused) -> list[bytes]:
     return [body]
 
 
+class _Unread(io.RawIOBase):
+    """A socket to read from, with the bytes that were read ahead in front."""
+
+    def __init__(self, ahead: bytes, sock: Any) -> None:
+        self._ahead = ahead
+        self._sock = sock
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is ahead, then from the socket."""
+        if not self._ahead:
+            return int(self._sock.recv_into(buffer))
+        size = min(len(buffer), len(self._ahead))
+        buffer[:size], self._ahead = self._ahead[:size], self._ahead[size:]
+        return size
+
+
 class GatewayHandler(WebSocketHandler):
-    """A connection of a pywsgi server: plain requests go to the app, handshakes to the gateway."""
+    """A connection of a pywsgi server: plain requests go to the app, handshakes to the gateway.
+
+    A handshake in its usual form is parsed and decided here; everything else takes the way
+    through the WSGI server, which ends in `run_application`.
+    """
+
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        self.socket = sock
+        self.client_address = address
+        self.server = server
+        self.application = server.application
+        self.rfile: Any = None  # made when the short cut does not serve: it is costly
+        self._taken = False
+        self._deadline: Any = None
+        self._gateway: Gateway | None = getattr(server.application, "gateway", None)
+        gateway = self._gateway
+        self._timeout_s = gateway.settings.handshake_timeout_s if gateway else 10.0
 
     def handle(self) -> None:
-        """Serve requests; a client has a bounded time to send each."""
-        self._taken = False
+        """Serve the connection; a client has a bounded time to send each request."""
+        ahead = b""
+        try:
+            with Timeout(self._timeout_s, socket.timeout("request too slow")):
+                ahead = self.socket.recv(_HEAD_BYTES)
+        except OSError:
+            pass  # the reader below meets the same error, or the end, and cleans up
+        if ahead and self._shortcut(ahead):
+            return
+        self.rfile = io.BufferedReader(_Unread(ahead, self.socket))
         super().handle()
+
+    def _shortcut(self, ahead: bytes) -> bool:
+        """Decide a handshake that came in one piece; False: it is not one."""
+        head, end, early = ahead.partition(HEAD_END)
+        environ = parse_handshake(head) if end else None
+        if environ is None or self._gateway is None:
+            return False
+        try:
+            self._gateway.registry.admit()
+            accepted = self._gateway.handshake.decide(environ)
+        except Refused:
+            return False  # the WSGI server's way words and logs the refusal
+        self._hand_over(self._gateway, accepted, early)
+        return True
 
     def read_requestline(self) -> str:
         """Read the first line of a request within the handshake's time."""
-        self._deadline = Timeout.start_new(self._timeout_s(), socket.timeout("request too slow"))
+        self._deadline = Timeout.start_new(self._timeout_s, socket.timeout("request too slow"))
         try:
-            return super().read_requestline()
+            return str(super().read_requestline())
         except BaseException:
             self._deadline.close()
             raise
@@ -126,13 +188,9 @@ class GatewayHandler(WebSocketHandler):
         finally:
             self._deadline.close()
 
-    def _timeout_s(self) -> float:
-        gateway = getattr(self.server.application, "gateway", None)
-        return gateway.settings.handshake_timeout_s if gateway else 10.0
-
     def run_application(self) -> None:
         """Give handshakes to the gateway and everything else to the application."""
-        gateway = getattr(self.application, "gateway", None)
+        gateway = self._gateway
         if gateway is None or not wants_upgrade(self.environ):
             super(WebSocketHandler, self).run_application()
             return
@@ -145,14 +203,23 @@ class GatewayHandler(WebSocketHandler):
             self.result = respond(self.start_response, refused)
             self.process_result()
             return
-        self._hand_over(gateway, accepted)
+        self._hand_over(gateway, accepted, self._early())
 
-    def _hand_over(self, gateway: Gateway, accepted: Any) -> None:
+    def _early(self) -> bytes:
+        """Return what was read ahead of the client's bytes behind its handshake."""
+        self.socket.setblocking(False)  # so that looking does not wait for more
+        try:
+            return bytes(self.rfile.peek())
+        except OSError:
+            return b""
+
+    def _hand_over(self, gateway: Gateway, accepted: Accepted, early: bytes) -> None:
         """Give the socket to the registry; this handler and its greenlet end."""
         self.close_connection = True
         self.code, self.status, self.headers_sent = 101, b"101 Switching Protocols", True
         self._taken = True
         fd = self.socket.detach()
+        self.socket = None
         gateway.registry.adopt(
             fd,
             peer=self._peer(),
@@ -160,15 +227,8 @@ class GatewayHandler(WebSocketHandler):
             role=accepted.role,
             response=accepted.response,
             names=accepted.names,
-            early=self._early(),
+            early=early,
         )
-
-    def _early(self) -> bytes:
-        """Return what the client sent behind its handshake and was read along with it."""
-        try:
-            return bytes(self.rfile.peek())
-        except (OSError, ValueError):
-            return b""  # nothing was: the socket is gone already, so no read can wait here
 
     def _peer(self) -> str:
         address = self.client_address
