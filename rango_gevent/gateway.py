@@ -13,6 +13,7 @@ import os
 import random
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -34,7 +35,7 @@ from rango_gevent.delivery.registry import ClientLimits, Registry
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
 from rango_gevent.metrics import Metrics, MetricsServer, Reading, Workers, runtime_gauges
-from rango_gevent.protocol import close
+from rango_gevent.protocol import close, frames
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.settings import Settings
 
@@ -90,6 +91,11 @@ class Gateway:
             allows=settings.rbac.allows,
             make_queue=SimpleQueue,
             limits=_hub_limits(settings),
+            pack=partial(
+                frames.packed,
+                min_bytes=settings.compression_min_bytes,
+                level=settings.compression_level,
+            ),
             on_stale=lambda address: log.warning("book %s passed its bound: stale", address),
         )
         self.dispatcher = Dispatcher(self.hub, lag=self.metrics.lag)
@@ -106,6 +112,7 @@ class Gateway:
             settings.origins,
             self.registry.limits.names,
             time.time,
+            compression=settings.compression == "on",
         )
         self.consumer = Consumer(
             settings.broker_urls,

@@ -97,9 +97,7 @@ _PORT = _whole(1, 65535)
 
 
 def _option(default: Any, env: str, parse: Callable[[str], Any], text: str, **more: Any) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"option": Option(env, parse, text, **more)}
-    )
+    return dataclasses.field(default=default, metadata={"option": Option(env, parse, text, **more)})
 
 
 @dataclass(frozen=True)
@@ -245,6 +243,21 @@ class Settings:
         _seconds(0, 600),
         "Seconds over which clients are told of a shutdown (close 1012)",
     )
+    compression: str = _option(
+        "off",
+        "RANGO_COMPRESSION",
+        _one_of("on", "off"),
+        "permessage-deflate for clients that ask for it: on or off",
+    )
+    compression_min_bytes: int = _option(
+        256,
+        "RANGO_COMPRESSION_MIN_BYTES",
+        _whole(1, 1 << 20),
+        "Messages below this size go uncompressed, bytes",
+    )
+    compression_level: int = _option(
+        4, "RANGO_COMPRESSION_LEVEL", _whole(1, 9), "zlib's level, 1 (fast) to 9 (small)"
+    )
     queue_frames: int = _option(
         10_000,
         "RANGO_STREAM_QUEUE",
@@ -257,9 +270,7 @@ class Settings:
         _whole(64, 128 << 20),
         "Size of a published body, bytes; a larger one is dropped and counted",
     )
-    max_books: int = _option(
-        10_000, "RANGO_MAX_BOOKS", _whole(1, 10_000_000), "Books held at once"
-    )
+    max_books: int = _option(10_000, "RANGO_MAX_BOOKS", _whole(1, 10_000_000), "Books held at once")
     book_increments: int = _option(
         10_000,
         "RANGO_BOOK_INCREMENTS",
@@ -386,9 +397,7 @@ def _take_address(
     sources["ws_host"] = sources["ws_port"] = "-ws-addr"
 
 
-def _add_policies(
-    environ: Mapping[str, str], values: dict[str, Any], problems: list[str]
-) -> None:
+def _add_policies(environ: Mapping[str, str], values: dict[str, Any], problems: list[str]) -> None:
     try:
         values["rbac"] = parse_rbac(environ)
     except ConfigError as error:

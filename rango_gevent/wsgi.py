@@ -61,9 +61,7 @@ class App:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
 
-    def __call__(
-        self, environ: dict[str, Any], start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a plain HTTP request."""
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             refused = Refused(405, "method", "Only GET is known here.", [("Allow", "GET, HEAD")])
@@ -225,6 +223,7 @@ class GatewayHandler(WebSocketHandler):
             peer=self._peer(),
             uid=accepted.uid,
             role=accepted.role,
+            deflate=accepted.deflate,
             response=accepted.response,
             names=accepted.names,
             early=early,

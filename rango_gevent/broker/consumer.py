@@ -159,9 +159,7 @@ class Consumer:
         """Read ahead and decode; tick the heartbeat; give way to others."""
         # hot path: one recv for all that is there, then a pause for more to gather
         transport = connection.transport
-        decoder = Decoder(
-            channel, _TAG, self._exchange, self._sink, connection.on_inbound_frame
-        )
+        decoder = Decoder(channel, _TAG, self._exchange, self._sink, connection.on_inbound_frame)
         with transport.having_timeout(_TICK_S):
             transport._read = _ReadAhead(transport, decoder)
             beat = _Beat(connection.heartbeat_tick)

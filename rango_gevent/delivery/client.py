@@ -55,6 +55,7 @@ class Client:
         id: number of the connection, on every line logged about it.
         uid: user id of its verified token, None for anonymous.
         role: role of its verified token.
+        deflate: it takes compressed frames (RFC 7692).
         streams: names it holds; the hub's to change.
         ready: nothing waits and the connection is open: `offer` may send in place.
         outbox_bytes: bytes that wait for its socket.
@@ -72,6 +73,7 @@ class Client:
         "_watcher",
         "_write_watcher",
         "_writer",
+        "deflate",
         "due",
         "ended_by",
         "id",
@@ -87,12 +89,21 @@ class Client:
     )
 
     def __init__(
-        self, registry: Registry, fd: int, *, id: int, peer: str, uid: str | None, role: str
+        self,
+        registry: Registry,
+        fd: int,
+        *,
+        id: int,
+        peer: str,
+        uid: str | None,
+        role: str,
+        deflate: bool = False,
     ) -> None:
         self.id = id
         self.peer = peer
         self.uid = uid
         self.role = role
+        self.deflate = deflate
         self.streams: dict[str, Stream] = {}
         self.ready = True
         self.outbox_bytes = 0
@@ -266,7 +277,8 @@ class Client:
 
     def _rest(self) -> None:
         """Go back to being a watcher."""
-        if self._inbound is not None and self._registry.inbound_pool.give_back(self._inbound):
+        pool = self._registry.inbound_pools[self.deflate]
+        if self._inbound is not None and pool.give_back(self._inbound):
             self._inbound = None
         self._watcher.start(self._on_readable)
 
@@ -277,7 +289,7 @@ class Client:
 
     def _receive(self, data: bytes) -> None:
         if self._inbound is None:
-            self._inbound = self._registry.inbound_pool.lend()
+            self._inbound = self._registry.inbound_pools[self.deflate].lend()
         received = self._inbound.receive(data)
         for _, message in received.messages:
             if self._state != OPEN:

@@ -60,7 +60,9 @@ class Dispatcher:
         self._now = now
         self._work = Event()
         self._pending: dict[Client, bytes] = {}
+        self._packed: dict[bytes, bytes] = {}
         self._rest_until = 0.0
+        self.deflating = 0
         self.rounds = 0
         self.frames = 0
         self.bytes = 0
@@ -86,7 +88,7 @@ class Dispatcher:
         """
         data = self._pending.pop(client, None)
         if data is not None:
-            client.offer_or_drop(data)
+            client.offer_or_drop(self._packed[data] if client.deflate else data)
 
     def pace(self) -> None:
         """Wait while a round is under way, and for its rest."""
@@ -101,6 +103,7 @@ class Dispatcher:
         """Take all that waits and send it."""
         started_s = time.process_time()  # the processor's time: others' load is not our cost
         self._rest_until = time.monotonic() + _MAX_REST_S
+        self._packed.clear()
         batches = self._hub.take_dirty()
         self._gather(batches)
         self.rounds += 1
@@ -115,6 +118,7 @@ class Dispatcher:
         if len(batches) == 1:
             stream, waiting, joined = batches[0]
             data = join(waiting)
+            self._pack(data, waiting)
             self._pending = dict.fromkeys(stream.subscribers, data)
             self._count(len(waiting), len(data), len(stream.subscribers))
         else:
@@ -153,11 +157,23 @@ class Dispatcher:
             self._count(len(waiting), size, len(stream.subscribers))
         return {client: buffers[node] for client, node in at.items()}
 
-    @staticmethod
-    def _merge(parts: list[list[Waiting]]) -> bytes:
-        if len(parts) == 1:
-            return join(parts[0])
-        return join(sorted(item for part in parts for item in part))
+    def _merge(self, parts: list[list[Waiting]]) -> bytes:
+        waiting = parts[0] if len(parts) == 1 else sorted(w for part in parts for w in part)
+        data = join(waiting)
+        self._pack(data, waiting)
+        return data
+
+    def _pack(self, data: bytes, waiting: list[Waiting]) -> None:
+        """Remember the compressed form of a buffer while any client takes it."""
+        if self.deflating:
+            self._packed[data] = b"".join([self._pack_frame(item) for item in waiting])
+
+    def _pack_frame(self, item: Waiting) -> bytes:
+        """Compress a frame once, however many buffers of this round it is part of."""
+        packed = self._packed.get(item.frame)
+        if packed is None:
+            packed = self._packed[item.frame] = self._hub.pack(item.frame)
+        return packed
 
     def _take_back(
         self,
@@ -180,12 +196,15 @@ class Dispatcher:
         """Send every client its buffer; slow ones are dropped after the round."""
         # hot path: of about 5 us per client 4.4 are the kernel's
         pending = self._pending
+        packed = self._packed
         take = pending.popitem
         slow: list[Client] = []
         deadline = time.monotonic() + self._slice_s
         count = 0
         while pending:
             client, data = take()
+            if client.deflate:
+                data = packed[data]
             if not client.offer(data):
                 slow.append(client)
             count += 1

@@ -12,6 +12,9 @@ import binascii
 import hashlib
 from typing import Callable, Mapping, NamedTuple
 
+from websockets.exceptions import InvalidHeader
+from websockets.headers import parse_extension
+
 from rango_gevent.auth.origin import OriginPolicy
 from rango_gevent.auth.tokens import Identity, TokenVerifier, bearer
 from rango_gevent.errors import Refused, RequestError, TokenError
@@ -23,7 +26,11 @@ _VERSION = "13"
 
 _RESPONSE = (
     b"HTTP/1.1 101 Switching Protocols\r\n"
-    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n"
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n%s\r\n"
+)
+_DEFLATE = (
+    b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; "
+    b"client_no_context_takeover\r\n"
 )
 
 
@@ -32,6 +39,7 @@ class Accepted(NamedTuple):
 
     uid: str | None
     role: str
+    deflate: bool
     names: tuple[str, ...]
     response: bytes
 
@@ -51,6 +59,7 @@ class Handshake:
         origins: checks the Origin header.
         limits: bounds on the names in the query.
         now: the Unix time in seconds.
+        compression: offer permessage-deflate to clients that ask for it.
     """
 
     def __init__(
@@ -59,11 +68,14 @@ class Handshake:
         origins: OriginPolicy,
         limits: NameLimits,
         now: Callable[[], float],
+        *,
+        compression: bool = False,
     ) -> None:
         self._verifier = verifier
         self._origins = origins
         self._limits = limits
         self._now = now
+        self._compression = compression
 
     def decide(self, environ: Mapping[str, object]) -> Accepted:
         """Accept a handshake or say why not.
@@ -84,7 +96,11 @@ class Handshake:
         except RequestError as error:
             raise Refused(400, "bad_streams", str(error)) from None
         uid, role = (identity.uid, identity.role) if identity else (None, "")
-        return Accepted(uid, role, names, _RESPONSE % accept_key(key))
+        deflate = self._compression and offers_deflate(
+            _text(environ, "HTTP_SEC_WEBSOCKET_EXTENSIONS")
+        )
+        response = _RESPONSE % (accept_key(key), _DEFLATE if deflate else b"")
+        return Accepted(uid, role, deflate, names, response)
 
     def _identify(self, environ: Mapping[str, object]) -> Identity | None:
         """Return who it is, None for anonymous; ``/private`` takes no anonymous."""
@@ -137,6 +153,34 @@ def _check_key(key: str) -> bytes:
 def accept_key(key: bytes) -> bytes:
     """Return Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2)."""
     return base64.b64encode(hashlib.sha1(key + _GUID).digest())  # noqa: S324 - the RFC's hash
+
+
+def offers_deflate(header: str | None) -> bool:
+    """Tell whether a client offers permessage-deflate in a form that suits shared frames.
+
+    Frames are compressed with the full window of 32 KiB, so an offer that wants a smaller
+    one from the server is passed over (RFC 7692 section 7.1.2.1).
+    """
+    if not header:
+        return False
+    try:
+        offers = parse_extension(header)
+    except InvalidHeader:
+        return False
+    return any(
+        name == "permessage-deflate"
+        and all(
+            key in _DEFLATE_PARAMETERS
+            or (key == "server_max_window_bits" and value == "15")
+            or (key == "client_max_window_bits" and value in _WINDOWS)
+            for key, value in parameters
+        )
+        for name, parameters in offers
+    )
+
+
+_DEFLATE_PARAMETERS = ("server_no_context_takeover", "client_no_context_takeover")
+_WINDOWS = (None, *map(str, range(8, 16)))
 
 
 def _text(environ: Mapping[str, object], name: str) -> str | None:

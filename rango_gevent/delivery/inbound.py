@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
@@ -62,9 +63,12 @@ class Inbound:
 
     __slots__ = ("_core", "_fragments", "_limits", "_rest", "_text")
 
-    def __init__(self, limits: InboundLimits) -> None:
+    def __init__(self, limits: InboundLimits, deflate: bool = False) -> None:
         self._limits = limits
         self._core = Protocol(SERVER, state=OPEN, max_size=limits.message_bytes, logger=_MUTE)
+        if deflate:
+            # without context takeover each message stands alone, so the pool may lend it on
+            self._core.extensions = [PerMessageDeflate(True, True, 15, 15)]
         self._rest = bytearray()
         self._fragments: list[bytes] = []
         self._text = False
@@ -155,14 +159,15 @@ class Inbound:
 class InboundPool:
     """Lends `Inbound` objects and takes the clean ones back."""
 
-    def __init__(self, limits: InboundLimits, keep: int = 64) -> None:
+    def __init__(self, limits: InboundLimits, *, deflate: bool = False, keep: int = 64) -> None:
         self._limits = limits
+        self._deflate = deflate
         self._keep = keep
         self._free: list[Inbound] = []
 
     def lend(self) -> Inbound:
         """Return an object with no state of any client."""
-        return self._free.pop() if self._free else Inbound(self._limits)
+        return self._free.pop() if self._free else Inbound(self._limits, self._deflate)
 
     def give_back(self, inbound: Inbound) -> bool:
         """Take an object back when it is clean; False: its client has to keep it."""
@@ -171,4 +176,3 @@ class InboundPool:
         if len(self._free) < self._keep:
             self._free.append(inbound)
         return True
-

@@ -65,7 +65,10 @@ class Registry:
         self.hub = hub
         self.dispatcher = dispatcher
         self.limits = limits
-        self.inbound_pool = InboundPool(limits.inbound)
+        self.inbound_pools = (
+            InboundPool(limits.inbound),
+            InboundPool(limits.inbound, deflate=True),
+        )
         self.clock_s = time.monotonic()
         self.requests: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
@@ -108,6 +111,7 @@ class Registry:
         peer: str,
         uid: str | None,
         role: str,
+        deflate: bool,
         response: bytes,
         names: tuple[str, ...],
         early: bytes,
@@ -119,13 +123,15 @@ class Registry:
             peer: address for logs.
             uid: user id of a verified token.
             role: role of a verified token.
+            deflate: compression was negotiated.
             response: bytes of the 101 response, sent first.
             names: streams to subscribe at once.
             early: bytes that the client sent behind its handshake.
         """
         self.opened += 1
-        client = Client(self, fd, id=self.opened, peer=peer, uid=uid, role=role)
+        client = Client(self, fd, id=self.opened, peer=peer, uid=uid, role=role, deflate=deflate)
         self._clients[client] = None
+        self.dispatcher.deflating += deflate
         client.due = self.opened % len(self.slots)
         self.slots[client.due][client] = None
         client.push(response)
@@ -154,6 +160,7 @@ class Registry:
     def remove(self, client: Client) -> None:
         """Forget a client whose socket is closed, and say once why it ended."""
         self._clients.pop(client, None)
+        self.dispatcher.deflating -= client.deflate
         self.slots[client.due].pop(client, None)
         reason = client.ended_by or LOST
         seconds = time.monotonic() - client.opened_s

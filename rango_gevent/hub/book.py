@@ -7,6 +7,8 @@ and stale until the publisher's next snapshot.
 
 from __future__ import annotations
 
+from typing import Callable
+
 
 class Book:
     """Frames of a snapshot and its increments, ready to send.
@@ -17,11 +19,13 @@ class Book:
         bytes: size of all frames held.
     """
 
-    __slots__ = ("_frames", "_joined", "bytes", "stale")
+    __slots__ = ("_frames", "_joined", "_packed", "_packed_joined", "bytes", "stale")
 
     def __init__(self) -> None:
         self._frames: list[bytes] = []
         self._joined: bytes | None = b""
+        self._packed: list[bytes] = []
+        self._packed_joined: bytes | None = b""
         self.bytes = 0
         self.stale = False
 
@@ -36,23 +40,25 @@ class Book:
 
     def replace(self, snapshot: bytes) -> None:
         """Start again from a snapshot frame."""
-        self._frames = [snapshot]
-        self._joined = snapshot
+        self._set([snapshot])
         self.bytes = len(snapshot)
         self.stale = False
 
     def append(self, increment: bytes) -> None:
         """Add an increment's frame; only a live book takes one."""
         self._frames.append(increment)
-        self._joined = None
+        self._joined = self._packed_joined = None
         self.bytes += len(increment)
 
     def drop(self) -> None:
         """Forget all frames and be stale until the next snapshot."""
-        self._frames = []
-        self._joined = b""
+        self._set([])
         self.bytes = 0
         self.stale = True
+
+    def _set(self, frames: list[bytes]) -> None:
+        self._frames, self._packed = frames, []
+        self._joined = self._packed_joined = None
 
     def replay(self) -> bytes:
         """Return the snapshot and all increments as bytes to send; empty when not live.
@@ -62,3 +68,14 @@ class Book:
         if self._joined is None:
             self._joined = b"".join(self._frames)
         return self._joined
+
+    def packed_replay(self, pack: Callable[[bytes], bytes]) -> bytes:
+        """Return the same for clients with compression; each frame is compressed once.
+
+        Args:
+            pack: compresses one frame.
+        """
+        if self._packed_joined is None:
+            self._packed += [pack(frame) for frame in self._frames[len(self._packed) :]]
+            self._packed_joined = b"".join(self._packed)
+        return self._packed_joined

@@ -41,11 +41,13 @@ class Subscriber(Protocol):
     Attributes:
         uid: user id of a verified token, None for anonymous.
         role: role of a verified token, empty for none.
+        deflate: it takes compressed frames.
         streams: names held and their streams, in order of subscription; the hub's to change.
     """
 
     uid: str | None
     role: str
+    deflate: bool
     streams: dict[str, Stream]
 
 
@@ -93,6 +95,7 @@ class Hub:
         make_queue: makes a queue for one stream's waiting frames.
         wake: called when the first stream becomes dirty; must not switch greenlets.
         limits: bounds.
+        pack: compresses one frame, for subscribers that take compressed ones.
         on_stale: told the address of a book that was dropped for its size.
     """
 
@@ -103,11 +106,13 @@ class Hub:
         make_queue: Callable[[], FrameQueue],
         wake: Callable[[], None] = lambda: None,
         limits: HubLimits | None = None,
+        pack: Callable[[bytes], bytes] = lambda frame: frame,
         on_stale: Callable[[str], None] = lambda address: None,
     ) -> None:
         self._allows = allows
         self._make_queue = make_queue
         self.wake = wake
+        self.pack = pack
         self.on_stale = on_stale
         self.limits = limits or HubLimits()
         self.streams: dict[str, dict[str, Stream]] = {kind: {} for kind in routing.KINDS}
@@ -149,7 +154,7 @@ class Hub:
                 self.subscriptions[kind, stream.topic] += 1
             book = self.books.get(name)
             if book is not None and kind == routing.PUBLIC and book.live:
-                out.append(book.replay())
+                out.append(book.packed_replay(self.pack) if subscriber.deflate else book.replay())
         return out
 
     def _stream(self, kind: str, name: str, subscriber: Subscriber) -> Stream:

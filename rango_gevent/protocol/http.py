@@ -49,7 +49,5 @@ def parse_handshake(head: bytes) -> dict[str, str] | None:
 
 
 # RFC 9110 section 5.6.2, without the underscore: WSGI could not tell it from a hyphen
-_TOKEN = frozenset(
-    "!#$%&'*+-.^`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-)
+_TOKEN = frozenset("!#$%&'*+-.^`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _NOT_HERE = ("HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT")
