@@ -1,0 +1,38 @@
+# Two commands do everything: `make run` and `make test`. Each sets up what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Install everything into .venv
+
+$(STAMP): setup.cfg pyproject.toml scripts/make-venv
+	scripts/make-venv $(PYTHON) $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	touch $(STAMP)
+
+run: install ## Run the gateway on an embedded broker with a simulated market
+	$(BIN)/rango demo $(ARGS)
+
+test: install ## Run all tests, with a RabbitMQ that is found or started for them
+	scripts/test-packages
+	scripts/with-rabbitmq $(BIN)/pytest $(ARGS)
+
+lint: install ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## Check types
+	$(BIN)/mypy
+
+clean: ## Remove the environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help install run test lint types clean
