@@ -131,7 +131,7 @@ class Gateway:
         )
         self._drops = DropLog()
         self.restarts: Counter[str] = Counter()
-        self._running: dict[str, gevent.Greenlet] = {}
+        self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
         self._drained: Event | None = None
 

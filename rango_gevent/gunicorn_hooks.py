@@ -3,28 +3,97 @@
 ``RANGO_WORKERS=N rango`` uses it as it is. gunicorn reads the module's lower-case names as its
 settings. The parent binds nothing: each worker listens for itself with SO_REUSEPORT, so each
 has an accept queue of its own and the kernel spreads connections evenly.
+
+gunicorn imports this module in its parent, which must stay unpatched: only the settings and
+the worker class come in here, everything else is imported by a worker after its patch.
 """
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
 
+import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
+from gunicorn.arbiter import Arbiter
 
-from rango_gevent.settings import load
+from rango_gevent.errors import ConfigError
+from rango_gevent.settings import Settings, load
 
-_settings = load(os.environ).settings
+_NOTIFY_S = 1.0
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes a file without a name there
+_BAD_SETTINGS = 2
+
+
+def _tell(error: ConfigError) -> None:
+    for problem in error.problems:
+        print(f"rango: {problem}", file=sys.stderr)
+
+
+def _load_settings() -> Settings:
+    """Read the environment; a problem is one line and exit code 2, not gunicorn's traceback."""
+    try:
+        return load(os.environ).settings
+    except ConfigError as error:
+        _tell(error)
+        sys.exit(_BAD_SETTINGS)
+
+
+_settings = _load_settings()
 
 
 class ReusePortWorker(GeventWebSocketWorker):
-    """A worker that listens for itself."""
+    """A worker that listens for itself and drains to the end."""
 
     def patch(self) -> None:
         """Patch the standard library, then open this worker's own listener."""
         super().patch()
-        from rango_gevent.commands.serve import listen  # only now: it needs the patched socket
+        # only now: it needs the patched socket
+        from rango_gevent.commands.serve import allow_open_files, listen
 
-        self.sockets = [listen(_settings.ws_host, _settings.ws_port, reuse_port=True)]
+        allow_open_files()
+        try:
+            self.sockets = [listen(_settings.ws_host, _settings.ws_port, reuse_port=True)]
+        except ConfigError as error:
+            _tell(error)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def load_wsgi(self) -> None:
+        """Start the gateway; when it refuses its settings, gunicorn must give up.
+
+        With any other exit code gunicorn starts the worker again, for ever.
+        """
+        try:
+            super().load_wsgi()
+        except SystemExit:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def run(self) -> None:
+        """Serve until told to stop, then tell the parent of life until the drain is over.
+
+        A worker that says nothing for ``timeout`` seconds is killed with all its clients.
+        """
+        super().run()
+        drain = gevent.spawn(self.wsgi.gateway.drain)
+        while not drain.ready():
+            self.notify()
+            drain.join(_NOTIFY_S)
+
+
+def on_starting(server: Arbiter) -> None:
+    """Refuse a taken port: with SO_REUSEPORT two gateways would share it in silence."""
+    host, port = _settings.ws_host, _settings.ws_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        print(
+            f"rango: cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}); "
+            "give another address by RANGER_HOST and RANGER_PORT",
+            file=sys.stderr,
+        )
+        sys.exit(_BAD_SETTINGS)
 
 
 bind: list[str] = []
@@ -35,5 +104,6 @@ timeout = 30
 graceful_timeout = int(_settings.drain_s + _settings.close_timeout_s + 10)
 preload_app = False  # the library must be patched before the application is imported
 control_socket_disable = True
+worker_tmp_dir = _SHARED_MEMORY if os.path.isdir(_SHARED_MEMORY) else None  # no disk to wait for
 errorlog = "-"
 loglevel = "warning" if _settings.log_level in ("warn", "error", "fatal", "panic") else "info"

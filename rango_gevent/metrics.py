@@ -127,7 +127,7 @@ class GatewayCollector(Collector):
         family = GaugeMetricFamily(name, _TEXTS[name], labels=["type", "topic"])
         top = counts.most_common(self._max_topics)
         others = Counter({kind: 0 for kind, _ in counts})
-        for (kind, topic), count in counts.items():
+        for (kind, _), count in counts.items():
             others[kind] += count
         for (kind, topic), count in top:
             others[kind] -= count
@@ -218,7 +218,7 @@ def merge(live: Iterable[str], dead: Iterable[str] = ()) -> bytes:
         for family in text_string_to_metric_families(text):
             if family.type != "gauge":
                 _add(families, family)
-    return generate_latest(_Fixed(families.values()))  # type: ignore[arg-type]  # a registry by its collect
+    return generate_latest(_Fixed(families.values()))
 
 
 class _Fixed:
@@ -288,7 +288,8 @@ class Workers:
 
     def text(self) -> bytes:
         """Return the sum over all workers: this one as it is now, others as last written."""
-        live, dead = [self._own_text().decode()], []
+        live: list[str] = [self._own_text().decode()]
+        dead: list[str] = []
         for path in sorted(self._directory.glob("*.prom")):
             if path.stem == self._stem.name:
                 continue

@@ -412,9 +412,8 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     ping = values.get("ping_interval_s", Settings.ping_interval_s)
     pong = values.get("pong_timeout_s", Settings.pong_timeout_s)
     if pong <= ping:
-        return [
-            f"RANGO_PONG_TIMEOUT_S={pong:g}: give more than RANGO_PING_INTERVAL_S, which is {ping:g}"
-        ]
+        cure = f"give more than RANGO_PING_INTERVAL_S, which is {ping:g}"
+        return [f"RANGO_PONG_TIMEOUT_S={pong:g}: {cure}"]
     return []
 
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _PLACES = ("/usr/lib/rabbitmq/bin", "/usr/sbin", "/usr/local/sbin")
@@ -175,10 +176,8 @@ class PrivateNode:
             family = _children(self._process.pid)
             for pid in family:
                 _signal(pid, signal.SIGTERM)  # the Erlang machine shuts down in order
-            try:
+            with suppress(subprocess.TimeoutExpired):  # killed below
                 self._process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                pass  # killed below
         self.kill()
         for pid in _mappers(self._epmd_port):
             _signal(pid, signal.SIGKILL)
@@ -219,7 +218,5 @@ def _mappers(port: int) -> list[int]:
 
 
 def _signal(pid: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):  # it ended by itself
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # it ended by itself

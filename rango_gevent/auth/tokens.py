@@ -184,9 +184,7 @@ def bearer(header_value: str | None) -> str | None:
     return token if token.split() == [token] else None
 
 
-def forge(
-    private_key: SigningKey, claims: Mapping[str, object], now_s: float, ttl_s: float
-) -> str:
+def forge(private_key: SigningKey, claims: Mapping[str, object], now_s: float, ttl_s: float) -> str:
     """Sign a token like Barong's, Openware's authentication server.
 
     Args:

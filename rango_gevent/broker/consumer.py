@@ -12,13 +12,14 @@ import logging
 import random
 import socket
 import time
+from contextlib import suppress
 from typing import Any, Callable, NamedTuple
 
 import amqp
 import gevent
 from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
 from gevent.timeout import Timeout
-from kombu import Connection
+from kombu.connection import Connection
 
 from rango_gevent.broker import topology
 from rango_gevent.broker.decoder import Decoder, Sink
@@ -180,10 +181,8 @@ class Consumer:
         """Take messages from a transport that is not AMQP, such as kombu's memory."""
         beat = _Beat(connection.heartbeat_check if connection.supports_heartbeats else None)
         while True:
-            try:
+            with suppress(socket.timeout):  # silence: only the tick is due
                 connection.drain_events(timeout=_TICK_S)
-            except socket.timeout:
-                pass  # silence: only the tick is due
             beat.tick()
             self._pause(True)
 
@@ -284,6 +283,6 @@ def published_at(headers: dict[str, Any] | None) -> float:
     the AMQP property ``timestamp`` has whole seconds only, too coarse to measure a lag.
     """
     at_ms = (headers or {}).get("timestamp_in_ms")
-    if type(at_ms) in (int, float):
-        return float(at_ms) / 1000
+    if isinstance(at_ms, (int, float)):
+        return at_ms / 1000
     return time.time()

@@ -95,16 +95,19 @@ class Decoder:
         while end - position >= _OVERHEAD:
             kind, channel, size = _frame(buffer, position)
             after = position + _OVERHEAD + size
-            if kind == _METHOD and channel == self._channel and after <= end:
-                if buffer.startswith(self._start, position + 7) and buffer.startswith(
-                    self._exchange, position + self._exchange_at
-                ):
-                    found = self._delivery(buffer, position, after, now_s)
-                    if found == 0:
-                        return position
-                    if found > 0:
-                        position = found
-                        continue
+            if (
+                kind == _METHOD
+                and channel == self._channel
+                and after <= end
+                and buffer.startswith(self._start, position + 7)
+                and buffer.startswith(self._exchange, position + self._exchange_at)
+            ):
+                found = self._delivery(buffer, position, after, now_s)
+                if found == 0:
+                    return position
+                if found > 0:
+                    position = found
+                    continue
             if after > end:
                 self._need = after - position
                 return position
@@ -125,7 +128,8 @@ class Decoder:
         if end < header + _CONTENT_SIZE:
             # the frame behind may be a short one of another kind: look at its type already
             return -1 if end > header and buffer[header] != _HEADER else 0
-        kind, channel, size, _, _, body_size, flags = _content(buffer, header)
+        content_header: tuple[int, ...] = _content(buffer, header)
+        kind, channel, size, _, _, body_size, flags = content_header
         if kind != _HEADER or channel != self._channel:
             return -1
         body = header + _OVERHEAD + size

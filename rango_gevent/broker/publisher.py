@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from kombu import Connection, Producer
+from kombu.connection import Connection
+from kombu.messaging import Producer
 
 from rango_gevent.broker import topology
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 EVERYTHING = "#"
 

@@ -47,6 +47,7 @@ def markdown_table() -> str:
         flag = f"`-{option.flag}`" if option.flag else ""
         if name in ("ws_host", "ws_port"):
             flag = "`-ws-addr`"
-        lines.append(f"| `{option.env}` | {flag} | {f'`{default}`' if default else ''} | {option.text} |")
-    lines.append("| `RANGO_RBAC_<NAME>` | | | Roles that may subscribe to `<name>.*.*`, comma list |")
+        shown_default = f"`{default}`" if default else ""
+        lines.append(f"| `{option.env}` | {flag} | {shown_default} | {option.text} |")
+    lines.append("| `RANGO_RBAC_<NAME>` | | | Roles that may subscribe to `<name>.*.*` |")
     return "\n".join(lines)

@@ -58,7 +58,7 @@ def serve_here(
     listener = listen(settings.ws_host, settings.ws_port)
     gateway = Gateway(settings, key)
     gateway.start()
-    server = WSGIServer(
+    server = WSGIServer(  # type: ignore[call-overload]  # a log only writes and flushes
         listener,
         App(gateway),
         handler_class=GatewayHandler,

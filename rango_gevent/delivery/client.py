@@ -14,13 +14,13 @@ Rules:
 
 from __future__ import annotations
 
+import _socket  # the plain C socket: gevent's wrapper would cost memory and time per client
 import logging
 import socket as pysocket
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Union
 
-import _socket  # the plain C socket: gevent's wrapper would cost memory and time per client
 import gevent
 from gevent.timeout import Timeout
 
@@ -121,7 +121,7 @@ class Client:
         self._state = OPEN
         self._outbox: deque[Piece] | None = None
         self._write_watcher: Any = None
-        self._writer: gevent.Greenlet | None = None
+        self._writer: gevent.Greenlet[..., None] | None = None
         self._inbound: Inbound | None = None
         self._watcher: Any = gevent.get_hub().loop.io(fd, _READABLE)
 
@@ -194,11 +194,6 @@ class Client:
         if self._writer is None:
             self._writer = self._registry.spawn(self._write)
 
-    def offer_or_drop(self, data: bytes) -> None:
-        """Offer, and close the client when it is too slow."""
-        if not self.offer(data):
-            self.too_slow()
-
     def too_slow(self) -> None:
         """Close a client whose outbox is over its bound."""
         self.close(close.SLOW)
@@ -209,13 +204,13 @@ class Client:
         self._write_watcher = hub.loop.io(self._sock.fileno(), _WRITABLE)
         try:
             while self._outbox:
-                writable = False
-                with Timeout(self._registry.limits.write_timeout_s, False):
-                    hub.wait(self._write_watcher)
-                    writable = True
-                if not writable:
+                try:
+                    with Timeout(self._registry.limits.write_timeout_s):
+                        hub.wait(self._write_watcher)
+                except Timeout:
                     self.lost(close.SLOW)
-                elif not self._write_some(self._outbox):
+                    break
+                if not self._write_some(self._outbox):
                     self.lost()
         finally:
             self._write_watcher.close()

@@ -16,17 +16,14 @@ checks stay alive while millions of frames flow.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Callable
+from typing import Callable
 
 import gevent
 from gevent.event import Event
 from prometheus_client import Histogram
 
-from rango_gevent.hub.hub import Hub
-from rango_gevent.hub.stream import Stream, Waiting, join
-
-if TYPE_CHECKING:
-    from rango_gevent.delivery.client import Client
+from rango_gevent.hub.hub import Batch, Hub, Subscriber
+from rango_gevent.hub.stream import Waiting, join
 
 _MIN_REST_S = 0.004
 _MAX_REST_S = 0.05
@@ -59,7 +56,7 @@ class Dispatcher:
         self._lag = lag
         self._now = now
         self._work = Event()
-        self._pending: dict[Client, bytes] = {}
+        self._pending: dict[Subscriber, bytes] = {}
         self._packed: dict[bytes, bytes] = {}
         self._rest_until = 0.0
         self.deflating = 0
@@ -80,15 +77,17 @@ class Dispatcher:
         """Tell whether nothing waits to be handed to a client."""
         return not self._pending and not self._hub.dirty
 
-    def flush(self, client: Client) -> None:
+    def flush(self, client: Subscriber) -> None:
         """Hand a client what the round under way still holds for it.
 
         Called before its subscriptions change, so that a replay cannot be followed by
         increments which it already contains.
         """
         data = self._pending.pop(client, None)
-        if data is not None:
-            client.offer_or_drop(self._packed[data] if client.deflate else data)
+        if data is None:
+            return
+        if not client.offer(self._packed[data] if client.deflate else data):
+            client.too_slow()
 
     def pace(self) -> None:
         """Wait while a round is under way, and for its rest."""
@@ -113,27 +112,24 @@ class Dispatcher:
         if self._lag is not None:
             self._observe(batches)
 
-    def _gather(self, batches: list[tuple[Stream, list[Waiting], dict[Client, int]]]) -> None:
+    def _gather(self, batches: list[Batch]) -> None:
         """Fill ``_pending`` with one buffer per client, frames in the order of publishing."""
         if len(batches) == 1:
-            stream, waiting, joined = batches[0]
+            stream, waiting, _ = batches[0]
             data = join(waiting)
             self._pack(data, waiting)
             self._pending = dict.fromkeys(stream.subscribers, data)
             self._count(len(waiting), len(data), len(stream.subscribers))
         else:
             self._pending = self._gather_many(batches)
-        for stream, waiting, joined in batches:
-            for client, sequence in joined.items():
-                self._take_back(client, stream, batches, sequence)
+        for client in {client for _, _, joined in batches for client in joined}:
+            self._take_back(client, batches)
 
     def _count(self, frames: int, size: int, clients: int) -> None:
         self.frames += frames * clients
         self.bytes += size * clients
 
-    def _gather_many(
-        self, batches: list[tuple[Stream, list[Waiting], dict[Client, int]]]
-    ) -> dict[Client, bytes]:
+    def _gather_many(self, batches: list[Batch]) -> dict[Subscriber, bytes]:
         """Join across streams: clients with the same dirty streams share one buffer.
 
         Each set of streams met is a node; a client walks from node to node. So a set is
@@ -142,8 +138,8 @@ class Dispatcher:
         # hot path: per client and stream two dict look-ups, no allocation
         nodes: list[tuple[int, ...]] = [()]
         steps: dict[tuple[int, int], int] = {}
-        at: dict[Client, int] = {}
-        for index, (stream, waiting, _) in enumerate(batches):
+        at: dict[Subscriber, int] = {}
+        for index, (stream, _, _) in enumerate(batches):
             for client in stream.subscribers:
                 step = (at.get(client, 0), index)
                 node = steps.get(step)
@@ -175,22 +171,14 @@ class Dispatcher:
             packed = self._packed[item.frame] = self._hub.pack(item.frame)
         return packed
 
-    def _take_back(
-        self,
-        client: Client,
-        stream: Stream,
-        batches: list[tuple[Stream, list[Waiting], dict[Client, int]]],
-        sequence: int,
-    ) -> None:
+    def _take_back(self, client: Subscriber, batches: list[Batch]) -> None:
         """Leave out what a client who joined among the waiting frames has had already."""
-        if client not in self._pending:
-            return
         own = [
-            [w for w in waiting if w.sequence > joined.get(client, 0)]
-            for other, waiting, joined in batches
-            if client in other.subscribers
+            [item for item in waiting if item.sequence > joined.get(client, 0)]
+            for stream, waiting, joined in batches
+            if client in stream.subscribers
         ]
-        self._pending[client] = self._merge([part for part in own if part] or [[]])
+        self._pending[client] = self._merge(own)
 
     def _send_pending(self) -> None:
         """Send every client its buffer; slow ones are dropped after the round."""
@@ -198,7 +186,7 @@ class Dispatcher:
         pending = self._pending
         packed = self._packed
         take = pending.popitem
-        slow: list[Client] = []
+        slow: list[Subscriber] = []
         deadline = time.monotonic() + self._slice_s
         count = 0
         while pending:
@@ -214,7 +202,7 @@ class Dispatcher:
         for client in slow:
             client.too_slow()
 
-    def _observe(self, batches: list[tuple[Stream, list[Waiting], dict[Client, int]]]) -> None:
+    def _observe(self, batches: list[Batch]) -> None:
         now = self._now()
         for _, waiting, _ in batches:
             for item in waiting:

@@ -13,7 +13,7 @@ connection does not pay for it.
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import CloseCode, Frame, Opcode
@@ -89,7 +89,7 @@ class Inbound:
         core.receive_data(self._whole_frames(data))
         messages: list[tuple[bool, bytes]] = []
         closed_by_peer = None
-        for event in core.events_received():
+        for event in cast("list[Frame]", core.events_received()):
             if event.opcode is Opcode.CLOSE:
                 closed_by_peer = core.close_rcvd.code if core.close_rcvd else 1005
             elif event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):

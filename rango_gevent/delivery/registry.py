@@ -142,14 +142,14 @@ class Registry:
         client.start(early)
         return client
 
-    def spawn(self, work: Callable[..., None], *args: object) -> gevent.Greenlet:
+    def spawn(self, work: Callable[..., None], *args: object) -> gevent.Greenlet[..., None]:
         """Start a client's reader or writer, and count it while it lives."""
         self.greenlets += 1
         greenlet = gevent.spawn(work, *args)
         greenlet.rawlink(self._greenlet_ended)
         return greenlet
 
-    def _greenlet_ended(self, greenlet: gevent.Greenlet) -> None:
+    def _greenlet_ended(self, greenlet: object) -> None:
         self.greenlets -= 1
 
     def closing(self, client: Client) -> None:

@@ -36,7 +36,7 @@ class FrameQueue(Protocol):
 
 
 class Subscriber(Protocol):
-    """What the hub needs of a client.
+    """A client as the hub and the dispatcher see it.
 
     Attributes:
         uid: user id of a verified token, None for anonymous.
@@ -49,6 +49,20 @@ class Subscriber(Protocol):
     role: str
     deflate: bool
     streams: dict[str, Stream]
+
+    def offer(self, data: bytes) -> bool:
+        """Take bytes to send; never waits. False: it is too slow, and they were not taken."""
+
+    def too_slow(self) -> None:
+        """Close it for being too slow."""
+
+
+class Batch(NamedTuple):
+    """What waits in one stream: the frames, and who joined after which of them."""
+
+    stream: Stream
+    waiting: list[Waiting]
+    joined: dict[Subscriber, int]
 
 
 class HubLimits(NamedTuple):
@@ -148,12 +162,15 @@ class Hub:
             if kind == routing.PRIVATE and subscriber.uid is None:
                 continue
             stream = self._stream(kind, name, subscriber)
-            stream.add(subscriber, self.sequence)
+            book = self.books.get(name) if kind == routing.PUBLIC else None
+            replay = book is not None and book.live
+            if replay or name not in subscriber.streams:
+                # held already and no replay: what waits is still theirs
+                stream.add(subscriber, self.sequence)
             if name not in subscriber.streams:
                 subscriber.streams[name] = stream
                 self.subscriptions[kind, stream.topic] += 1
-            book = self.books.get(name)
-            if book is not None and kind == routing.PUBLIC and book.live:
+            if book is not None and replay:
                 out.append(book.packed_replay(self.pack) if subscriber.deflate else book.replay())
         return out
 
@@ -292,19 +309,19 @@ class Hub:
 
     # -- the dispatcher -----------------------------------------------------------------
 
-    def take_dirty(self) -> list[tuple[Stream, list[Waiting], dict[Subscriber, int]]]:
-        """Take all waiting frames: per stream the frames and who joined among them."""
+    def take_dirty(self) -> list[Batch]:
+        """Take all waiting frames, by stream."""
         dirty, self.dirty = self.dirty, []
-        return [(stream, *self._drain(stream)) for stream in dirty]
+        return [self._drain(stream) for stream in dirty]
 
-    def _drain(self, stream: Stream) -> tuple[list[Waiting], dict[Subscriber, int]]:
+    def _drain(self, stream: Stream) -> Batch:
         queue, joined = stream.queue, stream.joined
         stream.queue = stream.joined = None
         assert queue is not None, "a stream in `dirty` has a queue"
         waiting = [queue.get_nowait() for _ in range(queue.qsize())]
         if len(self._spare) < _SPARE_QUEUES:
             self._spare.append(queue)
-        return waiting, joined or {}
+        return Batch(stream, waiting, joined or {})
 
 
 def _is_text(key: str) -> bool:

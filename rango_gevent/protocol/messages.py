@@ -51,9 +51,11 @@ def parse_request(text: str, limits: NameLimits) -> Request | None:
         message = ujson.loads(text)
     except (ValueError, OverflowError, RecursionError) as error:
         raise RequestError(f"Could not parse message: {_plain(error)}") from None
-    if not isinstance(message, dict) and message is not None:
+    if message is None:
+        message = {}  # as Go's decoder takes it
+    if not isinstance(message, dict):
         raise RequestError("Could not parse message: not a JSON object")
-    action = message.get("event") if message else None
+    action = message.get("event")
     if action not in (SUBSCRIBE, UNSUBSCRIBE):
         raise RequestError("Could not parse Type: Invalid event")
     if "streams" not in message:
