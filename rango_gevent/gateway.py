@@ -26,6 +26,7 @@ from rango_gevent.auth.keys import VerificationKey, load_public_key
 from rango_gevent.auth.tokens import TokenVerifier
 from rango_gevent.broker.consumer import BrokerLimits, Consumer
 from rango_gevent.broker.topology import QueueLimits
+from rango_gevent.delivery.admission import AdmissionLimits, parse_networks
 from rango_gevent.delivery.client import Client
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.handshake import Handshake
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
+_LOST = "the broker was lost"
 
 
 class DropLog:
@@ -96,16 +98,21 @@ class Gateway:
                 min_bytes=settings.compression_min_bytes,
                 level=settings.compression_level,
             ),
-            on_stale=lambda address: log.warning("book %s passed its bound: stale", address),
+            on_stale=self._book_is_stale,
         )
         self.dispatcher = Dispatcher(self.hub, lag=self.metrics.lag)
         self.registry = Registry(
-            self.hub, self.dispatcher, _client_limits(settings), self.metrics.duration
+            self.hub,
+            self.dispatcher,
+            _client_limits(settings),
+            self.metrics.duration,
+            parse_networks(settings.trusted_proxies),
         )
         self.heartbeat = Heartbeat(
             self.registry,
             ping_interval_s=settings.ping_interval_s,
             pong_timeout_s=settings.pong_timeout_s,
+            max_age_s=settings.max_age_s,
         )
         self.handshake = Handshake(
             TokenVerifier(key, leeway_s=settings.jwt_leeway_s),
@@ -120,6 +127,7 @@ class Gateway:
             self._publish,
             _broker_limits(settings),
             self.dispatcher.pace,
+            self._broker_is_lost,
         )
         self._workers: Workers | None = None
         if sibling_of is not None:
@@ -189,7 +197,7 @@ class Gateway:
             self._drained.wait()
             return
         self._drained = Event()
-        self.registry.accepting = False
+        self.registry.admission.open = False
         log.info("draining %d connections", len(self.registry))
         clients = list(self.registry)
         random.shuffle(clients)
@@ -238,9 +246,19 @@ class Gateway:
 
     def readiness(self) -> str:
         """Say why clients should not be sent here; empty when they should."""
-        if not self.registry.accepting:
+        if not self.registry.admission.open:
             return "draining"
         return self.health() or self.consumer.problem
+
+    def _book_is_stale(self, address: str, why: str) -> None:
+        level = logging.DEBUG if why == _LOST else logging.WARNING  # then one line for all
+        log.log(level, "book %s is stale until its next snapshot: %s", address, why)
+        self.registry.notify_stale(address)
+
+    def _broker_is_lost(self) -> None:
+        live = sum(book.live for book in self.hub.books.values())
+        self.hub.drop_books(time.time(), _LOST)
+        log.warning("the broker is lost: %d books are stale until their next snapshots", live)
 
     def _publish(self, key: str, body: bytes, at_s: float) -> None:
         outcome = self.hub.publish(key, body, at_s)
@@ -260,6 +278,9 @@ class Gateway:
                 "rango_hub_clients_count": len(registry),
                 "rango_broker_connected": float(consumer.connected),
                 "rango_books": len(hub.books),
+                "rango_books_stale": sum(
+                    book.stale_since is not None for book in hub.books.values()
+                ),
                 "rango_book_bytes": sum(book.bytes for book in hub.books.values()),
                 "rango_outbox_bytes": registry.outbox_bytes,
                 "rango_loop_lag_seconds": self.heartbeat.late_s,
@@ -275,6 +296,7 @@ class Gateway:
                 "rango_broker_failures": consumer.failures,
                 "rango_broker_disconnected_seconds": consumer.away_s(),
                 "rango_books_dropped": hub.books_dropped,
+                "rango_books_stale_seconds": hub.stale_s,
             },
             labelled={
                 "rango_messages_received": ("scope", hub.received),
@@ -321,10 +343,14 @@ def _hub_limits(settings: Settings) -> HubLimits:
 
 def _client_limits(settings: Settings) -> ClientLimits:
     return ClientLimits(
-        connections=settings.max_connections,
+        admission=AdmissionLimits(
+            settings.max_connections, settings.max_per_address, settings.max_per_uid
+        ),
         outbox_bytes=settings.outbox_bytes,
         write_timeout_s=settings.write_timeout_s,
         close_timeout_s=settings.close_timeout_s,
+        requests_per_s=settings.requests_per_s,
+        requests_burst=settings.requests_burst,
         names=NameLimits(settings.max_streams, settings.max_name_bytes),
         inbound=InboundLimits(settings.max_message_bytes, settings.max_fragments),
     )

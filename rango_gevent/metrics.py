@@ -85,6 +85,8 @@ _TEXTS = {
     "rango_books": "Books held.",
     "rango_book_bytes": "Bytes of all books.",
     "rango_books_dropped": "Books dropped for passing a bound; stale until the next snapshot.",
+    "rango_books_stale": "Books that are stale until their next snapshot.",
+    "rango_books_stale_seconds": "How long books were stale, summed when they are good again.",
     "rango_outbox_bytes": "Bytes that wait for clients.",
     "rango_loop_lag_seconds": "Lateness of the event loop at its last tick.",
     "rango_greenlet_restarts": "Unexpected ends of long-lived greenlets, by name.",

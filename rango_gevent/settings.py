@@ -9,6 +9,7 @@ them, and the rest of the package gets plain values.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, NamedTuple
@@ -54,13 +55,27 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(low: float, high: float) -> Callable[[str], float]:
+def _decimal(low: float, high: float, what: str = "a number") -> Callable[[str], float]:
     def parse(value: str) -> float:
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value) or not low <= float(value) <= high:
-            raise Problem(f"give seconds from {low:g} to {high:g}")
+            raise Problem(f"give {what} from {low:g} to {high:g}")
         return float(value)
 
     return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    return _decimal(low, high, "seconds")
+
+
+def _networks(value: str) -> str:
+    try:
+        for entry in value.split(","):
+            if entry.strip():
+                ipaddress.ip_network(entry.strip(), strict=False)
+    except ValueError:
+        raise Problem("give networks such as 10.0.0.0/8, separated by commas") from None
+    return value
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -182,6 +197,41 @@ class Settings:
         "RANGO_MAX_CONNECTIONS",
         _whole(1, 10_000_000),
         "WebSocket connections at once per worker; more are answered 503",
+    )
+    max_per_address: int = _option(
+        0,
+        "RANGO_MAX_CONNECTIONS_PER_ADDRESS",
+        _whole(0, 10_000_000),
+        "The same from one address, more are answered 429; 0: no limit. "
+        "Behind a proxy set RANGO_TRUSTED_PROXIES first",
+    )
+    max_per_uid: int = _option(
+        1000,
+        "RANGO_MAX_CONNECTIONS_PER_UID",
+        _whole(0, 10_000_000),
+        "The same of one user, more are answered 429; 0: no limit",
+    )
+    trusted_proxies: str = _option(
+        "",
+        "RANGO_TRUSTED_PROXIES",
+        _networks,
+        "Networks of proxies whose X-Forwarded-For or Forwarded is believed, comma list",
+    )
+    requests_per_s: float = _option(
+        50.0,
+        "RANGO_MAX_REQUESTS_PER_S",
+        _decimal(0.1, 1_000_000),
+        "Frames that a client may send a second in the long run; "
+        "more get an error, much more close with 4029",
+    )
+    requests_burst: int = _option(
+        200, "RANGO_REQUESTS_BURST", _whole(1, 10_000_000), "Frames that it may send at once"
+    )
+    max_age_s: float = _option(
+        0.0,
+        "RANGO_MAX_AGE_S",
+        _seconds(0, 10_000_000),
+        "Seconds after which a connection is closed with 4011; 0: never",
     )
     max_message_bytes: int = _option(
         8192,

@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 from types import FrameType
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Mapping
 
 import gevent
 from gevent.timeout import Timeout
@@ -45,6 +45,7 @@ _REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     426: "Upgrade Required",
+    429: "Too Many Requests",
     503: "Service Unavailable",
 }
 
@@ -161,11 +162,10 @@ class GatewayHandler(WebSocketHandler):
         if environ is None or self._gateway is None:
             return False
         try:
-            self._gateway.registry.admit()
-            accepted = self._gateway.handshake.decide(environ)
+            accepted, address = self._decide(self._gateway, environ)
         except Refused:
             return False  # the WSGI server's way words and logs the refusal
-        self._hand_over(self._gateway, accepted, early)
+        self._hand_over(self._gateway, accepted, address, early)
         return True
 
     def read_requestline(self) -> str:
@@ -193,15 +193,27 @@ class GatewayHandler(WebSocketHandler):
             super(WebSocketHandler, self).run_application()
             return
         try:
-            gateway.registry.admit()
-            accepted = gateway.handshake.decide(self.environ)
+            accepted, address = self._decide(gateway, self.environ)
         except Refused as refused:
             gateway.registry.refused[refused.reason] += 1
             self.close_connection = True
             self.result = respond(self.start_response, refused)
             self.process_result()
             return
-        self._hand_over(gateway, accepted, self._early())
+        self._hand_over(gateway, accepted, address, self._early())
+
+    def _decide(self, gateway: Gateway, environ: Mapping[str, object]) -> tuple[Accepted, str]:
+        """Decide a handshake: the accepted one and the client's address.
+
+        Raises:
+            Refused: it is not accepted.
+        """
+        admission = gateway.registry.admission
+        address = admission.address_of(self._peer(), environ)
+        admission.check(address, None)  # before the signature's cost
+        accepted = gateway.handshake.decide(environ)
+        admission.check(address, accepted.uid)
+        return accepted, address
 
     def _early(self) -> bytes:
         """Return what was read ahead of the client's bytes behind its handshake."""
@@ -211,7 +223,7 @@ class GatewayHandler(WebSocketHandler):
         except OSError:
             return b""
 
-    def _hand_over(self, gateway: Gateway, accepted: Accepted, early: bytes) -> None:
+    def _hand_over(self, gateway: Gateway, accepted: Accepted, address: str, early: bytes) -> None:
         """Give the socket to the registry; this handler and its greenlet end."""
         self.close_connection = True
         self.code, self.status, self.headers_sent = 101, b"101 Switching Protocols", True
@@ -220,10 +232,11 @@ class GatewayHandler(WebSocketHandler):
         self.socket = None
         gateway.registry.adopt(
             fd,
-            peer=self._peer(),
+            peer=address,
             uid=accepted.uid,
             role=accepted.role,
             deflate=accepted.deflate,
+            notices=accepted.notices,
             response=accepted.response,
             names=accepted.names,
             early=early,
@@ -231,7 +244,7 @@ class GatewayHandler(WebSocketHandler):
 
     def _peer(self) -> str:
         address = self.client_address
-        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+        return str(address[0]) if isinstance(address, tuple) else ""
 
     def log_request(self) -> None:
         """Log refused and plain requests; an accepted connection is logged when it ends."""

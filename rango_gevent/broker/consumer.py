@@ -58,6 +58,7 @@ class Consumer:
         exchange: name of the topic exchange.
         sink: called with routing key, body and Unix time for each message; must not block.
         limits: bounds.
+        on_lost: called when a connection that was consumed from is lost.
         pace: called when all that had arrived is handed on; waits until reading pays again.
 
     Attributes:
@@ -73,12 +74,14 @@ class Consumer:
         sink: Sink,
         limits: BrokerLimits,
         pace: Callable[[], None] = lambda: gevent.sleep(0),
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._urls = urls
         self._exchange = exchange
         self._sink = sink
         self._limits = limits
         self._pace = pace
+        self._on_lost = on_lost
         self._slice_end = 0.0
         self._turn = 0
         self._wait_s = FIRST_WAIT_S
@@ -217,6 +220,8 @@ class Consumer:
         self.problem = f"broker: {detail}"
 
     def _disconnected(self) -> None:
+        if self.connected:
+            self._on_lost()
         self.connected = False
         if self._lost_at is None:
             self._lost_at = time.monotonic()

@@ -56,6 +56,7 @@ class Client:
         uid: user id of its verified token, None for anonymous.
         role: role of its verified token.
         deflate: it takes compressed frames (RFC 7692).
+        notices: it asked to be told of stale books.
         streams: names it holds; the hub's to change.
         ready: nothing waits and the connection is open: `offer` may send in place.
         outbox_bytes: bytes that wait for its socket.
@@ -77,14 +78,17 @@ class Client:
         "due",
         "ended_by",
         "id",
+        "notices",
         "opened_s",
         "outbox_bytes",
         "peer",
         "pinged_s",
         "ready",
+        "refilled_s",
         "role",
         "seen_s",
         "streams",
+        "tokens",
         "uid",
     )
 
@@ -98,12 +102,16 @@ class Client:
         uid: str | None,
         role: str,
         deflate: bool = False,
+        notices: bool = False,
     ) -> None:
         self.id = id
         self.peer = peer
         self.uid = uid
         self.role = role
         self.deflate = deflate
+        self.notices = notices
+        self.tokens = registry.limits.requests_burst
+        self.refilled_s = registry.clock_s
         self.streams: dict[str, Stream] = {}
         self.ready = True
         self.outbox_bytes = 0
@@ -286,11 +294,37 @@ class Client:
         if self._inbound is None:
             self._inbound = self._registry.inbound_pools[self.deflate].lend()
         received = self._inbound.receive(data)
-        for _, message in received.messages:
+        if not self._within_rate(received.frames):
+            return
+        for is_text, message in received.messages:
             if self._state != OPEN:
                 break
-            self._handle(message)
+            self._handle(message, is_text)
         self._answer(received)
+
+    def _within_rate(self, frames: int) -> bool:
+        """Take tokens for frames of any kind; without any left: an error, then a close.
+
+        The bucket refills with the registry's coarse clock, so it costs no timer.
+        """
+        registry = self._registry
+        limits = registry.limits
+        if registry.clock_s > self.refilled_s:
+            refill = int((registry.clock_s - self.refilled_s) * limits.requests_per_s)
+            self.tokens = min(limits.requests_burst, self.tokens + refill)
+            self.refilled_s = registry.clock_s
+        had = self.tokens
+        self.tokens -= frames
+        if self.tokens >= 0 or self._state != OPEN:
+            return True
+        if self.tokens < -limits.requests_burst:
+            raise FatalClientError(close.TOO_MANY_REQUESTS)
+        if had >= 0:
+            self.push(
+                messages.error(f"Too many requests: the limit is {limits.requests_per_s:g}/s")
+            )
+        registry.requests["over_rate"] += frames
+        return False
 
     def _answer(self, received: Received) -> None:
         """Send pongs and the echo of a close frame."""
@@ -304,7 +338,7 @@ class Client:
         else:
             self.lost()  # this was the answer to our own close frame
 
-    def _handle(self, message: bytes) -> None:
+    def _handle(self, message: bytes, is_text: bool) -> None:
         """Answer one request; binary messages are read like text, as Rango does."""
         try:
             request = messages.parse_request(

@@ -40,6 +40,7 @@ class Accepted(NamedTuple):
     uid: str | None
     role: str
     deflate: bool
+    notices: bool
     names: tuple[str, ...]
     response: bytes
 
@@ -95,12 +96,13 @@ class Handshake:
             names = messages.names_in_query(_text(environ, "QUERY_STRING") or "", self._limits)
         except RequestError as error:
             raise Refused(400, "bad_streams", str(error)) from None
+        notices = "notices=1" in (_text(environ, "QUERY_STRING") or "").split("&")
         uid, role = (identity.uid, identity.role) if identity else (None, "")
         deflate = self._compression and offers_deflate(
             _text(environ, "HTTP_SEC_WEBSOCKET_EXTENSIONS")
         )
         response = _RESPONSE % (accept_key(key), _DEFLATE if deflate else b"")
-        return Accepted(uid, role, deflate, names, response)
+        return Accepted(uid, role, deflate, notices, names, response)
 
     def _identify(self, environ: Mapping[str, object]) -> Identity | None:
         """Return who it is, None for anonymous; ``/private`` takes no anonymous."""

@@ -29,6 +29,7 @@ class Heartbeat:
         registry: whose clients are watched.
         ping_interval_s: seconds from one ping of a client to the next.
         pong_timeout_s: seconds from one sign of life to the next, more than the interval.
+        max_age_s: age in seconds at which a connection is closed; 0: never.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Heartbeat:
         *,
         ping_interval_s: float,
         pong_timeout_s: float,
+        max_age_s: float = 0.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._now = now
+        self._max_age_s = max_age_s
         self._pong_wait_s = max(_TICK_S, pong_timeout_s - ping_interval_s)
         self._awaited: deque[tuple[float, list[Client]]] = deque()
         self._next = 0
@@ -69,7 +72,10 @@ class Heartbeat:
         self._next = (self._next + 1) % len(slots)
         clients = list(slots[self._next])
         for count, client in enumerate(clients, 1):
-            client.ping(now)
+            if self._max_age_s and now - client.opened_s > self._max_age_s:
+                client.close(close.TOO_OLD)
+            else:
+                client.ping(now)
             if count % _PINGS_BETWEEN_YIELDS == 0:
                 gevent.sleep(0)
         if clients:

@@ -50,11 +50,13 @@ class Received(NamedTuple):
     Attributes:
         messages: whole text or binary messages; bytes are UTF-8 already checked for text.
         reply: pongs and the echo of a close frame, to be sent as they are.
+        frames: number of frames of any kind.
         closed_by_peer: the peer's close code (1005 for none), None while it sent none.
     """
 
     messages: list[tuple[bool, bytes]]
     reply: bytes
+    frames: int
     closed_by_peer: int | None
 
 
@@ -89,7 +91,8 @@ class Inbound:
         core.receive_data(self._whole_frames(data))
         messages: list[tuple[bool, bytes]] = []
         closed_by_peer = None
-        for event in cast("list[Frame]", core.events_received()):
+        events = cast("list[Frame]", core.events_received())
+        for event in events:
             if event.opcode is Opcode.CLOSE:
                 closed_by_peer = core.close_rcvd.code if core.close_rcvd else 1005
             elif event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
@@ -97,7 +100,7 @@ class Inbound:
         if core.parser_exc is not None:
             code = core.close_sent.code if core.close_sent else CloseCode.PROTOCOL_ERROR
             raise FatalClientError(_FAILURES.get(CloseCode(code), close.PROTOCOL_ERROR))
-        return Received(messages, b"".join(core.data_to_send()), closed_by_peer)
+        return Received(messages, b"".join(core.data_to_send()), len(events), closed_by_peer)
 
     def _whole_frames(self, data: bytes) -> bytes:
         """Return the frames that are complete by now; keep the rest.

@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Iterable, Iterator, NamedTuple
 
 import gevent
 from prometheus_client import Histogram
 
+from rango_gevent.delivery.admission import Admission, AdmissionLimits, Network
 from rango_gevent.delivery.client import Client
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.inbound import InboundLimits, InboundPool
-from rango_gevent.errors import Refused, RequestError
+from rango_gevent.errors import RequestError
 from rango_gevent.hub.hub import Hub
-from rango_gevent.protocol import messages
+from rango_gevent.protocol import messages, routing
 from rango_gevent.protocol.close import CloseReason
 from rango_gevent.protocol.messages import NameLimits
 
@@ -32,18 +33,22 @@ class ClientLimits(NamedTuple):
     """Bounds on clients.
 
     Attributes:
-        connections: WebSocket connections at once in this process.
+        admission: connections at once.
         outbox_bytes: bytes that may wait for one client before it counts as slow.
         write_timeout_s: seconds that a write may wait for a client.
         close_timeout_s: seconds for a client to answer a close frame.
+        requests_per_s: frames that a client may send a second in the long run.
+        requests_burst: frames that it may send at once.
         names: bounds on the streams that one client holds.
         inbound: bounds on what one client sends.
     """
 
-    connections: int
+    admission: AdmissionLimits
     outbox_bytes: int
     write_timeout_s: float
     close_timeout_s: float
+    requests_per_s: float
+    requests_burst: int
     names: NameLimits
     inbound: InboundLimits
 
@@ -52,16 +57,23 @@ class Registry:
     """The clients of a gateway.
 
     Attributes:
+        make_client: class of the clients; the conformance tests echo with another.
         clock_s: monotonic time in seconds, exact to one tick of the heartbeat.
         requests: requests by action, or ``error``.
         closed: connections ended, by reason.
         refused: handshakes refused, by reason.
-        accepting: False while the gateway drains.
+        admission: who may still come in.
     """
 
     def __init__(
-        self, hub: Hub, dispatcher: Dispatcher, limits: ClientLimits, duration: Histogram
+        self,
+        hub: Hub,
+        dispatcher: Dispatcher,
+        limits: ClientLimits,
+        duration: Histogram,
+        trusted: Iterable[Network] = (),
     ) -> None:
+        self.make_client: type[Client] = Client
         self.hub = hub
         self.dispatcher = dispatcher
         self.limits = limits
@@ -73,7 +85,8 @@ class Registry:
         self.requests: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.accepting = True
+        self.admission = Admission(limits.admission, trusted)
+        self._noticed = 0
         self.opened = 0
         self.greenlets = 0
         self.leaving: deque[tuple[float, Client]] = deque()
@@ -92,18 +105,6 @@ class Registry:
         """Return the bytes that wait for all clients together."""
         return sum(client.outbox_bytes for client in self._clients)
 
-    def admit(self) -> None:
-        """Check that one more connection may come.
-
-        Raises:
-            Refused: 503, when the gateway is full or drains.
-        """
-        retry = [("Retry-After", "5")]
-        if not self.accepting:
-            raise Refused(503, "draining", "The gateway is shutting down.", retry)
-        if len(self._clients) >= self.limits.connections:
-            raise Refused(503, "too_many_connections", "The gateway is full.", retry)
-
     def adopt(
         self,
         fd: int,
@@ -112,6 +113,7 @@ class Registry:
         uid: str | None,
         role: str,
         deflate: bool,
+        notices: bool,
         response: bytes,
         names: tuple[str, ...],
         early: bytes,
@@ -124,14 +126,26 @@ class Registry:
             uid: user id of a verified token.
             role: role of a verified token.
             deflate: compression was negotiated.
+            notices: it asked to be told of stale books.
             response: bytes of the 101 response, sent first.
             names: streams to subscribe at once.
             early: bytes that the client sent behind its handshake.
         """
         self.opened += 1
-        client = Client(self, fd, id=self.opened, peer=peer, uid=uid, role=role, deflate=deflate)
+        client = self.make_client(
+            self,
+            fd,
+            id=self.opened,
+            peer=peer,
+            uid=uid,
+            role=role,
+            deflate=deflate,
+            notices=notices,
+        )
         self._clients[client] = None
+        self.admission.enter(peer, uid)
         self.dispatcher.deflating += deflate
+        self._noticed += notices
         client.due = self.opened % len(self.slots)
         self.slots[client.due][client] = None
         client.push(response)
@@ -152,6 +166,17 @@ class Registry:
     def _greenlet_ended(self, greenlet: object) -> None:
         self.greenlets -= 1
 
+    def notify_stale(self, address: str) -> None:
+        """Tell the subscribers of a book who asked for it that the book is stale."""
+        if not self._noticed:
+            return
+        stream = self.hub.streams[routing.PUBLIC].get(address)
+        if stream is not None:
+            notice = messages.resync([address])
+            for client in stream.subscribers:
+                if isinstance(client, Client) and client.notices:
+                    client.push(notice)
+
     def closing(self, client: Client) -> None:
         """Note that a closing handshake began; the heartbeat bounds it."""
         self.slots[client.due].pop(client, None)
@@ -160,7 +185,9 @@ class Registry:
     def remove(self, client: Client) -> None:
         """Forget a client whose socket is closed, and say once why it ended."""
         self._clients.pop(client, None)
+        self.admission.leave(client.peer, client.uid)
         self.dispatcher.deflating -= client.deflate
+        self._noticed -= client.notices
         self.slots[client.due].pop(client, None)
         reason = client.ended_by or LOST
         seconds = time.monotonic() - client.opened_s

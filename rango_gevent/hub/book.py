@@ -14,12 +14,13 @@ class Book:
     """Frames of a snapshot and its increments, ready to send.
 
     Attributes:
-        stale: the book was dropped: its live increments go on, newcomers get no replay, and
-            the next snapshot is sent to everyone who is subscribed.
+        stale_since: Unix time at which the book was dropped, None while it is good: its live
+            increments go on, newcomers get no replay, and the next snapshot is sent to
+            everyone who is subscribed.
         bytes: size of all frames held.
     """
 
-    __slots__ = ("_frames", "_joined", "_packed", "_packed_joined", "bytes", "stale")
+    __slots__ = ("_frames", "_joined", "_packed", "_packed_joined", "bytes", "stale_since")
 
     def __init__(self) -> None:
         self._frames: list[bytes] = []
@@ -27,7 +28,7 @@ class Book:
         self._packed: list[bytes] = []
         self._packed_joined: bytes | None = b""
         self.bytes = 0
-        self.stale = False
+        self.stale_since: float | None = None
 
     def __len__(self) -> int:
         """Return the number of increments held."""
@@ -42,7 +43,7 @@ class Book:
         """Start again from a snapshot frame."""
         self._set([snapshot])
         self.bytes = len(snapshot)
-        self.stale = False
+        self.stale_since = None
 
     def append(self, increment: bytes) -> None:
         """Add an increment's frame; only a live book takes one."""
@@ -50,11 +51,12 @@ class Book:
         self._joined = self._packed_joined = None
         self.bytes += len(increment)
 
-    def drop(self) -> None:
+    def drop(self, at_s: float) -> None:
         """Forget all frames and be stale until the next snapshot."""
         self._set([])
         self.bytes = 0
-        self.stale = True
+        if self.stale_since is None:
+            self.stale_since = at_s
 
     def _set(self, frames: list[bytes]) -> None:
         self._frames, self._packed = frames, []

@@ -110,7 +110,7 @@ class Hub:
         wake: called when the first stream becomes dirty; must not switch greenlets.
         limits: bounds.
         pack: compresses one frame, for subscribers that take compressed ones.
-        on_stale: told the address of a book that was dropped for its size.
+        on_stale: told the address of a book that was dropped, and why.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Hub:
         wake: Callable[[], None] = lambda: None,
         limits: HubLimits | None = None,
         pack: Callable[[bytes], bytes] = lambda frame: frame,
-        on_stale: Callable[[str], None] = lambda address: None,
+        on_stale: Callable[[str, str], None] = lambda address, why: None,
     ) -> None:
         self._allows = allows
         self._make_queue = make_queue
@@ -137,6 +137,7 @@ class Hub:
         self.received: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.books_dropped = 0
+        self.stale_s = 0.0
         self._routes: dict[str, tuple[Route, bytes, dict[str, Stream]] | None] = {}
         self._spare: list[FrameQueue] = []
 
@@ -272,27 +273,44 @@ class Hub:
             book.append(frame)
             limits = self.limits
             if len(book) > limits.book_increments or book.bytes > limits.book_bytes:
-                self._drop_book(route.address, book)
+                self._drop_book(route.address, book, at_s, "past its bound")
         stream = self.streams[route.kind].get(route.address)
-        return STORED if stream is None else self._enqueue(stream, frame, at_s)
+        outcome = STORED if stream is None else self._enqueue(stream, frame, at_s)
+        if outcome == QUEUE_FULL:
+            self._drop_book(route.address, book, at_s, "its subscribers missed an increment")
+        return outcome
 
     def _store_snapshot(self, address: str, book: Book | None, frame: bytes, at_s: float) -> str:
         if book is None:
             if len(self.books) >= self.limits.books:
                 return self._drop(TOO_MANY_BOOKS)
             book = self.books[address] = Book()
-        was_stale = book.stale
+        stale_since = book.stale_since
         book.replace(frame)
-        if was_stale:  # some who wait here were given no snapshot, or missed increments
+        if (
+            stale_since is not None
+        ):  # some who wait here were given no snapshot, or missed increments
+            self.stale_s += max(0.0, at_s - stale_since)
             stream = self.streams[routing.PUBLIC].get(address)
             if stream is not None:
                 return self._enqueue(stream, frame, at_s)
         return STORED
 
-    def _drop_book(self, address: str, book: Book) -> None:
-        book.drop()
+    def _drop_book(self, address: str, book: Book, at_s: float, why: str) -> None:
+        book.drop(at_s)
         self.books_dropped += 1
-        self.on_stale(address)
+        self.on_stale(address, why)
+
+    def drop_books(self, at_s: float, why: str) -> None:
+        """Make every book stale: what was published meanwhile was not received.
+
+        Args:
+            at_s: Unix time.
+            why: for the log.
+        """
+        for address, book in self.books.items():
+            if book.live:
+                self._drop_book(address, book, at_s, why)
 
     def _enqueue(self, stream: Stream, frame: bytes, at_s: float) -> str:
         queue = stream.queue

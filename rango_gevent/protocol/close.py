@@ -39,6 +39,8 @@ INTERNAL = CloseReason(1011, "internal_error", "internal error", LATER)
 RESTART = CloseReason(1012, "restart", "service restart", LATER)
 SLOW = CloseReason(4008, "slow_client", "slow client", LATER)
 PING_TIMEOUT = CloseReason(4009, "ping_timeout", "no pong in time", LATER)
+TOO_OLD = CloseReason(4011, "max_age", "maximum connection age", NOW)
+TOO_MANY_REQUESTS = CloseReason(4029, "too_many_requests", "too many requests", LATER)
 TOO_MANY_FRAGMENTS = CloseReason(4010, "too_many_fragments", "too many fragments", NEVER)
 
 TABLE = (
@@ -51,6 +53,8 @@ TABLE = (
     SLOW,
     PING_TIMEOUT,
     TOO_MANY_FRAGMENTS,
+    TOO_OLD,
+    TOO_MANY_REQUESTS,
 )
 
 BY_CODE = {reason.code: reason for reason in TABLE}

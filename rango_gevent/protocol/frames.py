@@ -72,7 +72,8 @@ def packed(frame: bytes, min_bytes: int, level: int) -> bytes:
 
 def close(code: int, reason: str = "") -> bytes:
     """Encode a close frame; the reason is cut to fit a control frame (RFC 6455 5.5)."""
-    payload = pack("!H", code) + reason.encode()[:123]
+    whole = reason.encode()[:123].decode(errors="ignore")  # no half character at the cut
+    payload = pack("!H", code) + whole.encode()
     return bytes((_CLOSE, len(payload))) + payload
 
 

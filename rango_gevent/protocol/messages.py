@@ -8,7 +8,7 @@ checked here for everything that ujson lets through, such as lone surrogates.
 from __future__ import annotations
 
 from typing import Iterable, NamedTuple
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_to_bytes
 
 import ujson
 
@@ -106,6 +106,10 @@ def _check_name(name: object, max_bytes: int) -> str:
 def names_in_query(query: str, limits: NameLimits) -> tuple[str, ...]:
     """Read the names of ``?stream=a.b,c.d&stream=e.f``, URL-decoded, empty ones left out.
 
+    Args:
+        query: as WSGI has it: bytes as Latin-1, percent escapes untouched.
+        limits: bounds on the names.
+
     Raises:
         RequestError: as `check_names`.
     """
@@ -114,8 +118,8 @@ def names_in_query(query: str, limits: NameLimits) -> tuple[str, ...]:
         key, _, value = field.partition("=")
         if key == "stream":
             try:
-                decoded = unquote_plus(value, errors="strict")
-            except UnicodeDecodeError:
+                decoded = unquote_to_bytes(value.replace("+", " ").encode("latin-1")).decode()
+            except UnicodeError:
                 raise RequestError("Could not parse streams: not UTF-8") from None
             names.extend(name for name in decoded.split(",") if name)
     return check_names(names, limits)
@@ -144,6 +148,14 @@ def subscribed(names: list[str]) -> bytes:
 def unsubscribed(names: list[str]) -> bytes:
     """Encode the reply to `UNSUBSCRIBE` as a frame; names are all that the client holds."""
     return _held("unsubscribed", names)
+
+
+def resync(names: list[str]) -> bytes:
+    """Encode the notice that books are stale until their next snapshot, as a frame.
+
+    Only clients that connected with ``notices=1`` get it: Rango knows no such message.
+    """
+    return frames.text(_dumps({"event": "resync", "streams": names}))
 
 
 def _held(message: str, names: list[str]) -> bytes:

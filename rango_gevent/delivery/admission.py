@@ -1,0 +1,142 @@
+"""Who may still come in: connections in all, per address and per user.
+
+Behind a proxy the address is the proxy's, so a list of trusted networks says whose word
+about the client's address is taken: of X-Forwarded-For, or Forwarded (RFC 7239), the last
+address that is not itself a trusted proxy's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from typing import Iterable, Mapping, NamedTuple, Union
+
+from rango_gevent.errors import Refused
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+
+_RETRY = (("Retry-After", "5"),)
+_MAX_HOPS = 32
+
+
+class AdmissionLimits(NamedTuple):
+    """Connections at once: in all, from one address, of one user; 0: no limit."""
+
+    connections: int
+    per_address: int
+    per_uid: int
+
+
+class Admission:
+    """Counts connections and refuses those over a limit.
+
+    Args:
+        limits: bounds.
+        trusted: networks whose forwarding headers are believed.
+    """
+
+    def __init__(self, limits: AdmissionLimits, trusted: Iterable[Network] = ()) -> None:
+        self.limits = limits
+        self.open = True
+        self._trusted = list(trusted)
+        self._count = 0
+        self._by_address: Counter[str] = Counter()
+        self._by_uid: Counter[str] = Counter()
+
+    def check(self, address: str, uid: str | None) -> None:
+        """Check that one more connection may come.
+
+        Raises:
+            Refused: 503 when the gateway is full or drains, 429 when the address or the
+                user has its share.
+        """
+        limits = self.limits
+        if not self.open:
+            raise Refused(503, "draining", "The gateway is shutting down.", _RETRY)
+        if self._count >= limits.connections:
+            raise Refused(503, "too_many_connections", "The gateway is full.", _RETRY)
+        if limits.per_address and self._by_address[address] >= limits.per_address:
+            raise Refused(429, "too_many_of_address", "Too many connections.", _RETRY)
+        if uid is not None and limits.per_uid and self._by_uid[uid] >= limits.per_uid:
+            raise Refused(429, "too_many_of_uid", "Too many connections of this user.", _RETRY)
+
+    def enter(self, address: str, uid: str | None) -> None:
+        """Count a connection."""
+        self._count += 1
+        self._by_address[address] += 1
+        if uid is not None:
+            self._by_uid[uid] += 1
+
+    def leave(self, address: str, uid: str | None) -> None:
+        """Count it out; what falls to zero is forgotten."""
+        self._count -= 1
+        _decrement(self._by_address, address)
+        if uid is not None:
+            _decrement(self._by_uid, uid)
+
+    def address_of(self, peer: str, environ: Mapping[str, object]) -> str:
+        """Return the client's address: the peer's own, or what a trusted proxy says.
+
+        Args:
+            peer: address of the other end of the socket; empty for a Unix socket, which
+                counts as trusted when any network is.
+            environ: WSGI environment of the handshake.
+        """
+        if not self._trusted or (peer and not self._is_trusted(peer)):
+            return peer
+        for hop in reversed(_hops(environ)[-_MAX_HOPS:]):
+            address = _plain_address(hop)
+            if address is None:
+                break
+            if not self._is_trusted(address):
+                return address
+        return peer
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+
+def _decrement(counts: Counter[str], key: str) -> None:
+    counts[key] -= 1
+    if counts[key] <= 0:
+        del counts[key]
+
+
+def _hops(environ: Mapping[str, object]) -> list[str]:
+    """Return the addresses that proxies wrote down, the nearest last."""
+    forwarded = environ.get("HTTP_X_FORWARDED_FOR")
+    if isinstance(forwarded, str):
+        return forwarded.split(",")
+    forwarded = environ.get("HTTP_FORWARDED")
+    if not isinstance(forwarded, str):
+        return []
+    elements = [element.split(";") for element in forwarded.split(",")]
+    pairs = [pair.strip().partition("=") for element in elements for pair in element]
+    return [value.strip('"') for name, _, value in pairs if name.lower() == "for"]
+
+
+def _plain_address(hop: str) -> str | None:
+    """Return an address without port and brackets in its usual form; None for anything else."""
+    hop = hop.strip()
+    if hop.startswith("["):
+        hop = hop[1:].partition("]")[0]
+    elif hop.count(":") == 1:
+        hop = hop.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(hop))
+    except ValueError:
+        return None
+
+
+def parse_networks(text: str) -> list[Network]:
+    """Read a comma list of networks or single addresses.
+
+    Raises:
+        ValueError: an entry is neither.
+    """
+    entries = [entry.strip() for entry in text.split(",")]
+    return [ipaddress.ip_network(entry, strict=False) for entry in entries if entry]
