@@ -32,6 +32,7 @@ from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.handshake import Handshake
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
+from rango_gevent.delivery.outbox import SlowPolicy, parse_patterns
 from rango_gevent.delivery.registry import ClientLimits, Registry
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
@@ -100,7 +101,8 @@ class Gateway:
             ),
             on_stale=self._book_is_stale,
         )
-        self.dispatcher = Dispatcher(self.hub, lag=self.metrics.lag)
+        slow = SlowPolicy(settings.slow_client, parse_patterns(settings.slow_streams))
+        self.dispatcher = Dispatcher(self.hub, lag=self.metrics.lag, slow=slow)
         self.registry = Registry(
             self.hub,
             self.dispatcher,
@@ -301,6 +303,7 @@ class Gateway:
             labelled={
                 "rango_messages_received": ("scope", hub.received),
                 "rango_messages_dropped": ("reason", hub.dropped),
+                "rango_frames_skipped": ("policy", dispatcher.skipped),
                 "rango_requests": ("action", registry.requests),
                 "rango_connections_closed": ("reason", registry.closed),
                 "rango_connections_refused": ("reason", registry.refused),

@@ -72,6 +72,7 @@ _TEXTS = {
     "rango_messages_received": "Messages from the broker by scope.",
     "rango_messages_dropped": "Messages from the broker that were dropped, by reason.",
     "rango_frames_sent": "Frames handed to clients.",
+    "rango_frames_skipped": "Frames left out for clients that lag, by policy.",
     "rango_bytes_sent": "Bytes of frames handed to clients.",
     "rango_dispatch_rounds": "Fan-out rounds.",
     "rango_requests": "Requests of clients by action.",

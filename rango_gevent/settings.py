@@ -13,13 +13,14 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, NamedTuple
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 from rango_gevent.auth.origin import OriginPolicy, parse_origins
 from rango_gevent.auth.rbac import Rbac, parse_rbac
 from rango_gevent.errors import ConfigError
 
 RBAC_PREFIX = "RANGO_RBAC_"
+SLOW_POLICIES = ("close", "drop-oldest", "latest")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")  # Rango's names
 
 
@@ -64,6 +65,14 @@ def _decimal(low: float, high: float, what: str = "a number") -> Callable[[str],
     return parse
 
 
+def _patterns(value: str) -> str:
+    for entry in value.split(","):
+        pattern, _, policy = entry.strip().rpartition("=")
+        if entry.strip() and (not pattern or policy not in SLOW_POLICIES):
+            raise Problem(f"give PATTERN=POLICY, a policy being one of {', '.join(SLOW_POLICIES)}")
+    return value
+
+
 def _seconds(low: float, high: float) -> Callable[[str], float]:
     return _decimal(low, high, "seconds")
 
@@ -97,14 +106,20 @@ def _filled(value: str) -> str:
     return value
 
 
+_URL_WANTED = "give URLs such as amqp://user:password@host:5672/vhost"
+
+
 def _amqp_url(value: str) -> str:
     for part in value.split(";"):
         try:
-            scheme, port = urlsplit(part).scheme, urlsplit(part).port  # port: a check by urllib
+            url = urlsplit(part)
+            port = url.port  # a check by urllib
         except ValueError:
-            scheme, port = "", None
-        if scheme not in ("amqp", "amqps", "pyamqp", "memory") or port == 0:
-            raise Problem("give URLs such as amqp://user:password@host:5672/vhost")
+            raise Problem(_URL_WANTED) from None
+        if url.scheme not in ("amqp", "amqps", "pyamqp", "memory") or port == 0:
+            raise Problem(_URL_WANTED)
+        if "@" in url.path + url.query + url.fragment:  # a password with / ? or # in it
+            raise Problem("give user, password and vhost percent-encoded, such as %2F for /")
     return value
 
 
@@ -112,7 +127,8 @@ _PORT = _whole(1, 65535)
 
 
 def _option(default: Any, env: str, parse: Callable[[str], Any], text: str, **more: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"option": Option(env, parse, text, **more)})
+    option = Option(env, parse, text, **more)
+    return dataclasses.field(default=default, repr=not option.secret, metadata={"option": option})
 
 
 @dataclass(frozen=True)
@@ -259,6 +275,19 @@ class Settings:
         "RANGO_OUTBOX_BYTES",
         _whole(1024, 1 << 30),
         "Bytes that may wait for one client; past it the client is slow and closed with 4008",
+    )
+    slow_client: str = _option(
+        "close",
+        "RANGO_SLOW_CLIENT",
+        _one_of(*SLOW_POLICIES),
+        "What happens to a client that lags: close; drop-oldest: frames past the bound are left "
+        "out; latest: only the newest frame of each stream waits. Books are sent afresh instead",
+    )
+    slow_streams: str = _option(
+        "",
+        "RANGO_SLOW_STREAMS",
+        _patterns,
+        "The same for streams by pattern, such as *.tickers=latest,*.kline-*=latest",
     )
     write_timeout_s: float = _option(
         10.0,
@@ -487,7 +516,7 @@ def _mask_one(url: str) -> str:
     user, colon, _ = user.partition(":")
     netloc = f"{user}{colon and ':***'}{at}{host}"
     # a query may hold secrets too, such as the password of a TLS key
-    return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+    return f"{parts.scheme}://{netloc}{parts.path}{'?***' if parts.query else ''}"
 
 
 def shown(settings: Settings, name: str) -> str:
@@ -497,4 +526,4 @@ def shown(settings: Settings, name: str) -> str:
         return mask_url(value) if value else ""
     if options()[name].secret:
         return "***" if value else ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -17,19 +17,20 @@ from __future__ import annotations
 import _socket  # the plain C socket: gevent's wrapper would cost memory and time per client
 import logging
 import socket as pysocket
-from collections import deque
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.timeout import Timeout
 
-from rango_gevent.delivery.inbound import Inbound, Received
+from rango_gevent.delivery.inbound import PONG, TEXT, Inbound
+from rango_gevent.delivery.outbox import DROP_OLDEST, LATEST, RESYNC, Outbox, Piece
 from rango_gevent.errors import FatalClientError, RequestError
 from rango_gevent.protocol import close, frames, messages
 from rango_gevent.protocol.close import CloseReason
 
 if TYPE_CHECKING:
+    from websockets.frames import Opcode
+
     from rango_gevent.delivery.registry import Registry
     from rango_gevent.hub.stream import Stream
 
@@ -43,9 +44,6 @@ _READ_BYTES = 16 * 1024
 _READABLE = 1
 _WRITABLE = 2
 _PING_FRAME = frames.ping()
-_MAX_PIECES = 64  # buffers in one sendmsg; the kernel takes up to 1024
-
-Piece = Union[bytes, memoryview]
 
 
 class Client:
@@ -59,7 +57,6 @@ class Client:
         notices: it asked to be told of stale books.
         streams: names it holds; the hub's to change.
         ready: nothing waits and the connection is open: `offer` may send in place.
-        outbox_bytes: bytes that wait for its socket.
         seen_s: coarse time at which bytes last came from it.
         due: slot in the heartbeat's wheel.
     """
@@ -80,7 +77,6 @@ class Client:
         "id",
         "notices",
         "opened_s",
-        "outbox_bytes",
         "peer",
         "pinged_s",
         "ready",
@@ -114,7 +110,6 @@ class Client:
         self.refilled_s = registry.clock_s
         self.streams: dict[str, Stream] = {}
         self.ready = True
-        self.outbox_bytes = 0
         self.opened_s = self.seen_s = registry.clock_s
         self.pinged_s = 0.0
         self.due = 0
@@ -127,7 +122,7 @@ class Client:
             self._sock.setsockopt(pysocket.IPPROTO_TCP, pysocket.TCP_NODELAY, 1)
         self._send = self._sock.send
         self._state = OPEN
-        self._outbox: deque[Piece] | None = None
+        self._outbox: Outbox | None = None
         self._write_watcher: Any = None
         self._writer: gevent.Greenlet[..., None] | None = None
         self._inbound: Inbound | None = None
@@ -139,10 +134,17 @@ class Client:
         Args:
             early: bytes that came along with the handshake.
         """
+        if self._state == CLOSED:
+            return  # it was lost while its handshake was answered
         if early:
             self._registry.spawn(self._read, early)
         else:
             self._watcher.start(self._on_readable)
+
+    @property
+    def outbox_bytes(self) -> int:
+        """Return the bytes that wait for its socket."""
+        return self._outbox.bytes if self._outbox is not None else 0
 
     @property
     def open(self) -> bool:
@@ -172,12 +174,39 @@ class Client:
         return self._queue(data)
 
     def _queue(self, data: bytes) -> bool:
-        if self._state != OPEN:
+        if self._outbox is None:
             return True  # on its way out: events are not for it any more
-        if self.outbox_bytes > self._registry.limits.outbox_bytes:
+        if self._outbox.over(self._registry.limits.outbox_bytes):
             return False
-        self.push(data)
+        if self._state == OPEN:
+            self._outbox.append(data)
         return True
+
+    def lag(self, stream: Stream, policy: str, frames: list[bytes]) -> int:
+        """Queue frames of one stream for a client that does not keep up.
+
+        Returns:
+            How many frames were left out for it, -1 when it is too slow to go on.
+        """
+        outbox, bound = self._outbox, self._registry.limits.outbox_bytes
+        if outbox is None or self._state != OPEN:
+            return 0
+        if policy == LATEST:
+            skipped = len(frames) - 1 + outbox.put_latest(stream.address, frames[-1])
+            return -1 if outbox.holds_over(bound) else skipped
+        if policy == DROP_OLDEST:
+            return sum(outbox.append_droppable(frame, bound) for frame in frames)
+        if policy == RESYNC:
+            if outbox.resync is None:
+                outbox.resync = {}
+            if outbox.over(bound) or stream.address in outbox.resync:
+                outbox.resync[stream.address] = None
+                return len(frames)
+        elif outbox.over(bound):
+            return -1
+        for frame in frames:
+            outbox.append(frame)
+        return 0
 
     def push(self, data: bytes) -> None:
         """Send or keep whatever the outbox holds: for replies, replays and control frames.
@@ -185,20 +214,19 @@ class Client:
         These answer what the client asked for; its reader stops while the outbox is over
         its bound, which keeps them bounded as well.
         """
-        if self._state == CLOSED:
-            return
-        if self._outbox is None and self.ready:
+        if self.ready:
             self.offer(data)
-        else:
-            self._defer(data)
+            if self._outbox is not None:
+                self._outbox.free_bytes = self._outbox.bytes
+        elif self._outbox is not None:
+            self._outbox.append_free(data)
 
-    def _defer(self, data: Piece) -> None:
+    def _defer(self, rest: Piece) -> None:
         """Leave bytes to the writer greenlet."""
         self.ready = False
         if self._outbox is None:
-            self._outbox = deque()
-        self._outbox.append(data)
-        self.outbox_bytes += len(data)
+            self._outbox = Outbox()
+        self._outbox.append(rest)
         if self._writer is None:
             self._writer = self._registry.spawn(self._write)
 
@@ -211,15 +239,14 @@ class Client:
         hub = gevent.get_hub()
         self._write_watcher = hub.loop.io(self._sock.fileno(), _WRITABLE)
         try:
-            while self._outbox:
+            while self._pieces_wait():
                 try:
                     with Timeout(self._registry.limits.write_timeout_s):
                         hub.wait(self._write_watcher)
                 except Timeout:
                     self.lost(close.SLOW)
                     break
-                if not self._write_some(self._outbox):
-                    self.lost()
+                self._write_some()
         finally:
             self._write_watcher.close()
             self._write_watcher = self._writer = None
@@ -229,22 +256,26 @@ class Client:
         if self._state == CLOSING:
             self._end_output()
 
-    def _write_some(self, outbox: deque[Piece]) -> bool:
-        """Send the first pieces of the outbox; False when the connection is lost."""
+    def _pieces_wait(self) -> bool:
+        """Tell whether there is something to write, after giving books afresh if need be."""
+        outbox = self._outbox
+        if outbox is not None and not outbox.bytes and outbox.resync and self._state == OPEN:
+            names, outbox.resync = tuple(outbox.resync), None
+            for replay in self._registry.subscribe(self, names):
+                outbox.append_free(replay)
+        return outbox is not None and outbox.bytes > 0
+
+    def _write_some(self) -> None:
+        """Send the first pieces of the outbox."""
+        assert self._outbox is not None, "only the writer takes from it"
         try:
-            sent = self._sock.sendmsg(list(islice(outbox, _MAX_PIECES)))
+            sent = self._sock.sendmsg(self._outbox.next_pieces())
         except BlockingIOError:
-            return True
+            return
         except OSError:
-            return False
-        self.outbox_bytes -= sent
-        while sent:
-            first = outbox.popleft()
-            if sent < len(first):
-                outbox.appendleft(memoryview(first)[sent:])
-                break
-            sent -= len(first)
-        return True
+            self.lost()
+            return
+        self._outbox.sent(sent)
 
     # -- inbound ------------------------------------------------------------------------
 
@@ -259,7 +290,7 @@ class Client:
             while self._state != CLOSED:
                 data = data or self._sock.recv(_READ_BYTES)
                 if not data:
-                    self.lost()
+                    self._finish()
                     return
                 self.seen_s = self._registry.clock_s
                 self._receive(data)
@@ -294,13 +325,12 @@ class Client:
         if self._inbound is None:
             self._inbound = self._registry.inbound_pools[self.deflate].lend()
         received = self._inbound.receive(data)
-        if not self._within_rate(received.frames):
-            return
-        for is_text, message in received.messages:
-            if self._state != OPEN:
-                break
-            self._handle(message, is_text)
-        self._answer(received)
+        if self._within_rate(received.frames):
+            self._answer(received.items)
+        if received.closed_by_peer is not None:
+            self._closed_by_peer(received.closed_by_peer, received.echo)
+        elif received.failure is not None:
+            raise FatalClientError(received.failure)
 
     def _within_rate(self, frames: int) -> bool:
         """Take tokens for frames of any kind; without any left: an error, then a close.
@@ -326,17 +356,23 @@ class Client:
         registry.requests["over_rate"] += frames
         return False
 
-    def _answer(self, received: Received) -> None:
-        """Send pongs and the echo of a close frame."""
-        if received.closed_by_peer is None:
-            if received.reply and self._state == OPEN:
-                self.push(received.reply)
-            return
+    def _answer(self, items: list[tuple[Opcode, bytes]]) -> None:
+        """Handle messages and send pongs, in the order in which they are due."""
+        for kind, data in items:
+            if self._state != OPEN:
+                break
+            if kind is PONG:
+                self.push(data)
+            else:
+                self._handle(data, kind is TEXT)
+
+    def _closed_by_peer(self, code: int, echo: bytes) -> None:
+        """Answer a close frame, unless it is the answer to our own."""
         if self._state == OPEN:
-            self.ended_by = CloseReason(received.closed_by_peer, "client_closed", "", "")
-            self._begin_closing(received.reply)
+            self.ended_by = CloseReason(code, "client_closed", "", "")
+            self._begin_closing(echo)
         else:
-            self.lost()  # this was the answer to our own close frame
+            self._finish()
 
     def _handle(self, message: bytes, is_text: bool) -> None:
         """Answer one request; binary messages are read like text, as Rango does."""
@@ -372,8 +408,7 @@ class Client:
             len(self.streams.keys() | set(names)) > registry.limits.names.max_names
         ):
             raise RequestError(f"Too many streams: the limit is {registry.limits.names.max_names}")
-        registry.dispatcher.flush(self)
-        for part in registry.hub.subscribe(self, names):
+        for part in registry.subscribe(self, names):
             self.push(part)
         self.push(messages.subscribed(registry.hub.names(self)))
 
@@ -390,22 +425,15 @@ class Client:
         if self._state != OPEN:
             return
         self.ended_by = reason
-        if reason is close.SLOW:
-            self._forget_outbox()
+        if reason is close.SLOW and self._outbox is not None:
+            self._outbox.forget_whole()
         self._begin_closing(frames.close(reason.code, reason.text))
-
-    def _forget_outbox(self) -> None:
-        """Drop what waits, but not the rest of a frame that is sent in part."""
-        # the first piece may start in the middle of a frame: its bytes must go out whole
-        if self._outbox:
-            first = self._outbox[0]
-            self._outbox.clear()
-            self._outbox.append(first)
-            self.outbox_bytes = len(first)
 
     def _begin_closing(self, close_frame: bytes) -> None:
         registry = self._registry
         registry.dispatcher.flush(self)
+        if self._state != OPEN:
+            return  # flushing was too much for it, or told that it is gone
         registry.hub.drop(self)
         self._state = CLOSING
         self.ready = False
@@ -427,7 +455,7 @@ class Client:
         try:
             while self._state != CLOSED and self._sock.recv(_READ_BYTES):
                 gevent.sleep(0)
-            self.lost()
+            self._finish()
         except BlockingIOError:
             self._watcher.start(self._on_drainable)
         except OSError:
@@ -436,6 +464,12 @@ class Client:
     def _on_drainable(self) -> None:
         self._watcher.stop()
         self._registry.spawn(self._drain)
+
+    def _finish(self) -> None:
+        """End, now that the peer sends no more: at once, or as soon as our close frame is out."""
+        if self._state == CLOSING and self._writer is not None:
+            self._writer.join()  # bounded by the write timeout and the heartbeat
+        self.lost()
 
     def lost(self, reason: CloseReason | None = None) -> None:
         """End the connection at once; doing so twice is harmless."""
@@ -453,7 +487,6 @@ class Client:
                 self._write_watcher.stop()  # before the descriptor's number is another's
             self._writer.kill(block=False)
         self._outbox = None
-        self.outbox_bytes = 0
         self._inbound = None
         self._sock.close()
         self._registry.remove(self)

@@ -16,12 +16,14 @@ checks stay alive while millions of frames flow.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Callable
 
 import gevent
 from gevent.event import Event
 from prometheus_client import Histogram
 
+from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.hub.hub import Batch, Hub, Subscriber
 from rango_gevent.hub.stream import Waiting, join
 
@@ -38,6 +40,7 @@ class Dispatcher:
         slice_s: longest time in seconds that a round holds the loop.
         rest_factor: rest after a round, in parts of the time that the round took.
         lag: told the seconds from publishing to the socket, per message.
+        slow: what is done with clients that lag; None: they are closed past their bound.
         now: the Unix time in seconds.
     """
 
@@ -48,12 +51,15 @@ class Dispatcher:
         slice_s: float = 0.004,
         rest_factor: float = 1.0,
         lag: Histogram | None = None,
+        slow: SlowPolicy | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._hub = hub
         self._slice_s = slice_s
         self._rest_factor = rest_factor
         self._lag = lag
+        self._slow = None if slow is None or slow.only_close else slow
+        self.skipped: Counter[str] = Counter()
         self._now = now
         self._work = Event()
         self._pending: dict[Subscriber, bytes] = {}
@@ -106,7 +112,7 @@ class Dispatcher:
         batches = self._hub.take_dirty()
         self._gather(batches)
         self.rounds += 1
-        self._send_pending()
+        self._send_pending(batches)
         rest_s = min(_MAX_REST_S, self._rest_factor * (time.process_time() - started_s))
         self._rest_until = time.monotonic() + rest_s
         if self._lag is not None:
@@ -180,17 +186,22 @@ class Dispatcher:
         ]
         self._pending[client] = self._merge(own)
 
-    def _send_pending(self) -> None:
+    def _send_pending(self, batches: list[Batch]) -> None:
         """Send every client its buffer; slow ones are dropped after the round."""
         # hot path: of about 5 us per client 4.4 are the kernel's
         pending = self._pending
         packed = self._packed
         take = pending.popitem
         slow: list[Subscriber] = []
+        policies = self._slow
         deadline = time.monotonic() + self._slice_s
         count = 0
         while pending:
             client, data = take()
+            if policies is not None and not client.ready:
+                if not self._offer_by_stream(client, batches, policies):
+                    slow.append(client)
+                continue
             if client.deflate:
                 data = packed[data]
             if not client.offer(data):
@@ -201,6 +212,26 @@ class Dispatcher:
                 deadline = time.monotonic() + self._slice_s
         for client in slow:
             client.too_slow()
+
+    def _offer_by_stream(
+        self, client: Subscriber, batches: list[Batch], policies: SlowPolicy
+    ) -> bool:
+        """Queue frames for a client that lags, by each stream's policy; False: too slow."""
+        for stream, waiting, joined in batches:
+            if client not in stream.subscribers:
+                continue
+            stream.policy = stream.policy or policies.of(stream)
+            after = joined.get(client, 0)
+            frames = [
+                self._pack_frame(item) if client.deflate else item.frame
+                for item in waiting
+                if item.sequence > after
+            ]
+            skipped = client.lag(stream, stream.policy, frames) if frames else 0
+            if skipped < 0:
+                return False
+            self.skipped[stream.policy] += skipped
+        return True
 
     def _observe(self, batches: list[Batch]) -> None:
         now = self._now()

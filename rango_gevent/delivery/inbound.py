@@ -12,15 +12,21 @@ connection does not pay for it.
 
 from __future__ import annotations
 
+import codecs
 import logging
 from typing import NamedTuple, cast
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
 from rango_gevent.errors import FatalClientError
-from rango_gevent.protocol import close
+from rango_gevent.protocol import close, frames
+from rango_gevent.protocol.close import CloseReason
+
+TEXT = Opcode.TEXT
+BINARY = Opcode.BINARY
+PONG = Opcode.PONG
 
 _MUTE = logging.getLogger("rango_gevent.wire")
 _MUTE.setLevel(logging.CRITICAL)  # one line a connection is logged by Client, with its reason
@@ -32,7 +38,8 @@ _FAILURES = {
     CloseCode.INTERNAL_ERROR: close.INTERNAL,
 }
 
-
+_DATA = (TEXT, BINARY, Opcode.CONT)
+_EMPTY_CLOSE = b"\x88\x00"
 _LENGTH_BYTES = {126: 2, 127: 8}
 _SMALLEST = {126: 126, 127: 65536}
 
@@ -48,22 +55,28 @@ class Received(NamedTuple):
     """What some bytes amounted to.
 
     Attributes:
-        messages: whole text or binary messages; bytes are UTF-8 already checked for text.
-        reply: pongs and the echo of a close frame, to be sent as they are.
+        items: what to answer, in order: a whole message under `TEXT` (UTF-8 is checked) or
+            `BINARY`, a frame to send as it is under `PONG`.
         frames: number of frames of any kind.
         closed_by_peer: the peer's close code (1005 for none), None while it sent none.
+        echo: the close frame that answers the peer's.
+        failure: what the peer did wrong after all that, None for nothing.
     """
 
-    messages: list[tuple[bool, bytes]]
-    reply: bytes
+    items: list[tuple[Opcode, bytes]]
     frames: int
-    closed_by_peer: int | None
+    closed_by_peer: int | None = None
+    echo: bytes = b""
+    failure: CloseReason | None = None
+
+
+_NOTHING = Received([], 0)
 
 
 class Inbound:
     """The receiving side of one connection."""
 
-    __slots__ = ("_core", "_fragments", "_limits", "_rest", "_text")
+    __slots__ = ("_core", "_fragments", "_limits", "_rest", "_tail", "_text")
 
     def __init__(self, limits: InboundLimits, deflate: bool = False) -> None:
         self._limits = limits
@@ -73,51 +86,59 @@ class Inbound:
             self._core.extensions = [PerMessageDeflate(True, True, 15, 15)]
         self._rest = bytearray()
         self._fragments: list[bytes] = []
+        self._tail = b""  # a character of text that is cut by the end of a fragment
         self._text = False
 
     @property
     def clean(self) -> bool:
         """Tell whether nothing is half received, so that any client could go on with it."""
-        core = self._core
-        return core.state is OPEN and not self._rest and core.current_size is None
+        return self._core.state is OPEN and not self._rest and not self._fragments
 
     def receive(self, data: bytes) -> Received:
-        """Take bytes from the socket.
-
-        Raises:
-            FatalClientError: the client broke the protocol or a bound.
-        """
+        """Take bytes from the socket; what came before a violation still counts."""
         core = self._core
-        core.receive_data(self._whole_frames(data))
-        messages: list[tuple[bool, bytes]] = []
-        closed_by_peer = None
+        if core.state is not OPEN:
+            return _NOTHING  # after a close frame input is discarded (RFC 6455 section 1.4)
+        whole, failure = self._whole_frames(data)
+        core.receive_data(whole)
         events = cast("list[Frame]", core.events_received())
-        for event in events:
-            if event.opcode is Opcode.CLOSE:
-                closed_by_peer = core.close_rcvd.code if core.close_rcvd else 1005
-            elif event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                self._take(event, messages)
+        pongs = iter(core.data_to_send())  # and a close frame behind them: it is not the core's say
+        items: list[tuple[Opcode, bytes]] = []
+        try:
+            for frame in events:
+                if frame.opcode is Opcode.PING:
+                    items.append((PONG, next(pongs)))
+                elif frame.opcode in _DATA:
+                    self._take(frame, items)
+        except FatalClientError as error:
+            return Received(items, len(events), failure=error.reason)
+        if core.close_rcvd is not None:
+            # inside a fragmented message too (RFC 6455 section 5.4), where the core objects
+            return Received(items, len(events), core.close_rcvd.code, _echo(core.close_rcvd))
         if core.parser_exc is not None:
-            code = core.close_sent.code if core.close_sent else CloseCode.PROTOCOL_ERROR
-            raise FatalClientError(_FAILURES.get(CloseCode(code), close.PROTOCOL_ERROR))
-        return Received(messages, b"".join(core.data_to_send()), len(events), closed_by_peer)
+            failure = _failure(core.close_sent)
+        return Received(items, len(events), failure=failure)
 
-    def _whole_frames(self, data: bytes) -> bytes:
-        """Return the frames that are complete by now; keep the rest.
+    def _whole_frames(self, data: bytes) -> tuple[bytearray, CloseReason | None]:
+        """Return the frames that are complete by now, and what is wrong with the next; keep it.
 
         So the core always stands at the start of a frame between two calls.
         """
         rest = self._rest
         rest += data
         end = 0
-        while True:
-            size = self._frame_size(rest, end)
-            if size is None or end + size > len(rest):
-                break
-            end += size
-        whole = bytes(rest[:end])
+        failure = None
+        try:
+            while True:
+                size = self._frame_size(rest, end)
+                if size is None or end + size > len(rest):
+                    break
+                end += size
+        except FatalClientError as error:
+            failure = error.reason
+        whole = rest[:end]
         del rest[:end]
-        return whole
+        return whole, failure
 
     def _frame_size(self, data: bytearray, start: int) -> int | None:
         """Return the size of the frame at ``start``; None while its header is incomplete."""
@@ -136,27 +157,45 @@ class Inbound:
             raise FatalClientError(close.TOO_BIG)
         return 2 + extra + (4 if data[start + 1] & 0x80 else 0) + length
 
-    def _take(self, frame: Frame, messages: list[tuple[bool, bytes]]) -> None:
+    def _take(self, frame: Frame, items: list[tuple[Opcode, bytes]]) -> None:
         if frame.opcode is not Opcode.CONT:
-            self._text = frame.opcode is Opcode.TEXT
-        if frame.fin and not self._fragments:
-            messages.append((self._text, self._checked(bytes(frame.data))))
+            self._text = frame.opcode is TEXT
+        data = bytes(frame.data)
+        if self._text:
+            self._check_text(data, frame.fin)
+        if self._fragments or not frame.fin:
+            if len(self._fragments) >= self._limits.fragments:
+                raise FatalClientError(close.TOO_MANY_FRAGMENTS)
+            self._fragments.append(data)
+        if not frame.fin:
             return
-        if len(self._fragments) >= self._limits.fragments:
-            raise FatalClientError(close.TOO_MANY_FRAGMENTS)
-        self._fragments.append(bytes(frame.data))
-        if frame.fin:
+        if self._fragments:
             data, self._fragments = b"".join(self._fragments), []
-            messages.append((self._text, self._checked(data)))
+        items.append((TEXT if self._text else BINARY, data))
 
-    def _checked(self, data: bytes) -> bytes:
-        """Refuse text that is not UTF-8 (RFC 6455 section 8.1)."""
-        if self._text and not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                raise FatalClientError(close.BAD_UTF8) from None
-        return data
+    def _check_text(self, data: bytes, is_last: bool) -> None:
+        """Refuse text as soon as it cannot become UTF-8 any more (RFC 6455 section 8.1)."""
+        if data.isascii() and not self._tail:
+            return
+        data = self._tail + data
+        try:
+            _, used = codecs.utf_8_decode(data, "strict", is_last)
+        except UnicodeDecodeError:
+            raise FatalClientError(close.BAD_UTF8) from None
+        self._tail = data[used:]
+
+
+def _echo(received: Close) -> bytes:
+    """Return the close frame that says what the peer's said (RFC 6455 section 5.5.1)."""
+    if received.code == CloseCode.NO_STATUS_RCVD:
+        return _EMPTY_CLOSE
+    return frames.close(received.code, received.reason)
+
+
+def _failure(sent: Close | None) -> CloseReason:
+    """Return our reason for a close frame that the core would have sent."""
+    code = sent.code if sent else CloseCode.PROTOCOL_ERROR
+    return _FAILURES.get(CloseCode(code), close.PROTOCOL_ERROR)
 
 
 class InboundPool:

@@ -166,6 +166,16 @@ class Registry:
     def _greenlet_ended(self, greenlet: object) -> None:
         self.greenlets -= 1
 
+    def subscribe(self, client: Client, names: tuple[str, ...]) -> list[bytes]:
+        """Subscribe a client, for the first time or afresh; return what to send for it.
+
+        What a round still holds for the client is handed to it first: a replay contains it.
+        """
+        self.dispatcher.flush(client)
+        if not client.open:  # lost while it was answered: nothing would unsubscribe it again
+            return []
+        return self.hub.subscribe(client, names)
+
     def notify_stale(self, address: str) -> None:
         """Tell the subscribers of a book who asked for it that the book is stale."""
         if not self._noticed:
@@ -173,7 +183,7 @@ class Registry:
         stream = self.hub.streams[routing.PUBLIC].get(address)
         if stream is not None:
             notice = messages.resync([address])
-            for client in stream.subscribers:
+            for client in list(stream.subscribers):  # one that is lost leaves the stream
                 if isinstance(client, Client) and client.notices:
                     client.push(notice)
 

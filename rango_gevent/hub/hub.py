@@ -42,16 +42,21 @@ class Subscriber(Protocol):
         uid: user id of a verified token, None for anonymous.
         role: role of a verified token, empty for none.
         deflate: it takes compressed frames.
+        ready: nothing waits for it.
         streams: names held and their streams, in order of subscription; the hub's to change.
     """
 
     uid: str | None
     role: str
     deflate: bool
+    ready: bool
     streams: dict[str, Stream]
 
     def offer(self, data: bytes) -> bool:
         """Take bytes to send; never waits. False: it is too slow, and they were not taken."""
+
+    def lag(self, stream: Stream, policy: str, frames: list[bytes]) -> int:
+        """Take frames of one stream while it lags; the number left out, -1: too slow."""
 
     def too_slow(self) -> None:
         """Close it for being too slow."""
