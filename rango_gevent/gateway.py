@@ -8,13 +8,12 @@ gateway is not ready.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import os
 import random
 import time
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import Callable
 
 import gevent
@@ -22,7 +21,7 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.queue import SimpleQueue
 
-from rango_gevent.auth.keys import VerificationKey, load_public_key
+from rango_gevent.auth.keys import VerificationKey
 from rango_gevent.auth.tokens import TokenVerifier
 from rango_gevent.broker.consumer import BrokerLimits, Consumer
 from rango_gevent.broker.topology import QueueLimits
@@ -39,13 +38,35 @@ from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
 from rango_gevent.metrics import Metrics, MetricsServer, Reading, Workers, runtime_gauges
 from rango_gevent.protocol import close, frames
 from rango_gevent.protocol.messages import NameLimits
-from rango_gevent.settings import Settings
+from rango_gevent.settings import Settings, options
 
 log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
 _LOST = "the broker was lost"
+_FIXED = (
+    "ws_host",
+    "ws_port",
+    "amqp_url",
+    "rabbitmq_host",
+    "rabbitmq_port",
+    "rabbitmq_user",
+    "rabbitmq_password",
+    "rabbitmq_vhost",
+    "exchange",
+    "metrics_host",
+    "metrics_port",
+    "metrics_topics",
+    "workers",
+    "ping_interval_s",
+    "pong_timeout_s",
+    "max_age_s",
+    "broker_heartbeat_s",
+    "broker_timeout_s",
+    "broker_queue_length",
+    "broker_queue_ttl_s",
+)
 
 
 class DropLog:
@@ -94,15 +115,11 @@ class Gateway:
             allows=settings.rbac.allows,
             make_queue=SimpleQueue,
             limits=_hub_limits(settings),
-            pack=partial(
-                frames.packed,
-                min_bytes=settings.compression_min_bytes,
-                level=settings.compression_level,
-            ),
+            pack=_pack(settings),
             on_stale=self._book_is_stale,
         )
-        slow = SlowPolicy(settings.slow_client, parse_patterns(settings.slow_streams))
-        self.dispatcher = Dispatcher(self.hub, lag=self.metrics.lag, slow=slow)
+        self.dispatcher = Dispatcher(self.hub, lag=self.metrics.lag)
+        self.dispatcher.set_policies(_slow_policy(settings))
         self.registry = Registry(
             self.hub,
             self.dispatcher,
@@ -116,13 +133,7 @@ class Gateway:
             pong_timeout_s=settings.pong_timeout_s,
             max_age_s=settings.max_age_s,
         )
-        self.handshake = Handshake(
-            TokenVerifier(key, leeway_s=settings.jwt_leeway_s),
-            settings.origins,
-            self.registry.limits.names,
-            time.time,
-            compression=settings.compression == "on",
-        )
+        self.handshake = _handshake(settings, key)
         self.consumer = Consumer(
             settings.broker_urls,
             settings.exchange,
@@ -189,6 +200,26 @@ class Gateway:
             self._down.add(name)
             gevent.sleep(_RESTART_WAIT_S)
             self._down.discard(name)
+
+    def reload(self, settings: Settings, key: VerificationKey) -> None:
+        """Take over what can change while clients are connected; nobody is dropped.
+
+        That is roles, origins, the key, limits and policies. Listeners, the broker and the
+        heartbeat stay as they are until a restart.
+        """
+        fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self.settings, name)]
+        for name in fixed:
+            log.warning("%s needs a restart to change", options()[name].env)
+        self.settings = dataclasses.replace(
+            settings, **{name: getattr(self.settings, name) for name in fixed}
+        )
+        self.hub.allows = settings.rbac.allows
+        self.hub.limits = _hub_limits(settings)
+        self.hub.pack = _pack(settings)
+        self.dispatcher.set_policies(_slow_policy(settings))
+        self.registry.set_limits(_client_limits(settings), parse_networks(settings.trusted_proxies))
+        self.handshake = _handshake(settings, key)
+        log.info("settings are reloaded")
 
     def drain(self) -> None:
         """Refuse newcomers and tell all clients of the restart, spread over the drain time.
@@ -314,24 +345,26 @@ class Gateway:
         )
 
 
-def load_key(settings: Settings) -> VerificationKey:
-    """Load the public key that the settings name.
+def _handshake(settings: Settings, key: VerificationKey) -> Handshake:
+    return Handshake(
+        TokenVerifier(key, leeway_s=settings.jwt_leeway_s),
+        settings.origins,
+        NameLimits(settings.max_streams, settings.max_name_bytes),
+        time.time,
+        compression=settings.compression == "on",
+    )
 
-    Raises:
-        ConfigError: none is there, or it is not a public key.
-    """
-    if settings.jwt_public_key:
-        return load_public_key(settings.jwt_public_key, "JWT_PUBLIC_KEY")
-    path = Path(settings.public_key_file)
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"no public key: JWT_PUBLIC_KEY is not set and {path} cannot be read "
-            f"({os.strerror(error.errno or 0)}); set JWT_PUBLIC_KEY to the base64 of a PEM, or "
-            "-pubKey to its path, or make a pair with `rango keys`"
-        ) from None
-    return load_public_key(text, str(path))
+
+def _pack(settings: Settings) -> Callable[[bytes], bytes]:
+    return partial(
+        frames.packed,
+        min_bytes=settings.compression_min_bytes,
+        level=settings.compression_level,
+    )
+
+
+def _slow_policy(settings: Settings) -> SlowPolicy:
+    return SlowPolicy(settings.slow_client, parse_patterns(settings.slow_streams))
 
 
 def _hub_limits(settings: Settings) -> HubLimits:

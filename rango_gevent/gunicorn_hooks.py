@@ -18,8 +18,9 @@ import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from gunicorn.arbiter import Arbiter
 
+from rango_gevent.environment import load_settings
 from rango_gevent.errors import ConfigError
-from rango_gevent.settings import Settings, load
+from rango_gevent.settings import Settings
 
 _NOTIFY_S = 1.0
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes a file without a name there
@@ -34,7 +35,7 @@ def _tell(error: ConfigError) -> None:
 def _load_settings() -> Settings:
     """Read the environment; a problem is one line and exit code 2, not gunicorn's traceback."""
     try:
-        return load(os.environ).settings
+        return load_settings().settings
     except ConfigError as error:
         _tell(error)
         sys.exit(_BAD_SETTINGS)

@@ -20,6 +20,7 @@ from rango_gevent.auth.rbac import Rbac, parse_rbac
 from rango_gevent.errors import ConfigError
 
 RBAC_PREFIX = "RANGO_RBAC_"
+ENV_FILE = "RANGO_ENV_FILE"  # read before the table: see `rango_gevent.environment`
 SLOW_POLICIES = ("close", "drop-oldest", "latest")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")  # Rango's names
 
@@ -497,7 +498,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
-    known = {option.env for option in options().values()}
+    known = {option.env for option in options().values()} | {ENV_FILE}
     return [
         f"{name} is not a setting: see `rango config`"
         for name in sorted(environ)

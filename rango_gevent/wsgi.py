@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+from http.client import HTTPException
 from types import FrameType
 from typing import Any, Callable, Iterable, Mapping
 
@@ -28,10 +29,10 @@ from geventwebsocket.handler import WebSocketHandler
 
 from rango_gevent import logs
 from rango_gevent.delivery.handshake import Accepted, wants_upgrade
+from rango_gevent.environment import load_key, load_settings
 from rango_gevent.errors import ConfigError, Refused
-from rango_gevent.gateway import Gateway, load_key
+from rango_gevent.gateway import Gateway
 from rango_gevent.protocol.http import HEAD_END, parse_handshake
-from rango_gevent.settings import load
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class _Unread(io.RawIOBase):
     """A socket to read from, with the bytes that were read ahead in front."""
 
     def __init__(self, ahead: bytes, sock: Any) -> None:
-        self._ahead = ahead
+        self.ahead = ahead
         self._sock = sock
 
     def readable(self) -> bool:
@@ -116,10 +117,10 @@ class _Unread(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read what is ahead, then from the socket."""
-        if not self._ahead:
+        if not self.ahead:
             return int(self._sock.recv_into(buffer))
-        size = min(len(buffer), len(self._ahead))
-        buffer[:size], self._ahead = self._ahead[:size], self._ahead[size:]
+        size = min(len(buffer), len(self.ahead))
+        buffer[:size], self.ahead = self.ahead[:size], self.ahead[size:]
         return size
 
 
@@ -137,6 +138,7 @@ class GatewayHandler(WebSocketHandler):
         self.application = server.application
         self.rfile: Any = None  # made when the short cut does not serve: it is costly
         self._taken = False
+        self._refusal = ""
         self._deadline: Any = None
         self._gateway: Gateway | None = getattr(server.application, "gateway", None)
         gateway = self._gateway
@@ -144,15 +146,15 @@ class GatewayHandler(WebSocketHandler):
 
     def handle(self) -> None:
         """Serve the connection; a client has a bounded time to send each request."""
-        ahead = b""
         try:
             with Timeout(self._timeout_s, socket.timeout("request too slow")):
                 ahead = self.socket.recv(_HEAD_BYTES)
         except OSError:
-            pass  # the reader below meets the same error, or the end, and cleans up
-        if ahead and self._shortcut(ahead):
+            return  # lost or silent: the server closes the socket
+        if not ahead or self._shortcut(ahead):
             return
-        self.rfile = io.BufferedReader(_Unread(ahead, self.socket))
+        self._unread = _Unread(ahead, self.socket)
+        self.rfile = io.BufferedReader(self._unread)
         super().handle()
 
     def _shortcut(self, ahead: bytes) -> bool:
@@ -181,8 +183,8 @@ class GatewayHandler(WebSocketHandler):
         """Read the headers within what is left of the time."""
         try:
             return bool(super().read_request(raw_requestline))
-        except socket.timeout as error:
-            raise ValueError("request too slow") from error
+        except (socket.timeout, HTTPException) as error:
+            raise ValueError(str(error)) from error  # what the server takes for a bad request
         finally:
             self._deadline.close()
 
@@ -196,6 +198,7 @@ class GatewayHandler(WebSocketHandler):
             accepted, address = self._decide(gateway, self.environ)
         except Refused as refused:
             gateway.registry.refused[refused.reason] += 1
+            self._refusal = f" {refused.reason}"
             self.close_connection = True
             self.result = respond(self.start_response, refused)
             self.process_result()
@@ -219,7 +222,7 @@ class GatewayHandler(WebSocketHandler):
         """Return what was read ahead of the client's bytes behind its handshake."""
         self.socket.setblocking(False)  # so that looking does not wait for more
         try:
-            return bytes(self.rfile.peek())
+            return bytes(self.rfile.peek()) + self._unread.ahead
         except OSError:
             return b""
 
@@ -253,9 +256,8 @@ class GatewayHandler(WebSocketHandler):
         path = (self.path or "").split("?", 1)[0]  # a query may hold a token
         status = (self._orig_status or "400").split(" ", 1)[0]
         level = logging.INFO if status[0] in "45" else logging.DEBUG
-        log.log(
-            level, "%s %s %s", self.command or "-", path[:200], status, extra={"peer": self._peer()}
-        )
+        line = f"{self.command or '-'} {path[:200]} {status}{self._refusal}"
+        log.log(level, "%s", line, extra={"peer": self._peer()})
 
     def log_error(self, msg: str, *args: object) -> None:
         """Log a bad request as one line, without what it held."""
@@ -277,7 +279,7 @@ def _drain_on(number: int, gateway: Gateway) -> None:
 def make_app() -> App:
     """Build and start the gateway of a WSGI server's worker from the environment."""
     try:
-        loaded = load(os.environ)
+        loaded = load_settings()
         settings = loaded.settings
         logs.configure(settings.log_level, settings.log_format)
         for warning in loaded.warnings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rango_gevent.gateway import load_key
+from rango_gevent.environment import load_key
 from rango_gevent.settings import Loaded, Settings, options, shown
 
 

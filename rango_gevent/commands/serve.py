@@ -15,8 +15,9 @@ from gevent.pywsgi import WSGIServer
 
 from rango_gevent import logs
 from rango_gevent.auth.keys import VerificationKey
+from rango_gevent.environment import load_key, load_settings
 from rango_gevent.errors import ConfigError
-from rango_gevent.gateway import Gateway, load_key
+from rango_gevent.gateway import Gateway
 from rango_gevent.settings import Loaded, Settings, options
 from rango_gevent.wsgi import App, GatewayHandler
 
@@ -42,8 +43,24 @@ def serve(loaded: Loaded, flags: dict[str, str]) -> int:
     logs.configure(loaded.settings.log_level, loaded.settings.log_format)
     for warning in loaded.warnings:
         logs.log.warning("%s", warning)
-    serve_here(loaded.settings, key)
+
+    def reload_on_hangup(gateway: Gateway) -> None:
+        gevent.signal_handler(signal.SIGHUP, _reload, gateway, flags)
+
+    serve_here(loaded.settings, key, reload_on_hangup)
     return 0
+
+
+def _reload(gateway: Gateway, flags: dict[str, str]) -> None:
+    """Read the settings and the key anew; wrong ones are logged and change nothing."""
+    try:
+        settings = load_settings(flags).settings
+        gateway.reload(settings, load_key(settings))
+    except ConfigError as error:
+        for problem in error.problems:
+            logs.log.error("not reloaded: %s", problem)
+        return
+    logs.configure(settings.log_level, settings.log_format)
 
 
 def serve_here(

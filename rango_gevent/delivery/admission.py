@@ -43,6 +43,11 @@ class Admission:
         self._by_address: Counter[str] = Counter()
         self._by_uid: Counter[str] = Counter()
 
+    def set_limits(self, limits: AdmissionLimits, trusted: Iterable[Network]) -> None:
+        """Change the bounds; who is in stays in."""
+        self.limits = limits
+        self._trusted = list(trusted)
+
     def check(self, address: str, uid: str | None) -> None:
         """Check that one more connection may come.
 

@@ -40,7 +40,6 @@ class Dispatcher:
         slice_s: longest time in seconds that a round holds the loop.
         rest_factor: rest after a round, in parts of the time that the round took.
         lag: told the seconds from publishing to the socket, per message.
-        slow: what is done with clients that lag; None: they are closed past their bound.
         now: the Unix time in seconds.
     """
 
@@ -51,14 +50,13 @@ class Dispatcher:
         slice_s: float = 0.004,
         rest_factor: float = 1.0,
         lag: Histogram | None = None,
-        slow: SlowPolicy | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._hub = hub
         self._slice_s = slice_s
         self._rest_factor = rest_factor
         self._lag = lag
-        self._slow = None if slow is None or slow.only_close else slow
+        self._slow: SlowPolicy | None = None
         self.skipped: Counter[str] = Counter()
         self._now = now
         self._work = Event()
@@ -70,6 +68,10 @@ class Dispatcher:
         self.frames = 0
         self.bytes = 0
         hub.wake = self._work.set
+
+    def set_policies(self, policies: SlowPolicy) -> None:
+        """Say what is done with clients that lag; without a word they are closed."""
+        self._slow = None if policies.only_close else policies
 
     def run(self) -> None:
         """Serve rounds for ever."""
@@ -220,17 +222,17 @@ class Dispatcher:
         for stream, waiting, joined in batches:
             if client not in stream.subscribers:
                 continue
-            stream.policy = stream.policy or policies.of(stream)
+            policy = policies.of(stream)
             after = joined.get(client, 0)
             frames = [
                 self._pack_frame(item) if client.deflate else item.frame
                 for item in waiting
                 if item.sequence > after
             ]
-            skipped = client.lag(stream, stream.policy, frames) if frames else 0
+            skipped = client.lag(stream, policy, frames) if frames else 0
             if skipped < 0:
                 return False
-            self.skipped[stream.policy] += skipped
+            self.skipped[policy] += skipped
         return True
 
     def _observe(self, batches: list[Batch]) -> None:

@@ -30,6 +30,7 @@ DROP_OLDEST = "drop-oldest"
 LATEST = "latest"
 RESYNC = "resync"  # of books, where the policy is one of the two before
 
+_MAX_KNOWN = 10_000
 _MAX_PIECES = 64  # buffers in one sendmsg; the kernel takes up to 1024
 
 Piece = Union[bytes, memoryview]
@@ -45,6 +46,7 @@ class SlowPolicy:
 
     def __init__(self, default: str, patterns: Iterable[tuple[str, str]] = ()) -> None:
         self._default = default
+        self._known: dict[str, str] = {}
         self._patterns = list(patterns)
 
     @property
@@ -53,7 +55,15 @@ class SlowPolicy:
         return all(policy == CLOSE for policy in [self._default, *dict(self._patterns).values()])
 
     def of(self, stream: Stream) -> str:
-        """Return a stream's policy."""
+        """Return a stream's policy; it is remembered, in bounds."""
+        policy = self._known.get(stream.topic)
+        if policy is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            policy = self._known[stream.topic] = self._find(stream)
+        return policy
+
+    def _find(self, stream: Stream) -> str:
         matching = (
             policy for pattern, policy in self._patterns if fnmatchcase(stream.topic, pattern)
         )

@@ -94,6 +94,15 @@ class Registry:
         self._clients: dict[Client, None] = {}
         self._duration = duration
 
+    def set_limits(self, limits: ClientLimits, trusted: Iterable[Network]) -> None:
+        """Change the bounds; clients keep what they hold."""
+        self.limits = limits
+        self.admission.set_limits(limits.admission, trusted)
+        self.inbound_pools = (
+            InboundPool(limits.inbound),
+            InboundPool(limits.inbound, deflate=True),
+        )
+
     def __len__(self) -> int:
         return len(self._clients)
 

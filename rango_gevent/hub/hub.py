@@ -128,7 +128,7 @@ class Hub:
         pack: Callable[[bytes], bytes] = lambda frame: frame,
         on_stale: Callable[[str, str], None] = lambda address, why: None,
     ) -> None:
-        self._allows = allows
+        self.allows = allows
         self._make_queue = make_queue
         self.wake = wake
         self.pack = pack
@@ -160,7 +160,7 @@ class Hub:
         out: list[bytes] = []
         for name in names:
             kind = routing.kind_of(name)
-            if kind == routing.PREFIXED and not self._allows(
+            if kind == routing.PREFIXED and not self.allows(
                 routing.prefix_of(name), subscriber.role
             ):
                 out.append(messages.refused(name))

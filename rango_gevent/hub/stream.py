@@ -34,16 +34,14 @@ class Stream:
         queue: frames waiting, None while there are none.
         joined: subscribers who came while frames were waiting, and the sequence after
             which frames are theirs; what waited before is in their replay already.
-        policy: what happens to its frames when a client lags; the dispatcher fills it in.
     """
 
-    __slots__ = ("address", "joined", "kind", "policy", "queue", "subscribers", "topic")
+    __slots__ = ("address", "joined", "kind", "queue", "subscribers", "topic")
 
     def __init__(self, kind: str, address: str, topic: str) -> None:
         self.kind = kind
         self.address = address
         self.topic = topic
-        self.policy = ""
         self.subscribers: dict[Subscriber, None] = {}
         self.queue: FrameQueue | None = None
         self.joined: dict[Subscriber, int] | None = None

@@ -6,8 +6,7 @@ import json
 from typing import Iterator
 
 import pytest
-
-from tests.support import RawSocket, Server, start_gateway, wait_for
+from support import RawSocket, Server, start_gateway, wait_for
 
 _PAD = "x" * 2000
 _LAST = 3000

@@ -1,0 +1,73 @@
+"""Where settings come from: the process's environment, and a file that may change under it.
+
+The file is what a reload (SIGHUP) can read anew: a process's own environment never changes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Mapping
+
+from rango_gevent.auth.keys import VerificationKey, load_public_key
+from rango_gevent.errors import ConfigError
+from rango_gevent.settings import ENV_FILE, Loaded, Settings, load
+
+
+def load_settings(
+    flags: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> Loaded:
+    """Read the settings from flags, the file that RANGO_ENV_FILE names, and the environment.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    environ = os.environ if environ is None else environ
+    path = environ.get(ENV_FILE)
+    return load({**environ, **(_read(Path(path)) if path else {})}, flags)
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Read ``NAME=value`` lines; blank lines and lines that begin with # are left out."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{ENV_FILE}={str(path)!r}: cannot be read ({error})") from None
+    found: dict[str, str] = {}
+    problems: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not name.strip().isidentifier():
+            problems.append(f"{path}:{number}: give NAME=value")
+        found[name.strip()] = _unquoted(value.strip())
+    if problems:
+        raise ConfigError(*problems)
+    return found
+
+
+def _unquoted(value: str) -> str:
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted else value
+
+
+def load_key(settings: Settings) -> VerificationKey:
+    """Load the public key that the settings name.
+
+    Raises:
+        ConfigError: none is there, or it is not a public key.
+    """
+    if settings.jwt_public_key:
+        return load_public_key(settings.jwt_public_key, "JWT_PUBLIC_KEY")
+    path = Path(settings.public_key_file)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"no public key: JWT_PUBLIC_KEY is not set and {path} cannot be read "
+            f"({os.strerror(error.errno or 0)}); set JWT_PUBLIC_KEY to the base64 of a PEM, or "
+            "-pubKey to its path, or make a pair with `rango keys`"
+        ) from None
+    return load_public_key(text, str(path))

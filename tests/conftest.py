@@ -1,0 +1,50 @@
+"""Fixtures that all tests share, and the servers' logs in the reports of failed tests."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Iterator
+
+import pytest
+import support
+from support import Server, start_gateway
+
+_LOG_LINES = 60
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[Server]:
+    """One server with default limits, shared by all tests that leave it as they found it.
+
+    Only the rate of requests is higher, since tests are faster than people.
+    """
+    env = {
+        "RANGO_RBAC_ADMIN": "admin,superadmin",
+        "RANGO_RBAC_PRIVATEER": "admin",
+        "RANGO_MAX_REQUESTS_PER_S": "1000000",
+        "RANGO_REQUESTS_BURST": "1000000",
+    }
+    with start_gateway(env=env) as server:
+        yield server
+
+
+@pytest.fixture
+def market() -> str:
+    """Return a name of streams that no other test uses."""
+    return f"m{next(_numbers)}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:
+    """Show the end of the log of every server that ran during a failed test."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]  # the hook's result
+    if report.failed:
+        for server in support.started:
+            tail = "\n".join(server.log().splitlines()[-_LOG_LINES:])
+            report.sections.append((f"log of the server with pid {server.process.pid}", tail))
+    if call.when == "teardown":
+        support.started[:] = [server for server in support.started if not server.has_ended]
+    return report  # type: ignore[return-value]  # as above
