@@ -59,6 +59,7 @@ _FIXED = (
     "metrics_port",
     "metrics_topics",
     "workers",
+    "worker_timeout_s",
     "ping_interval_s",
     "pong_timeout_s",
     "max_age_s",

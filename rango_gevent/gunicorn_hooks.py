@@ -10,13 +10,17 @@ the worker class come in here, everything else is imported by a worker after its
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
+import time
+from collections import deque
 
 import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
 
 from rango_gevent.environment import load_settings
 from rango_gevent.errors import ConfigError
@@ -25,6 +29,8 @@ from rango_gevent.settings import Settings
 _NOTIFY_S = 1.0
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes a file without a name there
 _BAD_SETTINGS = 2
+_LOOP_S = 10.0
+_LOOP_WAIT_S = 2.0
 
 
 def _tell(error: ConfigError) -> None:
@@ -42,6 +48,7 @@ def _load_settings() -> Settings:
 
 
 _settings = _load_settings()
+_LOOP_DEATHS = 2 * _settings.workers + 4  # more than a shutdown or a reload has
 
 
 class ReusePortWorker(GeventWebSocketWorker):
@@ -82,6 +89,27 @@ class ReusePortWorker(GeventWebSocketWorker):
             drain.join(_NOTIFY_S)
 
 
+_deaths: deque[float] = deque(maxlen=_LOOP_DEATHS)
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    """Slow down and say so when workers die one after the other.
+
+    gunicorn starts a new worker at once, which is right for one death and burns the
+    machine when each dies of the same cause.
+    """
+    now = time.monotonic()
+    _deaths.append(now)
+    if len(_deaths) == _LOOP_DEATHS and now - _deaths[0] < _LOOP_S:
+        logging.getLogger("gunicorn.error").critical(
+            "workers die in a loop: %d in %.1f s; waiting %g s before the next one",
+            _LOOP_DEATHS,
+            now - _deaths[0],
+            _LOOP_WAIT_S,
+        )
+        time.sleep(_LOOP_WAIT_S)
+
+
 def on_starting(server: Arbiter) -> None:
     """Refuse a taken port: with SO_REUSEPORT two gateways would share it in silence."""
     host, port = _settings.ws_host, _settings.ws_port
@@ -101,7 +129,7 @@ bind: list[str] = []
 worker_class = "rango_gevent.gunicorn_hooks.ReusePortWorker"
 workers = _settings.workers
 worker_connections = 1_000_000  # gunicorn's own cap makes clients hang; ours answers 503
-timeout = 30
+timeout = _settings.worker_timeout_s
 graceful_timeout = int(_settings.drain_s + _settings.close_timeout_s + 10)
 preload_app = False  # the library must be patched before the application is imported
 control_socket_disable = True

@@ -209,6 +209,12 @@ class Settings:
     workers: int = _option(
         1, "RANGO_WORKERS", _whole(1, 256), "Worker processes; more than one needs gunicorn"
     )
+    worker_timeout_s: int = _option(
+        15,
+        "RANGO_WORKER_TIMEOUT_S",
+        _whole(2, 3600),
+        "Seconds without a sign of life after which a worker is taken for hung and replaced",
+    )
     max_connections: int = _option(
         10_000,
         "RANGO_MAX_CONNECTIONS",

@@ -1,0 +1,75 @@
+"""Several workers: one that dies or hangs is replaced, and its clients can come back."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from typing import Iterator
+
+import pytest
+
+from tests.support import Server, start_gateway, wait_for
+
+_WORKERS = 2
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Run two workers that are taken for hung after two seconds."""
+    env = {"RANGO_WORKERS": str(_WORKERS), "RANGO_WORKER_TIMEOUT_S": "2"}
+    with start_gateway(env=env) as running:
+        wait_for(lambda: len(_workers(running)) == _WORKERS, what="both workers")
+        yield running
+
+
+def _workers(server: Server) -> list[int]:
+    """Return the process ids of the workers that live."""
+    with open(f"/proc/{server.process.pid}/task/{server.process.pid}/children") as children:
+        return [int(pid) for pid in children.read().split()]
+
+
+def _can_subscribe(server: Server) -> bool:
+    try:
+        with server.connect("/public?stream=a.trades") as client:
+            return "subscribed" in client.receive(2)
+    except (OSError, TimeoutError):
+        return False
+
+
+def test_a_killed_worker_is_replaced_at_once(server: Server) -> None:
+    """After kill -9 a new worker is there within a second or so, and clients can connect."""
+    victim = _workers(server)[0]
+    killed = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    wait_for(
+        lambda: victim not in _workers(server) and len(_workers(server)) == _WORKERS,
+        what="a new worker",
+    )
+    assert time.monotonic() - killed < 5
+    wait_for(lambda: _can_subscribe(server), what="clients to come back")
+
+
+def test_a_hung_worker_is_replaced(server: Server) -> None:
+    """A worker that stands still is killed and replaced."""
+    victim = _workers(server)[0]
+    os.kill(victim, signal.SIGSTOP)
+    wait_for(
+        lambda: victim not in _workers(server) and len(_workers(server)) == _WORKERS,
+        timeout_s=20,
+        what="the hung worker to be replaced",
+    )
+    assert re.search(rf"WORKER TIMEOUT \(pid:{victim}\)", server.log())
+
+
+def test_a_crash_loop_is_slowed_down_and_said(server: Server) -> None:
+    """Workers that die one after the other are started again more slowly, with an alarm."""
+
+    def kill_one_more() -> bool:
+        for pid in _workers(server)[:1]:
+            os.kill(pid, signal.SIGKILL)
+        return "workers die in a loop" in server.log()
+
+    wait_for(kill_one_more, timeout_s=30, what="the alarm")
+    wait_for(lambda: len(_workers(server)) == _WORKERS, timeout_s=20, what="workers again")
