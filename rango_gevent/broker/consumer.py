@@ -209,6 +209,8 @@ class Consumer:
     # -- between connections ------------------------------------------------------------
 
     def _failed(self, url: str, error: Exception) -> None:
+        if self.connected:
+            self._on_lost()
         self._turn += 1
         self.failures += 1
         detail = str(error) or type(error).__name__
@@ -220,8 +222,6 @@ class Consumer:
         self.problem = f"broker: {detail}"
 
     def _disconnected(self) -> None:
-        if self.connected:
-            self._on_lost()
         self.connected = False
         if self._lost_at is None:
             self._lost_at = time.monotonic()
