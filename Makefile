@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+CASES ?=
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 
@@ -25,6 +27,13 @@ test: install ## Run all tests, with a RabbitMQ that is found or started for the
 	scripts/test-packages
 	scripts/with-rabbitmq $(BIN)/pytest $(ARGS)
 
+soak: install ## Unruly clients and a broker that restarts, for SECONDS (600)
+	scripts/test-packages rabbitmq-server
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+
+conformance: install ## Run Autobahn's testsuite, all of it or CASES='5.* 7.1.5'
+	$(BIN)/python scripts/conformance/run.py $(ARGS) $(CASES:%='%')
+
 lint: install ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,4 +44,4 @@ types: install ## Check types
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test soak lint types clean
+.PHONY: help install run test soak conformance lint types clean

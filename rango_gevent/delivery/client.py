@@ -136,6 +136,8 @@ class Client:
         """
         if self._state == CLOSED:
             return  # it was lost while its handshake was answered
+        if self._state == CLOSED:
+            return  # lost while its handshake was answered
         if early:
             self._registry.spawn(self._read, early)
         else:
