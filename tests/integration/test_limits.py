@@ -1,0 +1,97 @@
+"""Limits on clients, each at its bound: connections, users, addresses, rate, age, names."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.support import Server, connect, start_gateway, wait_for
+
+
+def _refused(server: Server, **how: object) -> tuple[int, str | None]:
+    with pytest.raises(InvalidStatus) as refused:
+        server.connect(**how)  # type: ignore[arg-type]
+    response = refused.value.response
+    return response.status_code, response.headers.get("Retry-After")
+
+
+def test_a_full_gateway_answers_503_before_the_upgrade() -> None:
+    """One connection too many is told to come back; when one leaves there is room again."""
+    with start_gateway(env={"RANGO_MAX_CONNECTIONS": "2"}) as server:
+        with server.connect() as one, server.connect() as two:
+            one.receive()
+            two.receive()
+            assert _refused(server) == (503, "5")
+        wait_for(lambda: server.metric("rango_hub_clients_count") == 0, what="both to leave")
+        with server.connect() as three:
+            assert "subscribed" in three.receive()
+        assert server.metric("rango_connections_refused_total", reason="too_many_connections") == 1
+
+
+def test_an_address_and_a_user_have_their_share() -> None:
+    """429 for one address too often and one user too often; the proxy's word is taken."""
+    env = {
+        "RANGO_MAX_CONNECTIONS_PER_ADDRESS": "2",
+        "RANGO_MAX_CONNECTIONS_PER_UID": "1",
+        "RANGO_TRUSTED_PROXIES": "127.0.0.0/8",
+    }
+    with start_gateway(env=env) as server:
+        path, token = "/private", server.token(uid="ID1")
+        one = {"X-Forwarded-For": "1.2.3.4"}
+        other = {"X-Forwarded-For": "5.6.7.8"}
+        with server.connect(path, token, one), server.connect("/public", None, one):
+            assert _refused(server, headers=one)[0] == 429
+            assert _refused(server, path=path, token=token, headers=other)[0] == 429
+            with server.connect(path, server.token(uid="ID2"), other) as client:
+                assert "subscribed" in client.receive()
+        reasons = ("too_many_of_address", "too_many_of_uid")
+        for reason in reasons:
+            assert server.metric("rango_connections_refused_total", reason=reason) == 1
+
+
+def test_too_many_requests_get_an_error_and_then_a_close() -> None:
+    """Over the rate there is one error; a flood is closed with 4029; others feel nothing."""
+    env = {"RANGO_MAX_REQUESTS_PER_S": "1", "RANGO_REQUESTS_BURST": "5"}
+    with start_gateway(env=env) as server, server.connect() as other:
+        other.receive()
+        with server.connect() as client:
+            client.receive()
+            for _ in range(6):
+                client.send("ping")
+            answers = client.receive_until(lambda text: "error" in text)
+            assert answers[-1] == '{"error":"Too many requests: the limit is 1/s"}'
+            for _ in range(30):
+                client.send("ping")
+            assert client.closed() == (4029, "too many requests")
+        other.send("ping")
+        assert other.receive() == "pong"
+
+
+def test_an_old_connection_is_closed() -> None:
+    """Past the maximum age a client is told to come back with 4011."""
+    env = {"RANGO_MAX_AGE_S": "0.5", "RANGO_PING_INTERVAL_S": "1", "RANGO_PONG_TIMEOUT_S": "5"}
+    with start_gateway(env=env) as server, server.connect() as client:
+        client.receive()
+        assert client.closed() == (4011, "maximum connection age")
+
+
+def test_a_stale_book_is_told_to_those_who_asked() -> None:
+    """With notices=1 a client hears that a book is stale; others hear nothing of it."""
+    with start_gateway(env={"RANGO_BOOK_INCREMENTS": "3"}) as server:
+        server.publish("public.a.ob-snap", '{"n":0}')
+        wait_for(lambda: server.metric("rango_books") == 1, what="the book")
+        asked = connect(server.url, "/public?stream=a.ob-inc&notices=1")
+        silent = connect(server.url, "/public?stream=a.ob-inc")
+        with asked, silent:
+            for client in (asked, silent):
+                client.receive_until(lambda text: "subscribed" in text)
+            for number in range(1, 6):
+                server.publish("public.a.ob-inc", json.dumps({"n": number}))
+            server.publish("public.a.ob-snap", '{"n":5}')
+            heard = asked.receive_until(lambda text: "ob-snap" in text)
+            assert heard.count('{"event":"resync","streams":["a.ob-inc"]}') == 1
+            heard = silent.receive_until(lambda text: "ob-snap" in text)
+            assert len(heard) == 6
+            assert "resync" not in "".join(heard)

@@ -1,0 +1,116 @@
+"""The outbox: whole frames in order, within bounds, whatever is left out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rango_gevent.delivery.outbox import Outbox, SlowPolicy, parse_patterns
+from rango_gevent.hub.stream import Stream
+from rango_gevent.protocol import routing
+
+
+def _drain(outbox: Outbox, step: int = 7) -> bytes:
+    """Take everything out, a few bytes at a time."""
+    out = b""
+    while True:
+        pieces = outbox.next_pieces()
+        if not pieces:
+            return out
+        data = b"".join(pieces)[:step]
+        outbox.sent(len(data))
+        out += data
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=150), st.integers(1, 100))
+def test_pieces_come_out_as_they_went_in(pieces: list[bytes], step: int) -> None:
+    """Any pieces, sent in portions of any size, come out in order and leave nothing."""
+    outbox = Outbox()
+    for piece in pieces:
+        outbox.append(piece)
+    assert outbox.bytes == sum(map(len, pieces))
+    assert _drain(outbox, step) == b"".join(pieces)
+    assert outbox.bytes == 0
+
+
+def test_what_was_asked_for_does_not_count() -> None:
+    """A replay larger than the bound does not make a client slow; events on top of it do."""
+    outbox = Outbox()
+    outbox.append_free(b"x" * 1000)
+    assert not outbox.over(100)
+    outbox.append(b"y" * 101)
+    assert outbox.over(100)
+
+
+def test_the_oldest_are_dropped_and_counted() -> None:
+    """Past the bound the oldest droppable frames go, committed ones stay."""
+    outbox = Outbox()
+    outbox.append(b"committed ")
+    dropped = sum(outbox.append_droppable(b"%03d " % n, 40) for n in range(100))
+    assert dropped == 90
+    assert _drain(outbox) == b"committed " + b"".join(b"%03d " % n for n in range(90, 100))
+
+
+def test_a_single_frame_over_the_bound_is_kept() -> None:
+    """The newest frame is never dropped, however large."""
+    outbox = Outbox()
+    assert outbox.append_droppable(b"x" * 500, 100) == 0
+    assert _drain(outbox) == b"x" * 500
+
+
+def test_latest_keeps_one_frame_of_each_stream() -> None:
+    """The newest frame of a stream takes the place of the one before."""
+    outbox = Outbox()
+    assert outbox.put_latest("a", b"a1") == 0
+    assert outbox.put_latest("b", b"b1") == 0
+    assert outbox.put_latest("a", b"a2") == 1
+    assert outbox.bytes == 4
+    assert _drain(outbox) == b"b1a2"
+    assert outbox.bytes == 0
+
+
+def test_latest_of_too_many_streams_is_over() -> None:
+    """Newest frames of many streams are bounded together."""
+    outbox = Outbox()
+    for index in range(20):
+        outbox.put_latest(str(index), b"x" * 10)
+    assert outbox.holds_over(199)
+    assert not outbox.holds_over(200)
+
+
+def test_forgetting_keeps_the_rest_of_a_frame() -> None:
+    """What is sent in part is finished, so that a close frame can follow it."""
+    outbox = Outbox()
+    outbox.append(b"first frame")
+    outbox.append(b"second frame")
+    outbox.put_latest("a", b"third")
+    outbox.sent(5)
+    outbox.forget_whole()
+    outbox.append(b"|close")
+    assert _drain(outbox) == b" frame|close"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        (routing.PUBLIC, "global.tickers", "latest"),
+        (routing.PUBLIC, "btcusd.kline-1m", "drop-oldest"),
+        (routing.PUBLIC, "btcusd.trades", "close"),
+        (routing.PUBLIC, "btcusd.ob-inc", "resync"),
+        (routing.PRIVATE, "order", "close"),
+        (routing.PREFIXED, "admin.x.ob-inc", "latest"),
+    ],
+)
+def test_a_policy_is_found_by_pattern(kind: str, name: str, expected: str) -> None:
+    """The first pattern that matches counts; books are given afresh instead."""
+    text = "*.tickers=latest, *.kline-*=drop-oldest,*-inc=latest"
+    policy = SlowPolicy("close", parse_patterns(text))
+    assert policy.of(Stream(kind, name, name)) == expected
+
+
+def test_close_for_all_is_known_as_such() -> None:
+    """Without another policy the dispatcher need not look at streams one by one."""
+    assert SlowPolicy("close", parse_patterns("*.trades=close")).only_close
+    assert not SlowPolicy("latest").only_close
+    assert not SlowPolicy("close", parse_patterns("*.tickers=latest")).only_close
