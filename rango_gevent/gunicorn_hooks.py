@@ -27,7 +27,7 @@ from rango_gevent.errors import ConfigError
 from rango_gevent.settings import Settings
 
 _NOTIFY_S = 1.0
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes a file without a name there
+_SHARED_MEMORY = "/dev/shm"  # nosec B108 - gunicorn makes a file without a name there
 _BAD_SETTINGS = 2
 _LOOP_S = 10.0
 _LOOP_WAIT_S = 2.0

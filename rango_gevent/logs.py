@@ -37,8 +37,12 @@ class TextFormatter(logging.Formatter):
         """Return one line, and the lines of a traceback behind it when there is one."""
         fields = [_stamp(record), _level(record)]
         fields += [f"{name}={record.__dict__[name]}" for name in _EXTRA if name in record.__dict__]
-        line = _escaped(" ".join([*fields, record.getMessage()]))
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        lines = [_escaped(" ".join([*fields, record.getMessage()]))]
+        if record.exc_info:
+            # set off: an exception's text may hold lines that look like records
+            trace = self.formatException(record.exc_info).split("\n")
+            lines += ["  " + _escaped(line) for line in trace]
+        return "\n".join(lines)
 
 
 class JsonFormatter(logging.Formatter):

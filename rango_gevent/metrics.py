@@ -128,7 +128,9 @@ class GatewayCollector(Collector):
     def _subscriptions(self, counts: Counter[tuple[str, str]]) -> Metric:
         name = "rango_hub_subscriptions_count"
         family = GaugeMetricFamily(name, _TEXTS[name], labels=["type", "topic"])
-        top = counts.most_common(self._max_topics)
+        # a client may call a stream `_other`; that series is for the sum
+        named = Counter({key: n for key, n in counts.items() if key[1] != OTHER_TOPICS})
+        top = named.most_common(self._max_topics)
         others = Counter({kind: 0 for kind, _ in counts})
         for (kind, _), count in counts.items():
             others[kind] += count
@@ -251,7 +253,7 @@ def _add(families: dict[str, Metric], family: Metric) -> None:
 
 
 def _sum(name: str, one: float, other: float) -> float:
-    if name in _MINIMUM:
+    if name in _MINIMUM or name.endswith("_created"):
         return min(one, other)
     if name in _MAXIMUM:
         return max(one, other)
@@ -297,15 +299,16 @@ class Workers:
             if path.stem == self._stem.name:
                 continue
             try:
-                (dead if self._is_dead(path) else live).append(path.read_text())
+                (dead if self._is_dead(path) else live).append(path.read_text("utf-8"))
             except FileNotFoundError:
                 continue  # that worker ended in peace this very moment
         return merge(live, dead)
 
     def _is_dead(self, path: Path) -> bool:
         try:
-            with open(path.with_suffix(".alive"), "r+") as alive:
-                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with open(path.with_suffix(".alive")) as alive:
+                # shared: two workers that look at a dead one do not see each other's lock
+                fcntl.flock(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except FileNotFoundError:
@@ -315,7 +318,7 @@ class Workers:
     def close(self) -> None:
         """Leave: the last samples stay for the others; the last worker takes all away."""
         self.write()
-        others = [p for p in self._directory.glob("*.prom") if p.stem != self._stem.name]
+        others = [p for p in self._directory.glob("*.alive") if p.stem != self._stem.name]
         if all(self._is_dead(path) for path in others):
             for path in self._directory.iterdir():
                 path.unlink(missing_ok=True)

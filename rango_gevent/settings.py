@@ -21,6 +21,7 @@ from rango_gevent.errors import ConfigError
 
 RBAC_PREFIX = "RANGO_RBAC_"
 ENV_FILE = "RANGO_ENV_FILE"  # read before the table: see `rango_gevent.environment`
+_NOT_OURS = {ENV_FILE, "RANGO_TOKEN"}  # the second is `rango tail`'s
 SLOW_POLICIES = ("close", "drop-oldest", "latest")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")  # Rango's names
 
@@ -136,7 +137,9 @@ def _option(default: Any, env: str, parse: Callable[[str], Any], text: str, **mo
 class Settings:
     """The values that a gateway runs with."""
 
-    ws_host: str = _option("0.0.0.0", "RANGER_HOST", _filled, "Address of the WebSocket listener")  # noqa: S104 - Rango's default
+    ws_host: str = _option(
+        "0.0.0.0", "RANGER_HOST", _filled, "Address of the WebSocket listener"
+    )  # Rango's default
     ws_port: int = _option(8080, "RANGER_PORT", _PORT, "Port of the WebSocket listener")
     amqp_url: str = _option(
         "",
@@ -171,7 +174,7 @@ class Settings:
         "config/ed25519-key.pub",
         "RANGO_PUBLIC_KEY_FILE",
         _filled,
-        "File of that public key, PEM",
+        "File of the public key that tokens are checked with, PEM; JWT_PUBLIC_KEY wins over it",
         flag="pubKey",
     )
     jwt_leeway_s: float = _option(
@@ -191,7 +194,7 @@ class Settings:
         "text", "RANGO_LOG_FORMAT", _one_of("text", "json"), "Log format: text or json"
     )
     metrics_host: str = _option(
-        "0.0.0.0",  # noqa: S104 - Rango's default
+        "0.0.0.0",  # Rango's default
         "RANGO_METRICS_HOST",
         _filled,
         "Address of the metrics listener",
@@ -479,7 +482,7 @@ def _take_address(
     except Problem:
         values["ws_port"] = 0
         problems.append(f"-ws-addr={value!r}: give HOST:PORT, such as 0.0.0.0:8080")
-    values["ws_host"] = host.strip("[]") or "0.0.0.0"  # noqa: S104 - Go's ":8080"
+    values["ws_host"] = host.strip("[]") or "0.0.0.0"  # Go's ":8080"
     sources["ws_host"] = sources["ws_port"] = "-ws-addr"
 
 
@@ -504,7 +507,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
-    known = {option.env for option in options().values()} | {ENV_FILE}
+    known = {option.env for option in options().values()} | _NOT_OURS
     return [
         f"{name} is not a setting: see `rango config`"
         for name in sorted(environ)

@@ -66,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     def started(gateway: Gateway) -> None:
         gateway.spawn("demo-feed", lambda: _feed(gateway, exchange, arguments.rate))
-        host = "127.0.0.1" if settings.ws_host in ("0.0.0.0", "::") else settings.ws_host  # noqa: S104 - compared, not bound
+        host = (
+            "127.0.0.1" if settings.ws_host in ("0.0.0.0", "::") else settings.ws_host
+        )  # compared, not bound
         port = settings.metrics_port
         print(
             _WELCOME.format(

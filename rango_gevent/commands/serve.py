@@ -152,4 +152,4 @@ def _become_gunicorn(settings: Settings, flags: dict[str, str]) -> None:
     environ.update({by_flag[flag]: value for flag, value in flags.items() if flag in by_flag})
     hooks = "python:rango_gevent.gunicorn_hooks"
     argv = [sys.executable, "-m", "gunicorn", "-c", hooks, "rango_gevent.wsgi:app"]
-    os.execve(sys.executable, argv, environ)  # noqa: S606 - our own interpreter
+    os.execve(sys.executable, argv, environ)  # our own interpreter

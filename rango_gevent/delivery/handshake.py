@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Callable, Mapping, NamedTuple
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 from websockets.exceptions import InvalidHeader
 from websockets.headers import parse_extension
@@ -30,8 +30,15 @@ _RESPONSE = (
 )
 _DEFLATE = (
     b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; "
-    b"client_no_context_takeover\r\n"
+    b"client_no_context_takeover%s\r\n"
 )
+_WINDOW = "server_max_window_bits"
+_DEFLATE_VALUES: dict[str, tuple[str | None, ...]] = {
+    "server_no_context_takeover": (None,),
+    "client_no_context_takeover": (None,),
+    _WINDOW: ("15",),
+    "client_max_window_bits": (None, *map(str, range(8, 16))),
+}
 
 
 class Accepted(NamedTuple):
@@ -98,11 +105,11 @@ class Handshake:
             raise Refused(400, "bad_streams", str(error)) from None
         notices = "notices=1" in (_text(environ, "QUERY_STRING") or "").split("&")
         uid, role = (identity.uid, identity.role) if identity else (None, "")
-        deflate = self._compression and offers_deflate(
-            _text(environ, "HTTP_SEC_WEBSOCKET_EXTENSIONS")
-        )
-        response = _RESPONSE % (accept_key(key), _DEFLATE if deflate else b"")
-        return Accepted(uid, role, deflate, notices, names, response)
+        deflate = b""
+        if self._compression:
+            deflate = accept_deflate(_text(environ, "HTTP_SEC_WEBSOCKET_EXTENSIONS"))
+        response = _RESPONSE % (accept_key(key), deflate)
+        return Accepted(uid, role, bool(deflate), notices, names, response)
 
     def _identify(self, environ: Mapping[str, object]) -> Identity | None:
         """Return who it is, None for anonymous; ``/private`` takes no anonymous."""
@@ -154,35 +161,32 @@ def _check_key(key: str) -> bytes:
 
 def accept_key(key: bytes) -> bytes:
     """Return Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2)."""
-    return base64.b64encode(hashlib.sha1(key + _GUID).digest())  # noqa: S324 - the RFC's hash
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
-def offers_deflate(header: str | None) -> bool:
-    """Tell whether a client offers permessage-deflate in a form that suits shared frames.
+def accept_deflate(header: str | None) -> bytes:
+    """Return the response header that accepts permessage-deflate, empty when no offer suits.
 
-    Frames are compressed with the full window of 32 KiB, so an offer that wants a smaller
-    one from the server is passed over (RFC 7692 section 7.1.2.1).
+    Frames are compressed once for all clients, with the full window of 32 KiB, so an offer
+    that wants a smaller one from the server is passed over (RFC 7692 section 7.1.2.1).
     """
     if not header:
-        return False
+        return b""
     try:
         offers = parse_extension(header)
     except InvalidHeader:
-        return False
-    return any(
-        name == "permessage-deflate"
-        and all(
-            key in _DEFLATE_PARAMETERS
-            or (key == "server_max_window_bits" and value == "15")
-            or (key == "client_max_window_bits" and value in _WINDOWS)
-            for key, value in parameters
-        )
-        for name, parameters in offers
+        return b""
+    for name, parameters in offers:
+        if name == "permessage-deflate" and _suits(parameters):
+            return _DEFLATE % (b"; server_max_window_bits=15" * (_WINDOW in dict(parameters)))
+    return b""
+
+
+def _suits(parameters: Sequence[tuple[str, str | None]]) -> bool:
+    """Tell whether an offer's parameters are valid and leave us the full window."""
+    return len(dict(parameters)) == len(parameters) and all(
+        value in _DEFLATE_VALUES.get(key, ()) for key, value in parameters
     )
-
-
-_DEFLATE_PARAMETERS = ("server_no_context_takeover", "client_no_context_takeover")
-_WINDOWS = (None, *map(str, range(8, 16)))
 
 
 def _text(environ: Mapping[str, object], name: str) -> str | None:

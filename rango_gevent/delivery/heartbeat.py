@@ -78,13 +78,15 @@ class Heartbeat:
                 client.ping(now)
             if count % _PINGS_BETWEEN_YIELDS == 0:
                 gevent.sleep(0)
-        if clients:
-            self._awaited.append((now + self._pong_wait_s, clients))
+        pinged = [client for client in clients if client.pinged_s == now]
+        if pinged:
+            self._awaited.append((now, pinged))
 
     def _close_silent(self, now: float) -> None:
-        while self._awaited and self._awaited[0][0] <= now:
-            for client in self._awaited.popleft()[1]:
-                if client.open and client.seen_s < client.pinged_s:
+        while self._awaited and self._awaited[0][0] + self._pong_wait_s <= now:
+            pinged_s, clients = self._awaited.popleft()  # they may have had later pings since
+            for client in clients:
+                if client.open and client.seen_s < pinged_s:
                     client.close(close.PING_TIMEOUT)
 
     def _end_late_closings(self, now: float) -> None:

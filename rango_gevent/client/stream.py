@@ -1,0 +1,467 @@
+"""A resilient client: subscribes to streams, iterates their events, comes back when it is cut.
+
+    with StreamClient("ws://127.0.0.1:8080", ["eurusd.trades"]) as client:
+        for name, body in client:
+            ...
+
+Data comes from one WebSocket connection at a time, by the synchronous client of
+``websockets``; it works with threads and, when the standard library is patched, with
+greenlets. Rules:
+
+- An event's body is the JSON text as the publisher wrote it; nothing here parses it.
+- A lost connection is made again after a jittered wait, unless the close code or the HTTP
+  status says that this cannot help. The first connection must work.
+- Events that were published between two connections are missed; a book's stream begins
+  with its snapshot again.
+- Every wait is bounded. A silent server is pinged, and given up when it stays silent.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Callable, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from rango_gevent.errors import ConfigError, RangoError, Refused
+from rango_gevent.protocol import close, messages
+
+REPLY = "reply"
+ERROR = "error"
+STATE = "state"
+
+_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_ENDPOINTS = ("/public", "/private")
+_REQUEST_BYTES = 500  # Rango takes messages of up to 512
+_STEADY_S = 10.0  # a connection that lived for so long was a good one
+_EARLY_S = 0.005  # by which a wait may end before its time
+_STATUS_SHOWN = 200  # characters of a refusal's body
+
+_decode = json.JSONDecoder().raw_decode
+
+
+class Event(NamedTuple):
+    """An event: the stream's name and the JSON text that was published."""
+
+    name: str
+    body: str
+
+
+class Notice(NamedTuple):
+    """What a client hears besides events.
+
+    Attributes:
+        kind: `REPLY` or `ERROR` from the server, `STATE` about the connection.
+        text: a reply as it came, or a line for people. It may hold anything: escape it
+            before a terminal sees it.
+    """
+
+    kind: str
+    text: str
+
+
+class Limits(NamedTuple):
+    """Bounds of a client.
+
+    Attributes:
+        open_s: seconds to connect.
+        close_s: seconds for the closing handshake.
+        idle_s: seconds of silence after which the server is pinged, and again until it is
+            given up.
+        message_bytes: size of one message.
+        first_wait_s: longest wait before the first attempt to come back.
+        max_wait_s: longest wait before any attempt.
+    """
+
+    open_s: float = 10.0
+    close_s: float = 2.0
+    idle_s: float = 30.0
+    message_bytes: int = 32 << 20
+    first_wait_s: float = 1.0
+    max_wait_s: float = 30.0
+
+
+class ConnectionLost(RangoError):
+    """A connection could not be made, or ended.
+
+    Args:
+        text: what happened.
+        code: the close code, None when there was none.
+    """
+
+    def __init__(self, text: str, code: int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class StreamClient:
+    """A client of one gateway.
+
+    Args:
+        url: of the gateway, ``ws://host:port`` or with a path before ``/public``.
+        streams: names to subscribe to.
+        token: JWT; with one the client connects to ``/private``.
+        reconnect: come back when the connection is lost.
+        on_notice: called with each `Notice`.
+        limits: bounds.
+        jitter: spreads waits; a generator of random numbers.
+
+    Raises:
+        ConfigError: the URL or the token cannot be one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        streams: Iterable[str] = (),
+        *,
+        token: str = "",
+        reconnect: bool = True,
+        on_notice: Callable[[Notice], object] = lambda notice: None,
+        limits: Limits = Limits(),  # noqa: B008 - a tuple: nobody can change it
+        jitter: random.Random | None = None,
+    ) -> None:
+        self._token = _checked_token(token)
+        self.url = endpoint(url, private=bool(self._token))
+        self._names = dict.fromkeys(streams)  # a set that keeps the order
+        self._reconnect = reconnect
+        self._on_notice = on_notice
+        self._limits = limits
+        self._backoff = Backoff(
+            limits.first_wait_s, limits.max_wait_s, jitter or random.Random()
+        )  # jitter
+        self._connection: ClientConnection | None = None
+        self._ended = threading.Event()
+        self._unanswered = 0
+        self._connects = 0
+
+    def __enter__(self) -> StreamClient:
+        """Do nothing: iterating connects."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __iter__(self) -> Iterator[Event]:
+        """Connect and give events for ever, as `events` without a timeout."""
+        return self.events()
+
+    def events(self, timeout_s: float | None = None) -> Iterator[Event]:
+        """Connect and give events until `close`.
+
+        Args:
+            timeout_s: seconds for all of it; None: no bound.
+
+        Raises:
+            TimeoutError: the time is over.
+            Refused: the server answered with another status than 101.
+            ConnectionLost: the connection is lost and will not be made again.
+        """
+        deadline = Deadline(timeout_s)
+        while not self._ended.is_set():
+            opened_s = time.monotonic()
+            try:
+                yield from self._session(deadline)
+            except (Refused, ConnectionLost) as error:
+                if self._ended.is_set():
+                    return
+                if not self._may_return(error):
+                    raise
+                if time.monotonic() - opened_s > _STEADY_S:
+                    self._backoff.reset()
+                self._wait(error, deadline)
+
+    def subscribe(self, *names: str) -> None:
+        """Subscribe now, and again after each reconnect."""
+        self._names.update(dict.fromkeys(names))
+        self._request(messages.SUBSCRIBE, names)
+
+    def unsubscribe(self, *names: str) -> None:
+        """Unsubscribe now and for later."""
+        for name in names:
+            self._names.pop(name, None)
+        self._request(messages.UNSUBSCRIBE, names)
+
+    def close(self) -> None:
+        """Close the connection and end the iteration."""
+        self._ended.set()
+        if self._connection is not None:
+            self._connection.close()
+
+    # -- one connection -----------------------------------------------------------------
+
+    def _session(self, deadline: Deadline) -> Iterator[Event]:
+        """Connect, subscribe, give events; always ends by an exception or `close`."""
+        connection = self._connection = self._open(deadline)
+        self._connects += 1
+        self._unanswered = 1  # the first frame is a reply that nobody asked for
+        try:
+            if self._connects > 1:
+                self._tell(STATE, "connected again")
+            self._request(messages.SUBSCRIBE, self._names)
+            while not self._ended.is_set():
+                message = self._receive(connection, deadline)
+                event = split_event(message)
+                if event is None or self._is_reply(event):
+                    self._take_reply(message, event)
+                else:
+                    yield event
+        except ConnectionClosed as error:
+            raise _lost(error) from None
+        finally:
+            self._connection = None
+            connection.close()
+
+    def _open(self, deadline: Deadline) -> ClientConnection:
+        try:
+            connection: ClientConnection = connect(self.url, **self._options(deadline))
+        except InvalidStatus as error:
+            raise _refused(error) from None
+        except Exception as error:  # a peer that speaks something else gives errors of any kind
+            deadline.check()
+            raise ConnectionLost(f"cannot connect to {self.url}: {_reason(error)}") from None
+        return connection
+
+    def _options(self, deadline: Deadline) -> dict[str, Any]:
+        wanted = {
+            "additional_headers": {"Authorization": f"Bearer {self._token}"} if self._token else {},
+            "user_agent_header": "rango_gevent",
+            "compression": None,
+            "open_timeout": deadline.at_most(self._limits.open_s),
+            "close_timeout": self._limits.close_s,
+            "max_size": self._limits.message_bytes,
+            "proxy": None,
+            "ping_interval": None,  # not in all versions: `_receive` pings
+            "legacy": True,  # connect, now; not in all versions either
+        }
+        known = inspect.signature(connect).parameters
+        return {name: value for name, value in wanted.items() if name in known}
+
+    def _receive(self, connection: ClientConnection, deadline: Deadline) -> str:
+        """Return the next message, and ping while there is none.
+
+        Raises:
+            TimeoutError: the deadline is over.
+            ConnectionLost: the server is silent.
+            ConnectionClosed: the connection ended.
+        """
+        pong: threading.Event | None = None
+        while True:
+            wait_s = deadline.at_most(self._limits.idle_s)
+            try:
+                message = connection.recv(timeout=wait_s)
+            except TimeoutError:
+                if wait_s < self._limits.idle_s:
+                    raise
+                if pong is not None and not pong.is_set():
+                    raise ConnectionLost("the server is silent") from None
+                pong = connection.ping()
+            else:
+                return message if isinstance(message, str) else message.decode("utf-8", "replace")
+
+    def _request(self, action: str, names: Iterable[str]) -> None:
+        """Send names in messages that every gateway takes, if there is a connection."""
+        connection = self._connection
+        if connection is None:
+            return
+        for request in requests(action, names):
+            self._unanswered += 1
+            try:
+                connection.send(request)
+            except ConnectionClosed:
+                return  # whoever iterates hears of it
+
+    # -- replies ------------------------------------------------------------------------
+
+    def _is_reply(self, event: Event) -> bool:
+        """Tell a reply from an event: a private stream may be called ``error`` too."""
+        return event.name in ("success", "error") and event.name not in self._names
+
+    def _take_reply(self, text: str, event: Event | None) -> None:
+        is_error = event is not None and event.name == "error"
+        self._tell(ERROR if is_error else REPLY, text)
+        held = held_names(event) if event else None
+        if is_error or held is not None:
+            self._unanswered -= 1
+        if held is not None and self._unanswered == 0:
+            missing = [name for name in self._names if name not in held]
+            if missing:
+                why = "the token does not allow it" if self._token else "that needs a token"
+                self._tell(STATE, f"not subscribed to {', '.join(missing)}: {why}")
+
+    def _tell(self, kind: str, text: str) -> None:
+        self._on_notice(Notice(kind, text))
+
+    # -- coming back --------------------------------------------------------------------
+
+    def _may_return(self, error: Refused | ConnectionLost) -> bool:
+        if not self._reconnect or not self._connects:
+            return False
+        if isinstance(error, Refused):
+            return error.status >= 500  # a server that restarts; the others would say it again
+        return reconnect_when(error.code) != close.NEVER
+
+    def _wait(self, error: Refused | ConnectionLost, deadline: Deadline) -> None:
+        wait_s = self._backoff.next()
+        if isinstance(error, ConnectionLost) and reconnect_when(error.code) == close.NOW:
+            wait_s /= 10  # a farewell to this client alone: there is no crowd to avoid
+        self._tell(STATE, f"{error}; connecting again in {wait_s:.1f} s")
+        self._ended.wait(deadline.at_most(wait_s))
+        deadline.check()
+
+
+class Deadline:
+    """A moment by which all is over.
+
+    Args:
+        timeout_s: seconds from now; None: never.
+    """
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._at = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def at_most(self, seconds: float) -> float:
+        """Return a wait that does not go past it."""
+        if self._at is None:
+            return seconds
+        return max(0.0, min(seconds, self._at - time.monotonic()))
+
+    def check(self) -> None:
+        """Raise TimeoutError when it is over."""
+        if self._at is not None and time.monotonic() >= self._at - _EARLY_S:
+            raise TimeoutError("the time is over")
+
+
+class Backoff:
+    """Waits that double up to a bound, each one random, so that a crowd comes back spread out.
+
+    Args:
+        first_s: longest first wait.
+        max_s: longest wait.
+        jitter: generator of random numbers.
+    """
+
+    def __init__(self, first_s: float, max_s: float, jitter: random.Random) -> None:
+        self._first_s = self._longest_s = first_s
+        self._max_s = max_s
+        self._jitter = jitter
+
+    def next(self) -> float:
+        """Return the next wait in seconds."""
+        wait_s = self._jitter.uniform(self._longest_s / 10, self._longest_s)
+        self._longest_s = min(self._max_s, self._longest_s * 2)
+        return wait_s
+
+    def reset(self) -> None:
+        """Begin with short waits again."""
+        self._longest_s = self._first_s
+
+
+def endpoint(url: str, *, private: bool) -> str:
+    """Return the URL to connect to: ``/public`` or ``/private`` is added unless it is there.
+
+    Raises:
+        ConfigError: it is no URL of a WebSocket server.
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, host, _ = _SCHEMES[parts.scheme], parts.hostname, parts.port
+    except (ValueError, KeyError):
+        host = None
+    if not host or "@" in parts.netloc or not url.isprintable() or " " in url:
+        raise ConfigError(f"url {url!r}: give one such as ws://127.0.0.1:8080 or wss://host/path")
+    path = parts.path.rstrip("/")
+    if not path.endswith(_ENDPOINTS):
+        path += "/private" if private else "/public"
+    return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+def _checked_token(token: str) -> str:
+    token = token.strip()
+    if token.startswith("Bearer "):
+        token = token[len("Bearer ") :].strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError("the token holds blanks or other characters that no JWT has")
+    return token
+
+
+def split_event(text: str) -> Event | None:
+    """Take ``{"name":body}`` apart without parsing the body; None when it is something else."""
+    if not text.startswith('{"') or not text.endswith("}"):
+        return None
+    try:
+        name, end = _decode(text, 1)
+    except ValueError:
+        return None
+    if text[end : end + 1] != ":":
+        return None
+    return Event(name, text[end + 1 : -1])
+
+
+def held_names(event: Event) -> list[str] | None:
+    """Return the names in the reply to a request; None when it is another reply."""
+    try:
+        reply = json.loads(event.body)
+    except (ValueError, RecursionError):
+        return None
+    names = reply.get("streams") if isinstance(reply, dict) else None
+    return names if isinstance(names, list) else None
+
+
+def requests(action: str, names: Iterable[str]) -> Iterator[str]:
+    """Encode a request for names as messages of at most 500 bytes where names allow that."""
+    batch: list[str] = []
+    for name in names:
+        if batch and len(_request(action, [*batch, name]).encode()) > _REQUEST_BYTES:
+            yield _request(action, batch)
+            batch = []
+        batch.append(name)
+    if batch:
+        yield _request(action, batch)
+
+
+def _request(action: str, names: list[str]) -> str:
+    return json.dumps({"event": action, "streams": names})
+
+
+def reconnect_when(code: int | None) -> str:
+    """Return what a close code means for a client: a word of `protocol.close`."""
+    reason = close.BY_CODE.get(code or 0)
+    return reason.reconnect if reason else close.LATER
+
+
+def _lost(error: ConnectionClosed) -> ConnectionLost:
+    """Translate the end of a connection; who closed first gave the reason."""
+    frame = error.rcvd
+    if error.sent is not None and not error.rcvd_then_sent:
+        frame = error.sent
+    if frame is None:
+        return ConnectionLost("the connection was cut")
+    text = f"the connection was closed: {frame.code} {frame.reason}".rstrip()
+    return ConnectionLost(text, frame.code)
+
+
+def _refused(error: InvalidStatus) -> Refused:
+    """Translate a status other than 101, with the server's own words."""
+    status = error.response.status_code
+    body = (error.response.body or b"").decode("utf-8", "replace")
+    text = body.strip().split("\n")[0][:_STATUS_SHOWN] or error.response.reason_phrase
+    return Refused(status, "handshake", f"refused with HTTP {status}: {text}")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,87 @@
+"""What the subcommands share about the terminal: harmless text, Ctrl-C, a pipe that ends.
+
+Text from a publisher or a server may hold anything, and a terminal obeys what it is shown:
+an escape sequence can rewrite the screen, and a direction override makes text read as
+something else. So nothing from outside is printed but by `escaped`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import TextIO
+
+import gevent
+
+BROKEN_PIPE = 141  # what a shell reports for a process that SIGPIPE ended
+
+
+def escaped(text: str, *, ascii_only: bool = False) -> str:
+    """Return text that is one line and drives no terminal.
+
+    The escapes are those of JSON and the white space that JSON knows becomes a blank, so a
+    JSON text keeps its value.
+
+    Args:
+        text: anything.
+        ascii_only: escape everything beyond ASCII too.
+    """
+    if text.isprintable() and (not ascii_only or text.isascii()):
+        return text
+    return "".join(_harmless(character, ascii_only) for character in text)
+
+
+def _harmless(character: str, ascii_only: bool) -> str:
+    if character in "\t\n\r":
+        return " "
+    if character.isprintable() and (not ascii_only or character.isascii()):
+        return character
+    # surrogatepass: half a pair is no character, but its escape is JSON
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Tell whether a stream takes every character."""
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def say(text: str) -> None:
+    """Print one line on standard error; whatever was said by others is harmless there."""
+    print(escaped(text, ascii_only=not is_utf8(sys.stderr)), file=sys.stderr, flush=True)
+
+
+def drop_stdout() -> None:
+    """Let standard output lead nowhere: nobody reads it, and the interpreter flushes it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+@contextlib.contextmanager
+def interrupts_here() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the greenlet that runs this block, whichever runs at the time.
+
+    Left alone, gevent raises it in the greenlet that happens to run: often its hub, which
+    prints a traceback. A process that was started with SIGINT ignored, as a shell does for
+    ``command &`` in a script, goes on ignoring it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    here = gevent.getcurrent()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if gevent.getcurrent() is here:
+            raise KeyboardInterrupt
+        gevent.get_hub().loop.run_callback(here.throw, KeyboardInterrupt)
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,76 @@
+"""The tree of errors: who did wrong decides the type, and each carries what its catcher needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from rango_gevent import errors
+from rango_gevent.errors import (
+    ConfigError,
+    FatalClientError,
+    RangoError,
+    Refused,
+    RequestError,
+    TokenError,
+)
+from rango_gevent.protocol import close
+
+
+def test_all_errors_have_one_base() -> None:
+    """Whoever embeds the package catches everything that it raises on purpose by one name."""
+    found = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ]
+    assert set(found) == {
+        RangoError, RequestError, FatalClientError, Refused, TokenError, ConfigError
+    }  # fmt: skip
+    assert all(issubclass(error, RangoError) for error in found)
+
+
+def test_no_error_is_a_kind_of_another() -> None:
+    """A request's error must never be caught as one that ends the connection, or the reverse."""
+    tree = [RequestError, FatalClientError, Refused, TokenError, ConfigError]
+    assert all(error.__bases__ == (RangoError,) for error in tree)
+
+
+def test_a_request_error_is_its_reply() -> None:
+    """The text goes back to the client as it is."""
+    assert str(RequestError("No streams provided")) == "No streams provided"
+
+
+def test_a_fatal_error_names_its_row_of_the_close_table() -> None:
+    """The reason says which code and text the client is closed with."""
+    error = FatalClientError(close.TOO_BIG)
+    assert error.reason is close.TOO_BIG
+    assert str(error) == "message too big"
+
+
+def test_a_refusal_is_a_response() -> None:
+    """Status, word for metrics, text and headers make the answer to a handshake."""
+    error = Refused(401, "bad_token", "The token is not valid.", [("WWW-Authenticate", "Bearer")])
+    assert (error.status, error.reason, error.text) == (401, "bad_token", "The token is not valid.")
+    assert error.headers == [("WWW-Authenticate", "Bearer")]
+    assert str(error) == error.text
+
+
+def test_a_refusal_has_no_headers_by_default() -> None:
+    """Two refusals share nothing that one of them could change."""
+    one, other = Refused(403, "origin", "No."), Refused(403, "origin", "No.")
+    one.headers.append(("X", "1"))
+    assert other.headers == []
+
+
+def test_a_token_error_has_a_word() -> None:
+    """The text is for people, the word for metrics."""
+    error = TokenError("it has expired", "expired")
+    assert (str(error), error.reason) == ("it has expired", "expired")
+
+
+@pytest.mark.parametrize("problems", [[], ["A=1: give 2"], ["A=1: give 2", "B=3: give 4"]])
+def test_a_config_error_lists_all_problems(problems: list[str]) -> None:
+    """All problems at once, one line each."""
+    error = ConfigError(*problems)
+    assert error.problems == problems
+    assert str(error).splitlines() == problems
