@@ -38,10 +38,14 @@ lint: install ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+audit: install ## Look for insecure code, and for known holes in what we depend on
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rango_gevent
+	$(BIN)/pip-audit --skip-editable
+
 types: install ## Check types
 	$(BIN)/mypy
 
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test soak conformance lint types clean
+.PHONY: help install run test soak audit conformance lint types clean
