@@ -40,11 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all went well, 1 when the work failed, 2 for wrong settings or arguments, 130
         after Ctrl-C, 141 when nobody reads standard output any more.
     """
-    monkey.patch_all()  # before a command imports what must be patched
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] != ["tail"]:
+        # before a command imports what must be patched. Not for tail: its library closes a
+        # socket in one thread while another reads it, and as greenlets libev aborts at that
+        monkey.patch_all()
     try:
         with interrupts_here():
             try:
-                return _run(list(sys.argv[1:] if argv is None else argv))
+                return _run(words)
             finally:
                 sys.stdout.flush()  # here, where a pipe that nobody reads can be told
     except ConfigError as error:

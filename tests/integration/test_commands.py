@@ -583,3 +583,14 @@ def test_help_to_a_reader_that_leaves_is_quiet() -> None:
     finally:
         os.close(theirs)
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_tail_ends_in_peace_while_much_is_on_its_way() -> None:
+    """Leaving early, with thousands of frames still coming, is exit code 0 every time."""
+    with start_gateway() as server:
+        server.publish("public.flood.ob-snap", "{}")
+        for number in range(3000):
+            server.publish("public.flood.ob-inc", f'{{"n":{number}}}')
+        for _ in range(3):
+            done = run("tail", "--url", server.url, "--count", "3", "flood.ob-inc")
+            assert done.returncode == 0, done.stderr
