@@ -35,9 +35,10 @@ from rango_gevent.delivery.outbox import SlowPolicy, parse_patterns
 from rango_gevent.delivery.registry import ClientLimits, Registry
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
-from rango_gevent.metrics import Metrics, MetricsServer, Reading, Workers, runtime_gauges
+from rango_gevent.metrics import Metrics, Reading, runtime_gauges
 from rango_gevent.protocol import close, frames
 from rango_gevent.protocol.messages import NameLimits
+from rango_gevent.scrape import MetricsServer, Workers
 from rango_gevent.settings import Settings, options
 
 log = logging.getLogger(__name__)

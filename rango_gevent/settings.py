@@ -9,8 +9,6 @@ them, and the rest of the package gets plain values.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
-import re
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -18,11 +16,23 @@ from urllib.parse import quote, urlsplit
 from rango_gevent.auth.origin import OriginPolicy, parse_origins
 from rango_gevent.auth.rbac import Rbac, parse_rbac
 from rango_gevent.errors import ConfigError
+from rango_gevent.parsers import (
+    SLOW_POLICIES,
+    Problem,
+    amqp_url,
+    decimal,
+    filled,
+    networks,
+    one_of,
+    patterns,
+    seconds,
+    text,
+    whole,
+)
 
 RBAC_PREFIX = "RANGO_RBAC_"
 ENV_FILE = "RANGO_ENV_FILE"  # read before the table: see `rango_gevent.environment`
 _NOT_OURS = {ENV_FILE, "RANGO_TOKEN"}  # the second is `rango tail`'s
-SLOW_POLICIES = ("close", "drop-oldest", "latest")
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")  # Rango's names
 
 
@@ -44,88 +54,7 @@ class Option(NamedTuple):
     secret: bool = False
 
 
-class Problem(ValueError):
-    """A value is not what a setting wants; the text says what it wants."""
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        # int() takes underscores and other scripts' digits: an operator means neither
-        if not re.fullmatch(r"[0-9]{1,15}", value) or not low <= int(value) <= high:
-            raise Problem(f"give a whole number from {low} to {high}")
-        return int(value)
-
-    return parse
-
-
-def _decimal(low: float, high: float, what: str = "a number") -> Callable[[str], float]:
-    def parse(value: str) -> float:
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value) or not low <= float(value) <= high:
-            raise Problem(f"give {what} from {low:g} to {high:g}")
-        return float(value)
-
-    return parse
-
-
-def _patterns(value: str) -> str:
-    for entry in value.split(","):
-        pattern, _, policy = entry.strip().rpartition("=")
-        if entry.strip() and (not pattern or policy not in SLOW_POLICIES):
-            raise Problem(f"give PATTERN=POLICY, a policy being one of {', '.join(SLOW_POLICIES)}")
-    return value
-
-
-def _seconds(low: float, high: float) -> Callable[[str], float]:
-    return _decimal(low, high, "seconds")
-
-
-def _networks(value: str) -> str:
-    try:
-        for entry in value.split(","):
-            if entry.strip():
-                ipaddress.ip_network(entry.strip(), strict=False)
-    except ValueError:
-        raise Problem("give networks such as 10.0.0.0/8, separated by commas") from None
-    return value
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.lower() not in choices:
-            raise Problem(f"give one of {', '.join(choices)}")
-        return value.lower()
-
-    return parse
-
-
-def _text(value: str) -> str:
-    return value
-
-
-def _filled(value: str) -> str:
-    if not value.strip():
-        raise Problem("give a value that is not empty, or unset it")
-    return value
-
-
-_URL_WANTED = "give URLs such as amqp://user:password@host:5672/vhost"
-
-
-def _amqp_url(value: str) -> str:
-    for part in value.split(";"):
-        try:
-            url = urlsplit(part)
-            port = url.port  # a check by urllib
-        except ValueError:
-            raise Problem(_URL_WANTED) from None
-        if url.scheme not in ("amqp", "amqps", "pyamqp", "memory") or port == 0:
-            raise Problem(_URL_WANTED)
-        if "@" in url.path + url.query + url.fragment:  # a password with / ? or # in it
-            raise Problem("give user, password and vhost percent-encoded, such as %2F for /")
-    return value
-
-
-_PORT = _whole(1, 65535)
+_PORT = whole(1, 65535)
 
 
 def _option(default: Any, env: str, parse: Callable[[str], Any], text: str, **more: Any) -> Any:
@@ -138,256 +67,256 @@ class Settings:
     """The values that a gateway runs with."""
 
     ws_host: str = _option(
-        "0.0.0.0", "RANGER_HOST", _filled, "Address of the WebSocket listener"
+        "0.0.0.0", "RANGER_HOST", filled, "Address of the WebSocket listener"
     )  # Rango's default
     ws_port: int = _option(8080, "RANGER_PORT", _PORT, "Port of the WebSocket listener")
     amqp_url: str = _option(
         "",
         "RANGO_AMQP_URL",
-        _amqp_url,
+        amqp_url,
         "Broker as a kombu URL; several, separated by `;`, are tried in turn. "
         "Wins over the RABBITMQ_* parts",
         flag="amqp-addr",
         secret=True,
     )
-    rabbitmq_host: str = _option("localhost", "RABBITMQ_HOST", _filled, "Host of RabbitMQ")
+    rabbitmq_host: str = _option("localhost", "RABBITMQ_HOST", filled, "Host of RabbitMQ")
     rabbitmq_port: int = _option(5672, "RABBITMQ_PORT", _PORT, "Port of RabbitMQ")
-    rabbitmq_user: str = _option("guest", "RABBITMQ_USER", _text, "User at RabbitMQ")
+    rabbitmq_user: str = _option("guest", "RABBITMQ_USER", text, "User at RabbitMQ")
     rabbitmq_password: str = _option(
-        "guest", "RABBITMQ_PASSWORD", _text, "Password at RabbitMQ", secret=True
+        "guest", "RABBITMQ_PASSWORD", text, "Password at RabbitMQ", secret=True
     )
-    rabbitmq_vhost: str = _option("/", "RABBITMQ_VHOST", _filled, "Virtual host at RabbitMQ")
+    rabbitmq_vhost: str = _option("/", "RABBITMQ_VHOST", filled, "Virtual host at RabbitMQ")
     exchange: str = _option(
         "peatio.events.ranger",
         "RANGO_EXCHANGE",
-        _filled,
+        filled,
         "Topic exchange to consume",
         flag="exchange",
     )
     jwt_public_key: str = _option(
         "",
         "JWT_PUBLIC_KEY",
-        _text,
+        text,
         "Public key that tokens are checked with: base64 of a PEM. Wins over the file",
     )
     public_key_file: str = _option(
         "config/ed25519-key.pub",
         "RANGO_PUBLIC_KEY_FILE",
-        _filled,
+        filled,
         "File of the public key that tokens are checked with, PEM; JWT_PUBLIC_KEY wins over it",
         flag="pubKey",
     )
     jwt_leeway_s: float = _option(
-        0.0, "RANGO_JWT_LEEWAY_S", _seconds(0, 300), "Clock skew allowed in tokens, seconds"
+        0.0, "RANGO_JWT_LEEWAY_S", seconds(0, 300), "Clock skew allowed in tokens, seconds"
     )
     cors_origins: str = _option(
         "",
         "API_CORS_ORIGINS",
-        _text,
+        text,
         "Origins that may connect, comma separated hosts or URLs; "
         "empty: the page's host must be the gateway's",
     )
     log_level: str = _option(
-        "info", "LOG_LEVEL", _one_of(*LOG_LEVELS), f"Log level: {', '.join(LOG_LEVELS)}"
+        "info", "LOG_LEVEL", one_of(*LOG_LEVELS), f"Log level: {', '.join(LOG_LEVELS)}"
     )
     log_format: str = _option(
-        "text", "RANGO_LOG_FORMAT", _one_of("text", "json"), "Log format: text or json"
+        "text", "RANGO_LOG_FORMAT", one_of("text", "json"), "Log format: text or json"
     )
     metrics_host: str = _option(
         "0.0.0.0",  # Rango's default
         "RANGO_METRICS_HOST",
-        _filled,
+        filled,
         "Address of the metrics listener",
     )
     metrics_port: int = _option(
-        4242, "RANGO_METRICS_PORT", _whole(0, 65535), "Port of the metrics listener; 0: none"
+        4242, "RANGO_METRICS_PORT", whole(0, 65535), "Port of the metrics listener; 0: none"
     )
     metrics_topics: int = _option(
         500,
         "RANGO_METRICS_TOPICS",
-        _whole(0, 100_000),
+        whole(0, 100_000),
         "Topics with a series of their own in rango_hub_subscriptions_count; "
         "the others are summed as `_other`",
     )
     workers: int = _option(
-        1, "RANGO_WORKERS", _whole(1, 256), "Worker processes; more than one needs gunicorn"
+        1, "RANGO_WORKERS", whole(1, 256), "Worker processes; more than one needs gunicorn"
     )
     worker_timeout_s: int = _option(
         15,
         "RANGO_WORKER_TIMEOUT_S",
-        _whole(2, 3600),
+        whole(2, 3600),
         "Seconds without a sign of life after which a worker is taken for hung and replaced",
     )
     max_connections: int = _option(
         10_000,
         "RANGO_MAX_CONNECTIONS",
-        _whole(1, 10_000_000),
+        whole(1, 10_000_000),
         "WebSocket connections at once per worker; more are answered 503",
     )
     max_per_address: int = _option(
         0,
         "RANGO_MAX_CONNECTIONS_PER_ADDRESS",
-        _whole(0, 10_000_000),
+        whole(0, 10_000_000),
         "The same from one address, more are answered 429; 0: no limit. "
         "Behind a proxy set RANGO_TRUSTED_PROXIES first",
     )
     max_per_uid: int = _option(
         1000,
         "RANGO_MAX_CONNECTIONS_PER_UID",
-        _whole(0, 10_000_000),
+        whole(0, 10_000_000),
         "The same of one user, more are answered 429; 0: no limit",
     )
     trusted_proxies: str = _option(
         "",
         "RANGO_TRUSTED_PROXIES",
-        _networks,
+        networks,
         "Networks of proxies whose X-Forwarded-For or Forwarded is believed, comma list",
     )
     requests_per_s: float = _option(
         50.0,
         "RANGO_MAX_REQUESTS_PER_S",
-        _decimal(0.1, 1_000_000),
+        decimal(0.1, 1_000_000),
         "Frames that a client may send a second in the long run; "
         "more get an error, much more close with 4029",
     )
     requests_burst: int = _option(
-        200, "RANGO_REQUESTS_BURST", _whole(1, 10_000_000), "Frames that it may send at once"
+        200, "RANGO_REQUESTS_BURST", whole(1, 10_000_000), "Frames that it may send at once"
     )
     max_age_s: float = _option(
         0.0,
         "RANGO_MAX_AGE_S",
-        _seconds(0, 10_000_000),
+        seconds(0, 10_000_000),
         "Seconds after which a connection is closed with 4011; 0: never",
     )
     max_message_bytes: int = _option(
         8192,
         "RANGO_MAX_MESSAGE_BYTES",
-        _whole(125, 16 << 20),
+        whole(125, 16 << 20),
         "Size of a client's message, bytes; a larger one closes with 1009",
     )
     max_fragments: int = _option(
         64,
         "RANGO_MAX_FRAGMENTS",
-        _whole(1, 1_000_000),
+        whole(1, 1_000_000),
         "Fragments of a client's message; more close with 4010",
     )
     max_streams: int = _option(
         1000,
         "RANGO_MAX_STREAMS",
-        _whole(1, 1_000_000),
+        whole(1, 1_000_000),
         "Streams that one client may hold; more are answered with an error",
     )
     max_name_bytes: int = _option(
-        255, "RANGO_MAX_NAME_BYTES", _whole(1, 8192), "Size of a stream's name, bytes"
+        255, "RANGO_MAX_NAME_BYTES", whole(1, 8192), "Size of a stream's name, bytes"
     )
     outbox_bytes: int = _option(
         1 << 20,
         "RANGO_OUTBOX_BYTES",
-        _whole(1024, 1 << 30),
+        whole(1024, 1 << 30),
         "Bytes that may wait for one client; past it the client is slow and closed with 4008",
     )
     slow_client: str = _option(
         "close",
         "RANGO_SLOW_CLIENT",
-        _one_of(*SLOW_POLICIES),
+        one_of(*SLOW_POLICIES),
         "What happens to a client that lags: close; drop-oldest: frames past the bound are left "
         "out; latest: only the newest frame of each stream waits. Books are sent afresh instead",
     )
     slow_streams: str = _option(
         "",
         "RANGO_SLOW_STREAMS",
-        _patterns,
+        patterns,
         "The same for streams by pattern, such as *.tickers=latest,*.kline-*=latest",
     )
     write_timeout_s: float = _option(
         10.0,
         "RANGO_WRITE_TIMEOUT_S",
-        _seconds(0.1, 600),
+        seconds(0.1, 600),
         "Seconds that a client may take no byte while some wait for it",
     )
     handshake_timeout_s: float = _option(
         10.0,
         "RANGO_HANDSHAKE_TIMEOUT_S",
-        _seconds(0.1, 600),
+        seconds(0.1, 600),
         "Seconds for a client to send its request",
     )
     close_timeout_s: float = _option(
         5.0,
         "RANGO_CLOSE_TIMEOUT_S",
-        _seconds(0.1, 600),
+        seconds(0.1, 600),
         "Seconds for a client to answer a close frame",
     )
     ping_interval_s: float = _option(
-        54.0, "RANGO_PING_INTERVAL_S", _seconds(1, 3600), "Seconds between pings of a client"
+        54.0, "RANGO_PING_INTERVAL_S", seconds(1, 3600), "Seconds between pings of a client"
     )
     pong_timeout_s: float = _option(
         60.0,
         "RANGO_PONG_TIMEOUT_S",
-        _seconds(2, 7200),
+        seconds(2, 7200),
         "Seconds without a sign of life after which a client is closed with 4009",
     )
     drain_s: float = _option(
         10.0,
         "RANGO_DRAIN_S",
-        _seconds(0, 600),
+        seconds(0, 600),
         "Seconds over which clients are told of a shutdown (close 1012)",
     )
     compression: str = _option(
         "off",
         "RANGO_COMPRESSION",
-        _one_of("on", "off"),
+        one_of("on", "off"),
         "permessage-deflate for clients that ask for it: on or off",
     )
     compression_min_bytes: int = _option(
         256,
         "RANGO_COMPRESSION_MIN_BYTES",
-        _whole(1, 1 << 20),
+        whole(1, 1 << 20),
         "Messages below this size go uncompressed, bytes",
     )
     compression_level: int = _option(
-        4, "RANGO_COMPRESSION_LEVEL", _whole(1, 9), "zlib's level, 1 (fast) to 9 (small)"
+        4, "RANGO_COMPRESSION_LEVEL", whole(1, 9), "zlib's level, 1 (fast) to 9 (small)"
     )
     queue_frames: int = _option(
         10_000,
         "RANGO_STREAM_QUEUE",
-        _whole(1, 10_000_000),
+        whole(1, 10_000_000),
         "Frames that may wait in one stream's queue; more are dropped and counted",
     )
     max_event_bytes: int = _option(
         1 << 20,
         "RANGO_MAX_EVENT_BYTES",
-        _whole(64, 128 << 20),
+        whole(64, 128 << 20),
         "Size of a published body, bytes; a larger one is dropped and counted",
     )
-    max_books: int = _option(10_000, "RANGO_MAX_BOOKS", _whole(1, 10_000_000), "Books held at once")
+    max_books: int = _option(10_000, "RANGO_MAX_BOOKS", whole(1, 10_000_000), "Books held at once")
     book_increments: int = _option(
         10_000,
         "RANGO_BOOK_INCREMENTS",
-        _whole(1, 10_000_000),
+        whole(1, 10_000_000),
         "Increments held for one book; past it the book is stale until the next snapshot",
     )
     book_bytes: int = _option(
         16 << 20,
         "RANGO_BOOK_BYTES",
-        _whole(1024, 1 << 32),
+        whole(1024, 1 << 32),
         "Bytes held for one book; past it the book is stale until the next snapshot",
     )
     broker_heartbeat_s: int = _option(
-        10, "RANGO_BROKER_HEARTBEAT_S", _whole(2, 3600), "AMQP heartbeat, seconds"
+        10, "RANGO_BROKER_HEARTBEAT_S", whole(2, 3600), "AMQP heartbeat, seconds"
     )
     broker_timeout_s: float = _option(
-        5.0, "RANGO_BROKER_TIMEOUT_S", _seconds(0.1, 600), "Seconds for any call to the broker"
+        5.0, "RANGO_BROKER_TIMEOUT_S", seconds(0.1, 600), "Seconds for any call to the broker"
     )
     broker_queue_length: int = _option(
         100_000,
         "RANGO_BROKER_QUEUE_LENGTH",
-        _whole(1, 1 << 31),
+        whole(1, 1 << 31),
         "Messages that may wait for a worker in the broker; the oldest are dropped there",
     )
     broker_queue_ttl_s: float = _option(
         60.0,
         "RANGO_BROKER_QUEUE_TTL_S",
-        _seconds(1, 86_400),
+        seconds(1, 86_400),
         "Seconds that a message may wait for a worker in the broker",
     )
     rbac: Rbac = dataclasses.field(default_factory=lambda: parse_rbac({}))

@@ -26,11 +26,10 @@ from rango_gevent.metrics import (
     OTHER_TOPICS,
     GatewayCollector,
     Metrics,
-    MetricsServer,
     Reading,
-    merge,
     runtime_gauges,
 )
+from rango_gevent.scrape import MetricsServer, merge
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -334,7 +333,7 @@ def test_a_merge_of_one_is_the_same() -> None:
 
 WORKER = """
 import sys
-from rango_gevent.metrics import Workers
+from rango_gevent.scrape import Workers
 clients, sent = sys.argv[2:]
 text = f'''# TYPE rango_hub_clients_count gauge
 rango_hub_clients_count {clients}
