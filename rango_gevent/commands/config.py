@@ -5,6 +5,8 @@ from __future__ import annotations
 from rango_gevent.environment import load_key
 from rango_gevent.settings import Loaded, Settings, options, shown
 
+_ENV_FILE = "File of `NAME=value` lines that win over the environment; a reload reads it anew"
+
 
 def show(loaded: Loaded) -> str:
     """Return every setting with its value and where that came from; secrets are masked."""
@@ -36,6 +38,7 @@ def env_example() -> str:
         lines += ["", f"# {option.text}.", f"#{option.env}={default}"]
     lines += ["", "# Roles that may subscribe to admin.*.* (any prefix in place of ADMIN)."]
     lines += ["#RANGO_RBAC_ADMIN=admin,superadmin"]
+    lines += ["", f"# {_ENV_FILE}.", "#RANGO_ENV_FILE="]
     return "\n".join(lines)
 
 
@@ -50,4 +53,5 @@ def markdown_table() -> str:
         shown_default = f"`{default}`" if default else ""
         lines.append(f"| `{option.env}` | {flag} | {shown_default} | {option.text} |")
     lines.append("| `RANGO_RBAC_<NAME>` | | | Roles that may subscribe to `<name>.*.*` |")
+    lines.append(f"| `RANGO_ENV_FILE` | | | {_ENV_FILE} |")
     return "\n".join(lines)
