@@ -275,9 +275,10 @@ class Server:
         self.metrics_url = f"http://{HOST}:{self.metrics_port}/metrics"
         self.log_path = log_path
         self.has_ended = False
+        self._was_asked = False
         self._log = ""
         with open(log_path, "wb") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - the command is the test's own
+            self.process = subprocess.Popen(  # the command is the test's own
                 list(command),
                 env=dict(env),
                 cwd=log_path.parent,
@@ -335,13 +336,18 @@ class Server:
             raise AssertionError(f"{error}\n{self.log()}") from None
 
     def stop(self, timeout_s: float = 15) -> int:
-        """Ask the server to end by SIGTERM and return its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        """Ask the server to end by SIGTERM, once, and return its exit code."""
+        self.ask_to_stop()
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"no end within {timeout_s:g} s of SIGTERM") from None
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM; asking again does nothing, as a second signal would end it at once."""
+        if not self._was_asked and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self._was_asked = True
 
     def group_is_alive(self) -> bool:
         """Tell whether any process of its session, such as a worker, still runs."""
@@ -409,6 +415,7 @@ def start_gateway(
     for place, value in places.items():
         words = [word.replace(place, value) for word in words]
     with tempfile.TemporaryDirectory(prefix="rango-test-") as directory:
+        settings["HOME"] = directory  # stock gunicorn keeps a socket there
         server = Server(words, settings, exchange, Path(directory) / "log")
         started.append(server)
         try:
