@@ -34,6 +34,10 @@ soak: install ## Unruly clients and a broker that restarts, for SECONDS (600)
 conformance: install ## Run Autobahn's testsuite, all of it or CASES='5.* 7.1.5'
 	$(BIN)/python scripts/conformance/run.py $(ARGS) $(CASES:%='%')
 
+bench: install ## Measure the gateway; results in bench-results/ (ARGS="fan-50 --compare")
+	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	scripts/with-rabbitmq $(BIN)/rango bench --json bench-results/bench.json --chart bench-results/bench.svg $(ARGS)
+
 lint: install ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +52,4 @@ types: install ## Check types
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test soak audit conformance lint types clean
+.PHONY: help install run test bench soak audit conformance lint types clean
