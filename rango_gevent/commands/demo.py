@@ -18,7 +18,7 @@ from rango_gevent.auth.keys import generate, load_private_key, load_public_key
 from rango_gevent.auth.tokens import forge
 from rango_gevent.broker.publisher import Publisher
 from rango_gevent.commands.serve import serve_here
-from rango_gevent.demo.market import Exchange
+from rango_gevent.demo.exchange import Exchange
 from rango_gevent.errors import ConfigError
 from rango_gevent.gateway import Gateway
 from rango_gevent.settings import load

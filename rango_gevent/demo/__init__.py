@@ -1,4 +1,6 @@
 """The demo room: a simulated exchange, and what shows it off.
 
-``market.py`` is pure (seed and time in, events out); whatever reads a clock or serves a page is IO.
+Everything below is pure (seed and time in, events out) and imports go downwards only:
+``exchange`` → ``users``, ``crowd`` → ``market`` → ``book``, ``charts``, ``orders``, ``tape`` →
+``instruments``. Whatever reads a clock or serves a page is IO and sits above them.
 """
