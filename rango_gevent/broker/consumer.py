@@ -1,14 +1,18 @@
 """The consumer: one greenlet that reads everything from the exchange, and comes back.
 
-`Consumer.run` never ends: any exception drops the connection, waits a jittered while,
-makes a new one and declares everything again. Every call to the broker has a timeout.
-Heartbeats are ticked here, once a second, busy or not: a no-ack consumer never sends
-anything by itself, and the broker would drop a busy one.
+`Consumer.run` ends only when it is stopped: any exception drops the connection, waits a
+jittered while, makes a new one and declares everything again. Every call to the broker has a
+timeout. Once a second, busy or not, the heartbeat is ticked (a no-ack consumer never sends
+anything by itself, and the broker would drop a busy one) and the queue is bound again: the
+broker says nothing when somebody deletes the exchange, and the binding with it.
+
+How long a fault goes unnoticed, and how soon messages flow after it, is in docs/FAULTS.md.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import socket
 import time
@@ -17,24 +21,47 @@ from typing import Any, Callable, NamedTuple
 
 import amqp
 import gevent
-from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
+from amqp.exceptions import (
+    AccessRefused,
+    AMQPError,
+    ConsumerCancelled,
+    NotAllowed,
+    NotFound,
+    PreconditionFailed,
+)
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
 from rango_gevent.broker import topology
-from rango_gevent.broker.decoder import Decoder, Sink
+from rango_gevent.broker.connection import (
+    BrokerTimeout,
+    Overtaken,
+    connect,
+    describe,
+    drop,
+    leave,
+)
+from rango_gevent.broker.decoder import Decoder, Sink, seconds
 from rango_gevent.broker.topology import QueueLimits
 from rango_gevent.settings import mask_url
 
 log = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 0.1
-MAX_WAIT_S = 5.0
-_TICK_S = 1.0
+MAX_WAIT_S = 0.5  # a broker that is back is found within a second
+REFUSED_WAIT_S = 0.75  # refused for its configuration: each attempt is a line in the broker's log
+PATIENT_WAIT_S = 5.0  # the same, when it lasts
+_PATIENT_AFTER_S = 60.0
+_STEADY_S = 5.0  # a connection that lived so long was a good one
+_GRACE_S = 3.0
+_SAY_AGAIN_S = 60.0
+_STOP_S = 2.0
+_BEAT_S = 0.8
+_PERIOD_S = 0.4  # a beat is late by half of it at most: one second from one to the next
+_SILENT_HEARTBEATS = 1.5  # a broker sends something at least once in a heartbeat's time
 _SLICE_S = 0.004
 _READ_BYTES = 64 * 1024
 _TAG = "rango"
-_OPTIONS = {"memory": {"polling_interval": 0.02}}
 _MISCONFIGURED = (AccessRefused, NotAllowed, PreconditionFailed)  # 403, 530, 406
 
 
@@ -46,8 +73,8 @@ class BrokerLimits(NamedTuple):
     queue: QueueLimits
 
 
-class BrokerTimeout(Exception):
-    """A call to the broker did not come back in time."""
+class ExchangeGone(Exception):
+    """Somebody deleted the exchange and may be about to declare it anew, in their way."""
 
 
 class Consumer:
@@ -65,6 +92,7 @@ class Consumer:
         connected: messages can arrive.
         problem: why not, for readiness; empty while connected.
         connects: connections made so far.
+        failures: connections lost and attempts failed so far.
     """
 
     def __init__(
@@ -85,108 +113,122 @@ class Consumer:
         self._slice_end = 0.0
         self._turn = 0
         self._wait_s = FIRST_WAIT_S
-        self._connection: Connection | None = None
+        self._is_refused = False
+        self._is_patient = False
+        self._declare_after = 0.0
+        self._said: tuple[str, float] = ("", 0.0)
+        self._greenlet: Any = None
         self.connected = False
         self.problem = "not connected to the broker yet"
         self.connects = 0
         self.failures = 0
         self._away_s = 0.0
-        self._lost_at: float | None = time.monotonic()
+        self._since = time.monotonic()  # of being connected, or of being away
 
     def run(self) -> None:
-        """Consume for ever."""
+        """Consume until stopped."""
+        self._greenlet = gevent.getcurrent()
         while True:
             url = self._urls[self._turn % len(self._urls)]
             try:
                 self._consume(url)
             except Exception as error:  # whatever it is, the cure is a new connection
                 self._failed(url, error)
-            finally:
-                self._disconnected()
             gevent.sleep(self._next_wait())
 
     def stop(self) -> None:
-        """Leave the broker cleanly, within the timeout."""
-        self._close(self._connection)
+        """End `run` from another greenlet; it leaves the broker cleanly, in bounded time."""
+        if self._greenlet is not None:
+            gevent.killall([self._greenlet], timeout=_STOP_S)
 
     def away_s(self) -> float:
         """Return for how many seconds in all there was no broker."""
-        now_away = 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
+        now_away = 0.0 if self.connected else time.monotonic() - self._since
         return self._away_s + now_away
 
     # -- one connection -----------------------------------------------------------------
 
     def _consume(self, url: str) -> None:
-        connection = Connection(
+        limits = self._limits
+        connection = describe(
             url,
-            heartbeat=self._limits.heartbeat_s,
-            connect_timeout=self._limits.timeout_s,
-            transport_options=_OPTIONS.get(url.partition(":")[0]),
+            heartbeat_s=limits.heartbeat_s,
+            silence_s=limits.heartbeat_s * _SILENT_HEARTBEATS,
+            timeout_s=limits.timeout_s,
         )
-        self._connection = connection
         try:
-            with Timeout(self._limits.timeout_s, BrokerTimeout("no answer in time")):
-                channel = self._subscribe(connection)
+            connect(connection, limits.timeout_s, hasty=not self._is_patient)
+            with Timeout(limits.timeout_s, BrokerTimeout("no answer in time")):
+                queue = self._subscribe(connection)
             self._ready(url)
             if isinstance(connection.connection, amqp.Connection):
-                self._pump(connection.connection, channel.channel_id)
+                self._pump(connection.connection, queue)
             else:
                 self._poll(connection)
+        except gevent.GreenletExit:
+            leave(connection)
+            raise
+        except Exception:
+            self._lost()
+            raise
         finally:
-            self._connection = None
-            self._close(connection)
+            drop(connection)
 
     def _subscribe(self, connection: Connection) -> Any:
-        """Declare exchange, queue and binding, begin to consume; return the channel."""
+        """Declare exchange, queue and binding, begin to consume; return the bound queue."""
         try:
             topology.exchange(self._exchange, passive=True).declare(channel=connection.channel())
         except connection.channel_errors:  # 404, which closes the channel: take another
+            if time.monotonic() < self._declare_after:
+                raise ExchangeGone(f"exchange {self._exchange!r} was deleted") from None
             topology.exchange(self._exchange).declare(channel=connection.channel())
-        instance = f"{random.getrandbits(64):016x}"  # noqa: S311 - a name, not a secret
+        instance = f"{random.getrandbits(64):016x}"  # a name, not a secret
         channel = connection.channel()
         queue = topology.queue(instance, self._exchange, self._limits.queue)(channel)
         queue.declare()
         queue.consume(_TAG, self._on_message, no_ack=True)
-        return channel
+        return queue
 
     def _ready(self, url: str) -> None:
-        self._wait_s = FIRST_WAIT_S
+        now = time.monotonic()
+        self._away_s += now - self._since
+        self._since = now
         self.connects += 1
         self.connected = True
         self.problem = ""
-        if self._lost_at is not None:
-            self._away_s += time.monotonic() - self._lost_at
-            self._lost_at = None
+        self._said = ("", 0.0)
         log.info("consuming %s at %s", self._exchange, mask_url(url))
 
-    def _pump(self, connection: amqp.Connection, channel: int) -> None:
-        """Read ahead and decode; tick the heartbeat; give way to others."""
+    def _pump(self, connection: amqp.Connection, queue: Any) -> None:
+        """Read ahead and decode; beat; give way to others."""
         # hot path: one recv for all that is there, then a pause for more to gather
         transport = connection.transport
+        channel = queue.channel.channel_id
         decoder = Decoder(channel, _TAG, self._exchange, self._sink, connection.on_inbound_frame)
-        with transport.having_timeout(_TICK_S):
+        beat = _Beat(connection.heartbeat, connection.heartbeat_tick, _binder(queue))
+        with transport.having_timeout(_PERIOD_S):
             transport._read = _ReadAhead(transport, decoder)
-            beat = _Beat(connection.heartbeat_tick)
             while True:
                 try:
                     data = transport.sock.recv(_READ_BYTES)
                 except socket.timeout:
-                    beat.tick()
+                    beat.silence()
                     continue
                 if not data:
                     raise ConnectionResetError("the broker closed the connection")
                 connection.bytes_recv += 1  # what the heartbeat looks at
                 decoder.feed(data, time.time())
-                beat.tick()
+                beat.heard()
                 self._pause(len(data) == _READ_BYTES)
 
     def _poll(self, connection: Connection) -> None:
         """Take messages from a transport that is not AMQP, such as kombu's memory."""
-        beat = _Beat(connection.heartbeat_check if connection.supports_heartbeats else None)
+        ticks = [connection.heartbeat_check] if connection.supports_heartbeats else []
+        beat = _Beat(0, *ticks)
         while True:
-            with suppress(socket.timeout):  # silence: only the tick is due
-                connection.drain_events(timeout=_TICK_S)
-            beat.tick()
+            with suppress(socket.timeout):  # silence: only the beat is due
+                connection.drain_events(timeout=_PERIOD_S)
+            beat.heard()
             self._pause(True)
 
     def _pause(self, more: bool) -> None:
@@ -208,61 +250,108 @@ class Consumer:
 
     # -- between connections ------------------------------------------------------------
 
+    def _lost(self) -> None:
+        """Note that no messages can arrive; nothing changes when none could."""
+        if not self.connected:
+            return
+        now = time.monotonic()
+        if now - self._since > _STEADY_S:
+            self._wait_s = FIRST_WAIT_S
+        self._since = now
+        self.connected = False
+        self._on_lost()
+
     def _failed(self, url: str, error: Exception) -> None:
-        if self.connected:
-            self._on_lost()
         self._turn += 1
         self.failures += 1
-        detail = str(error) or type(error).__name__
-        if isinstance(error, _MISCONFIGURED):
-            self._wait_s = MAX_WAIT_S
+        self._is_refused = isinstance(error, _MISCONFIGURED)
+        self._is_patient = isinstance(error, Overtaken)
+        if self._is_patient:
+            self._wait_s = FIRST_WAIT_S
+        if isinstance(error, NotFound):  # the binding failed: the exchange was deleted
+            self._declare_after = time.monotonic() + _GRACE_S
+        detail = _detail(error)
+        self.problem = f"broker: {detail}"
+        self._say(url, error, detail)
+
+    def _say(self, url: str, error: Exception, detail: str) -> None:
+        """Log a failure; the same one again only once a minute."""
+        said, at = self._said
+        if said == detail and time.monotonic() - at < _SAY_AGAIN_S:
+            return
+        self._said = (detail, time.monotonic())
+        if self._is_refused:
             log.error("the broker at %s refuses this configuration: %s", mask_url(url), detail)
         else:
-            log.warning("no broker at %s: %s", mask_url(url), detail)
-        self.problem = f"broker: {detail}"
-
-    def _disconnected(self) -> None:
-        self.connected = False
-        if self._lost_at is None:
-            self._lost_at = time.monotonic()
+            foreseen = isinstance(error, (OSError, AMQPError, ExchangeGone))
+            log.warning("no broker at %s: %s", mask_url(url), detail, exc_info=not foreseen)
 
     def _next_wait(self) -> float:
-        wait_s = self._wait_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-        self._wait_s = min(MAX_WAIT_S, self._wait_s * 2)
-        return wait_s
+        longest_s = MAX_WAIT_S
+        if self._is_refused:
+            is_new = time.monotonic() - self._since < _PATIENT_AFTER_S
+            longest_s = REFUSED_WAIT_S if is_new else PATIENT_WAIT_S
+        wait_s = min(self._wait_s, longest_s)
+        self._wait_s = min(self._wait_s * 2, PATIENT_WAIT_S)
+        return wait_s * random.uniform(0.5, 1.0)  # jitter
 
-    def _close(self, connection: Connection | None) -> None:
-        """Close in bounded time, whatever state the connection is in."""
-        if connection is None:
-            return
-        try:
-            with Timeout(min(1.0, self._limits.timeout_s), BrokerTimeout("no answer to close")):
-                connection.release()
-        except Exception as error:
-            log.debug("while leaving the broker: %s", error)
-            self._collapse(connection)
 
-    @staticmethod
-    def _collapse(connection: Connection) -> None:
-        try:
-            connection.collect()
-        except Exception as error:
-            log.debug("while dropping the connection: %s", error)
+def _binder(queue: Any) -> Callable[[], object]:
+    """Return a call that binds the queue again, without waiting for an answer.
+
+    A binding that is there already costs the broker one look-up; when the exchange is gone
+    it answers 404, and an exchange that was deleted and declared again gets its binding.
+    """
+    return lambda: queue.queue_bind(nowait=True)
+
+
+def _detail(error: Exception) -> str:
+    if isinstance(error, ConsumerCancelled):
+        return "the broker cancelled the consumer: its queue is gone"
+    return str(error) or type(error).__name__
 
 
 class _Beat:
-    """Calls a heartbeat's tick once a second."""
+    """What is due every second, and the broker's silence.
 
-    def __init__(self, tick: Callable[[], object] | None) -> None:
-        self._tick = tick
+    Args:
+        heartbeat_s: seconds of the heartbeat that was agreed on, 0 for none.
+        tasks: called every second, or a little more often.
+    """
+
+    def __init__(self, heartbeat_s: float, *tasks: Callable[[], object]) -> None:
+        self._most = math.ceil(heartbeat_s * _SILENT_HEARTBEATS / _PERIOD_S)
+        self._tasks = tasks
         self._next = 0.0
+        self._silent = 0
 
-    def tick(self) -> None:
-        """Tick when a second is over."""
+    def heard(self) -> None:
+        """Note that data came."""
+        self._silent = 0
         now = time.monotonic()
-        if self._tick is not None and now >= self._next:
-            self._next = now + _TICK_S
-            self._tick()
+        if now >= self._next:
+            self._beat(now)
+
+    def silence(self) -> None:
+        """Note that `_PERIOD_S` went by without data.
+
+        Periods are counted, not seconds: when this process itself stood still, what came
+        meanwhile is only not read yet.
+
+        Raises:
+            BrokerTimeout: there were too many.
+        """
+        self._silent += 1
+        if self._most and self._silent >= self._most:
+            raise BrokerTimeout(f"nothing heard for {self._silent * _PERIOD_S:.1f} s")
+        now = time.monotonic()
+        if now >= self._next - _PERIOD_S / 2:
+            self._beat(now)
+
+    def _beat(self, now: float) -> None:
+        self._next = now + _BEAT_S
+        for task in self._tasks:
+            task()
 
 
 class _ReadAhead:
@@ -288,6 +377,4 @@ def published_at(headers: dict[str, Any] | None) -> float:
     the AMQP property ``timestamp`` has whole seconds only, too coarse to measure a lag.
     """
     at_ms = (headers or {}).get("timestamp_in_ms")
-    if isinstance(at_ms, (int, float)):
-        return at_ms / 1000
-    return time.time()
+    return seconds(at_ms if isinstance(at_ms, (int, float)) else 0, time.time())

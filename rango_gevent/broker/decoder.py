@@ -26,8 +26,10 @@ _HAS_HEADERS = 0x2000  # property flag of the header table
 _frame = Struct(">BHI").unpack_from
 _content = Struct(">BHIHHQH").unpack_from  # frame, class, weight, body size, property flags
 _CONTENT_SIZE = 21
-_int64 = Struct(">q").unpack_from
-_TIMESTAMP = b"\x0ftimestamp_in_msl"  # short string, then a signed 64-bit value
+_TIMESTAMP = b"\x0ftimestamp_in_ms"  # a short string; a type octet and 8 bytes follow
+_int64, _double = Struct(">q").unpack_from, Struct(">d").unpack_from
+_NUMBERS = {ord("l"): _int64, ord("L"): _int64, ord("d"): _double}  # RabbitMQ's, py-amqp's, floats
+_LAST_MS = 1e15  # no publisher's clock is in the year 33658
 
 
 class Decoder:
@@ -189,7 +191,17 @@ class Decoder:
 
 def _published_at(buffer: bytes, start: int, end: int, now_s: float) -> float:
     """Find the header ``timestamp_in_ms`` of a message without decoding the whole table."""
-    found = buffer.find(_TIMESTAMP, start, end - 8)
+    found = buffer.find(_TIMESTAMP, start, end - 10)
     if found < 0:
         return now_s
-    return float(_int64(buffer, found + len(_TIMESTAMP))[0]) / 1000
+    value_at = found + len(_TIMESTAMP)
+    number = _NUMBERS.get(buffer[value_at])
+    return seconds(number(buffer, value_at + 1)[0], now_s) if number else now_s
+
+
+def seconds(at_ms: float, now_s: float) -> float:
+    """Return the time of publishing in Unix seconds; now for a number that can be no time.
+
+    A NaN among the observations of a histogram would spoil its sum for ever.
+    """
+    return at_ms / 1000 if 0 < at_ms < _LAST_MS else now_s

@@ -11,6 +11,8 @@ there with `Hub.take_dirty`.
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from typing import Callable, Iterable, NamedTuple, Protocol
 
@@ -245,7 +247,8 @@ class Hub:
             if not body.isascii():
                 body.decode()  # the check above does not look at UTF-8 inside strings
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._drop(BAD_BODY)
+            if not _has_lone_surrogates_only(body):
+                return self._drop(BAD_BODY)
         if route.action:
             return self._publish_to_book(route, frames.event(head, body), at_s)
         stream = registry.get(route.address)
@@ -279,11 +282,7 @@ class Hub:
             limits = self.limits
             if len(book) > limits.book_increments or book.bytes > limits.book_bytes:
                 self._drop_book(route.address, book, at_s, "past its bound")
-        stream = self.streams[route.kind].get(route.address)
-        outcome = STORED if stream is None else self._enqueue(stream, frame, at_s)
-        if outcome == QUEUE_FULL:
-            self._drop_book(route.address, book, at_s, "its subscribers missed an increment")
-        return outcome
+        return self._enqueue_of_book(route.address, book, frame, at_s)
 
     def _store_snapshot(self, address: str, book: Book | None, frame: bytes, at_s: float) -> str:
         if book is None:
@@ -292,14 +291,21 @@ class Hub:
             book = self.books[address] = Book()
         stale_since = book.stale_since
         book.replace(frame)
-        if (
-            stale_since is not None
-        ):  # some who wait here were given no snapshot, or missed increments
-            self.stale_s += max(0.0, at_s - stale_since)
-            stream = self.streams[routing.PUBLIC].get(address)
-            if stream is not None:
-                return self._enqueue(stream, frame, at_s)
-        return STORED
+        if stale_since is None:
+            return STORED
+        # some who wait here were given no snapshot, or missed increments
+        self.stale_s += max(0.0, at_s - stale_since)
+        return self._enqueue_of_book(address, book, frame, at_s)
+
+    def _enqueue_of_book(self, address: str, book: Book, frame: bytes, at_s: float) -> str:
+        """Queue a frame of a book; subscribers who miss one need the next snapshot."""
+        stream = self.streams[routing.PUBLIC].get(address)
+        if stream is None:
+            return STORED
+        outcome = self._enqueue(stream, frame, at_s)
+        if outcome == QUEUE_FULL and book.live:
+            self._drop_book(address, book, at_s, "its subscribers missed a frame")
+        return outcome
 
     def _drop_book(self, address: str, book: Book, at_s: float, why: str) -> None:
         book.drop(at_s)
@@ -345,6 +351,31 @@ class Hub:
         if len(self._spare) < _SPARE_QUEUES:
             self._spare.append(queue)
         return Batch(stream, waiting, joined or {})
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_check_slowly = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_int=len, parse_float=len
+).decode
+
+
+def _has_lone_surrogates_only(body: bytes) -> bool:
+    """Tell whether a refused body is JSON all the same.
+
+    The fast check wants escaped surrogates in pairs. JSON does not (RFC 8259 section 8.2),
+    and Rango lets such a body pass.
+    """
+    if not _ESCAPED_SURROGATE.search(body):
+        return False
+    try:
+        _check_slowly(body.decode())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_text(key: str) -> bool:
