@@ -29,6 +29,8 @@ worker_tmp_dir = rango.worker_tmp_dir
 on_starting = rango.on_starting
 # Workers that die one after the other are started again more slowly, and the log says so.
 child_exit = rango.child_exit
+# Take away the directory that the workers share for their metrics.
+on_exit = rango.on_exit
 # gunicorn's log to standard error, where the gateway's goes too.
 errorlog = rango.errorlog
 # Follows LOG_LEVEL.

@@ -14,7 +14,7 @@ import random
 import time
 from collections import Counter
 from functools import partial
-from typing import Callable
+from typing import Callable, Iterable
 
 import gevent
 from gevent import monkey
@@ -32,11 +32,11 @@ from rango_gevent.delivery.handshake import Handshake
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.outbox import SlowPolicy, parse_patterns
-from rango_gevent.delivery.registry import ClientLimits, Registry
+from rango_gevent.delivery.registry import ENDS, REFUSALS, ClientLimits, Registry
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
 from rango_gevent.metrics import Metrics, Reading, runtime_gauges
-from rango_gevent.protocol import close, frames
+from rango_gevent.protocol import close, frames, routing
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.scrape import MetricsServer, Workers
 from rango_gevent.settings import Settings, options
@@ -311,6 +311,7 @@ class Gateway:
         return Reading(
             gauges={
                 "rango_hub_clients_count": len(registry),
+                "rango_ready": float(not self.readiness()),
                 "rango_broker_connected": float(consumer.connected),
                 "rango_books": len(hub.books),
                 "rango_books_stale": sum(
@@ -334,17 +335,22 @@ class Gateway:
                 "rango_books_stale_seconds": hub.stale_s,
             },
             labelled={
-                "rango_messages_received": ("scope", hub.received),
-                "rango_messages_dropped": ("reason", hub.dropped),
+                "rango_messages_received": ("scope", _from_zero(routing.KINDS, hub.received)),
+                "rango_messages_dropped": ("reason", _from_zero(DROPPED, hub.dropped)),
                 "rango_frames_skipped": ("policy", dispatcher.skipped),
                 "rango_requests": ("action", registry.requests),
-                "rango_connections_closed": ("reason", registry.closed),
-                "rango_connections_refused": ("reason", registry.refused),
+                "rango_connections_closed": ("reason", _from_zero(ENDS, registry.closed)),
+                "rango_connections_refused": ("reason", _from_zero(REFUSALS, registry.refused)),
                 "rango_greenlet_restarts": ("name", self.restarts),
                 "promhttp_metric_handler_requests": ("code", self.metrics_server.scrapes),
             },
             subscriptions=hub.subscriptions,
         )
+
+
+def _from_zero(words: Iterable[str], counts: Counter[str]) -> Counter[str]:
+    """Return counts with every word in them: a rate misses what a series begins with."""
+    return Counter({**dict.fromkeys(words, 0), **counts})
 
 
 def _handshake(settings: Settings, key: VerificationKey) -> Handshake:

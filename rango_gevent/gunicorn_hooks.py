@@ -24,6 +24,7 @@ from gunicorn.workers.base import Worker
 
 from rango_gevent.environment import load_settings
 from rango_gevent.errors import ConfigError
+from rango_gevent.scrape import forget_workers
 from rango_gevent.settings import Settings
 
 _NOTIFY_S = 1.0
@@ -123,6 +124,11 @@ def on_starting(server: Arbiter) -> None:
             file=sys.stderr,
         )
         sys.exit(_BAD_SETTINGS)
+
+
+def on_exit(server: Arbiter) -> None:
+    """Take away what the workers shared for their metrics."""
+    forget_workers(os.getpid())
 
 
 bind: list[str] = []

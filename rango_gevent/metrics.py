@@ -62,6 +62,7 @@ _TEXTS = {
     "rango_connections_opened": "WebSocket connections accepted.",
     "rango_connections_closed": "WebSocket connections ended, by reason.",
     "rango_connections_refused": "Handshakes refused, by reason.",
+    "rango_ready": "Workers that are ready for clients.",
     "rango_broker_connected": "Workers that consume from the broker.",
     "rango_broker_connects": "Connections made to the broker.",
     "rango_broker_failures": "Connections to the broker that failed or broke.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import stat
 import tempfile
 from collections import Counter
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _WRITE_EVERY_S = 1.0
 _MINIMUM = {"process_start_time_seconds"}
-_MAXIMUM = {"rango_loop_lag_seconds", "process_max_fds", "python_info"}
+_MAXIMUM = {"rango_loop_lag_seconds", "python_info"}
 
 
 def merge(live: Iterable[str], dead: Iterable[str] = ()) -> bytes:
@@ -94,7 +95,8 @@ class Workers:
 
     def __init__(self, own_text: Callable[[], bytes], parent: int) -> None:
         self._own_text = own_text
-        self._directory = _private_directory(f"rango-metrics-{os.getuid()}-{parent}")
+        _sweep()
+        self._directory = _private_directory(_path(parent))
         self._stem = self._directory / str(os.getpid())
         self._alive = open(self._stem.with_suffix(".alive"), "w")  # noqa: SIM115 - held for life
         fcntl.flock(self._alive, fcntl.LOCK_EX)
@@ -136,19 +138,30 @@ class Workers:
         return True
 
     def close(self) -> None:
-        """Leave: the last samples stay for the others; the last worker takes all away."""
+        """Leave; the last samples stay for the others."""
         self.write()
-        others = [p for p in self._directory.glob("*.alive") if p.stem != self._stem.name]
-        if all(self._is_dead(path) for path in others):
-            for path in self._directory.iterdir():
-                path.unlink(missing_ok=True)
-            self._directory.rmdir()
         self._alive.close()
 
 
-def _private_directory(name: str) -> Path:
+def forget_workers(parent: int) -> None:
+    """Remove the directory of a parent process that ends."""
+    shutil.rmtree(_path(parent), ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove directories of parents that ended without a word."""
+    for path in _path(0).parent.glob(_path(0).name[:-1] + "*"):
+        parent = path.name.rpartition("-")[2]
+        if parent.isdigit() and not Path(f"/proc/{parent}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _path(parent: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"rango-metrics-{os.getuid()}-{parent}"
+
+
+def _private_directory(path: Path) -> Path:
     """Make or find a directory that only this user can write to."""
-    path = Path(tempfile.gettempdir()) / name
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:

@@ -40,6 +40,8 @@ OPEN = 0
 CLOSING = 1  # a close frame is sent or waits to be; nothing else goes out
 CLOSED = 2
 
+CLIENT_CLOSED = CloseReason(1000, "client_closed", "", "")
+
 _READ_BYTES = 16 * 1024
 _READABLE = 1
 _WRITABLE = 2
@@ -371,7 +373,7 @@ class Client:
     def _closed_by_peer(self, code: int, echo: bytes) -> None:
         """Answer a close frame, unless it is the answer to our own."""
         if self._state == OPEN:
-            self.ended_by = CloseReason(code, "client_closed", "", "")
+            self.ended_by = CLIENT_CLOSED._replace(code=code)
             self._begin_closing(echo)
         else:
             self._finish()

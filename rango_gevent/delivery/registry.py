@@ -15,18 +15,31 @@ import gevent
 from prometheus_client import Histogram
 
 from rango_gevent.delivery.admission import Admission, AdmissionLimits, Network
-from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.client import CLIENT_CLOSED, Client
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.inbound import InboundLimits, InboundPool
 from rango_gevent.errors import RequestError
 from rango_gevent.hub.hub import Hub
-from rango_gevent.protocol import messages, routing
+from rango_gevent.protocol import close, messages, routing
 from rango_gevent.protocol.close import CloseReason
 from rango_gevent.protocol.messages import NameLimits
 
 log = logging.getLogger(__name__)
 
 LOST = CloseReason(1006, "connection_lost", "", "")
+ENDS = tuple(reason.word for reason in (*close.TABLE, CLIENT_CLOSED, LOST))
+REFUSALS = (
+    "bad_handshake",
+    "bad_version",
+    "origin",
+    "no_token",
+    "bad_token",
+    "bad_streams",
+    "draining",
+    "too_many_connections",
+    "too_many_of_address",
+    "too_many_of_uid",
+)
 
 
 class ClientLimits(NamedTuple):

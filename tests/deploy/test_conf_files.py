@@ -13,14 +13,14 @@ from processes import CONF, conf, run, yaml_of
 from support import ROOT, Server, free_port
 
 from rango_gevent.environment import load_settings
-from rango_gevent.settings import Settings, load, options
+from rango_gevent.settings import ENV_FILE, Settings, load, options
 
 DRAIN_S = Settings.drain_s + Settings.close_timeout_s
 
 
 def known_settings() -> set[str]:
     """Return the names of all environment variables that the gateway reads."""
-    return {option.env for option in options().values()}
+    return {option.env for option in options().values()} | {ENV_FILE}
 
 
 # -- rango.env.example ------------------------------------------------------------------------

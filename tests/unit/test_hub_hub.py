@@ -315,7 +315,7 @@ def test_an_increment_before_the_first_snapshot_is_dropped() -> None:
     hub, one = make_hub(), Subscriber()
     replay(hub, one)
     assert hub.publish(INC, b"1", AT) == hub_module.NO_SNAPSHOT
-    assert hub.dropped == {hub_module.NO_SNAPSHOT: 1}
+    assert +hub.dropped == {hub_module.NO_SNAPSHOT: 1}
     assert hub.take_dirty() == []
 
 
@@ -421,7 +421,7 @@ def test_the_number_of_books_is_bounded() -> None:
     assert hub.publish("public.n.ob-inc", b"1", AT) == hub_module.NO_SNAPSHOT
     assert hub.publish(SNAP, b"2", AT) == hub_module.STORED
     assert list(hub.books) == ["m.ob-inc"]
-    assert hub.dropped == {hub_module.TOO_MANY_BOOKS: 1, hub_module.NO_SNAPSHOT: 1}
+    assert +hub.dropped == {hub_module.TOO_MANY_BOOKS: 1, hub_module.NO_SNAPSHOT: 1}
 
 
 def test_a_body_of_the_largest_size_is_taken() -> None:
@@ -439,7 +439,7 @@ def test_a_queue_is_bounded() -> None:
     outcomes = [hub.publish("public.m.trades", b"%d" % n, AT) for n in range(4)]
     assert outcomes == [hub_module.DELIVERED] * 2 + [hub_module.QUEUE_FULL] * 2
     assert hub.publish("public.n.trades", b"9", AT) == hub_module.DELIVERED
-    assert hub.dropped == {hub_module.QUEUE_FULL: 2}
+    assert +hub.dropped == {hub_module.QUEUE_FULL: 2}
     assert taken(hub) == {
         "m.trades": [frame("m.trades", "0"), frame("m.trades", "1")],
         "n.trades": [frame("n.trades", "9")],
@@ -511,20 +511,22 @@ def test_keys_that_fit_no_stream_are_counted(key: str) -> None:
     hub = make_hub()
     for _ in range(2):
         assert hub.publish(key, b"1", AT) == hub_module.BAD_KEY
-    assert hub.dropped == {hub_module.BAD_KEY: 2}
-    assert not hub.received
+    assert +hub.dropped == {hub_module.BAD_KEY: 2}
+    assert not +hub.received
 
 
 GOOD_BODIES = [
     b"1", b"-0", b"1.5e-7", b'""', b"[]", b"{}", b"null", b"true", b'{"a":[1,{"b":null}]}',
     b' \t\r\n{"a" : 1}\n', b"12345678901234567890123", b'"\\u00e9\\ud83d\\ude00"',
     "\"é😀\u2028\x7f\"".encode(), b'{"a":1,"a":2}', b"0.10000000000000000001",
+    b'"\\ud800"', b'["\\udc00\\ud800", "\\uDBFFx"]', b"[" * 500 + b"]" * 500,
 ]  # fmt: skip
 BAD_BODIES = [
     b"", b" ", b"NaN", b"Infinity", b"-Infinity", b"{'x':1}", b'{"x":1,}', b"[1,]", b"01", b"1.",
     b".5", b"+1", b"1e", b"--1", b"0x1", b'"a\tb"', b'"a\nb"', b'"a\x00b"', b"1 2", b"{}{}", b'{"a"}',
     b'{"a":1', b"[1 2]", b"nul", b"True", b'"a', b"'a'", b"{1:2}", b'"\\x41"', b'"\\u12"', b'"\xff"',
-    b'"\\ud800"', b'"\\udc00\\ud800"', b'"\xc3"', b'"\xed\xa0\x80"', b'"\xc0\x80"', b"\xef\xbb\xbf1", b"// a\n1", b"\x00", b"[" * 100_000,
+    b'"\xc3"', b'"\xed\xa0\x80"', b'"\xc0\x80"', b"\xef\xbb\xbf1", b"// a\n1", b"\x00", b"[" * 100_000,
+    b'"\\ud800', b'["\\ud800",]', b'["\\ud800", NaN]', b'"\\ud800\xff"', b'"\\ud800\t"'.replace(b"\\t", b"\t"),
 ]  # fmt: skip
 
 
@@ -543,19 +545,18 @@ def test_bad_bodies_are_dropped_and_counted(key: str, body: bytes) -> None:
     """One broken message would break every client's parser; the stream goes on without it."""
     hub = make_hub()
     assert hub.publish(key, body, AT) == hub_module.BAD_BODY
-    assert hub.dropped == {hub_module.BAD_BODY: 1}
+    assert +hub.dropped == {hub_module.BAD_BODY: 1}
     assert hub.books == {}
 
 
 def is_json(body: bytes) -> bool:
-    """Tell whether another strict parser takes a body, and what it finds is Unicode."""
+    """Tell whether another strict parser takes a body."""
 
     def refuse(word: str) -> None:
         raise ValueError(word)
 
     try:
-        value = json.loads(body.decode(), parse_constant=refuse)
-        json.dumps(value, ensure_ascii=False).encode()  # fails for an escaped half of a pair
+        json.loads(body.decode(), parse_constant=refuse)
     except (ValueError, RecursionError):
         return False
     return True
@@ -590,7 +591,7 @@ def test_messages_are_counted_by_kind() -> None:
     for key in ("public.a.b", "global.b", "private.ID1.b", "admin.a.b", SNAP, INC, "bad"):
         hub.publish(key, b"1", AT)
     hub.publish("public.a.b", b"", AT)
-    assert hub.received == {"public": 5, "private": 1, "prefixed": 1}
+    assert +hub.received == {"public": 5, "private": 1, "prefixed": 1}
 
 
 def test_every_reason_to_drop_is_in_the_table() -> None:
@@ -686,7 +687,7 @@ def test_the_hub_could_not_yield_if_it_wanted_to() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 assert name.split(".")[0] in (
-                    "__future__", "collections", "typing", "msgspec", "rango_gevent"
+                    "__future__", "collections", "json", "re", "typing", "msgspec", "rango_gevent"
                 ), f"{path.name} imports {name}"  # fmt: skip
 
 
