@@ -31,6 +31,11 @@ soak: install ## Unruly clients and a broker that restarts, for SECONDS (600)
 	scripts/test-packages rabbitmq-server
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
+fuzz: SECONDS = 60
+fuzz: install ## Look for input that breaks a reader, SECONDS (60) for each target of tests/fuzz
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
 conformance: install ## Run Autobahn's testsuite, all of it or CASES='5.* 7.1.5'
 	$(BIN)/python scripts/conformance/run.py $(ARGS) $(CASES:%='%')
 
@@ -52,4 +57,4 @@ types: install ## Check types
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test bench soak audit conformance lint types clean
+.PHONY: help install run test bench soak fuzz audit conformance lint types clean

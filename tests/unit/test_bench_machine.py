@@ -1,0 +1,79 @@
+"""What the benchmark reads from /proc, asked about this very process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rango_gevent.bench import machine
+
+
+def test_processor_time_grows_with_work() -> None:
+    """Work of this process shows up in its processor time, as its own clock says too."""
+    before, own = machine.cpu_s([os.getpid()]), sum(os.times()[:2])
+    while sum(os.times()[:2]) - own < 0.1:
+        sum(range(1000))
+    assert 0.05 < machine.cpu_s([os.getpid()]) - before < 5
+
+
+def test_memory_is_that_of_all_processes() -> None:
+    """The memory of several processes is their sum."""
+    once = machine.rss_kb([os.getpid()])
+    assert once > 1000
+    assert machine.rss_kb([os.getpid()] * 2) >= 1.9 * once
+
+
+def test_a_process_that_has_ended_is_an_error() -> None:
+    """A figure of a process that is gone would be wrong, so there is none."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait(10)
+    with pytest.raises(ProcessLookupError):
+        machine.cpu_s([process.pid])
+    with pytest.raises(ProcessLookupError):
+        machine.rss_kb([process.pid])
+
+
+def test_family_holds_children_of_children() -> None:
+    """A process's family is the process and all its descendants."""
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", child], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while len(machine.family(process.pid)) < 2 and time.monotonic() < deadline:
+            pass
+        family = machine.family(process.pid)
+        assert family[0] == process.pid
+        assert len(family) == 2
+        assert set(family) <= set(machine.family(os.getpid()))
+    finally:
+        process.communicate(b"\n", timeout=10)
+
+
+def test_listener_finds_who_listens_on_a_port() -> None:
+    """The process behind a listening port is found, and nobody behind a free one."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        assert machine.listener(port) == []
+        sock.listen()
+        assert machine.listener(port) == [os.getpid()]
+
+
+def test_busy_time_is_part_of_all_time() -> None:
+    """The cores' busy seconds are no more than all their seconds."""
+    busy_s, all_s = machine.busy_s()
+    assert 0 < busy_s <= all_s
+
+
+def test_machine_is_described() -> None:
+    """The report can say what processor it was, and how many cores."""
+    described = machine.describe()
+    assert described["cpu"]
+    assert described["cores"] == os.cpu_count()
