@@ -64,6 +64,7 @@ _FIXED = (
     "ping_interval_s",
     "pong_timeout_s",
     "max_age_s",
+    "round_rest",
     "broker_heartbeat_s",
     "broker_timeout_s",
     "broker_queue_length",
@@ -120,7 +121,9 @@ class Gateway:
             pack=_pack(settings),
             on_stale=self._book_is_stale,
         )
-        self.dispatcher = Dispatcher(self.hub, lag=self.metrics.lag)
+        self.dispatcher = Dispatcher(
+            self.hub, lag=self.metrics.lag, rest_factor=settings.round_rest
+        )
         self.dispatcher.set_policies(_slow_policy(settings))
         self.registry = Registry(
             self.hub,

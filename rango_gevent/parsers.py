@@ -76,6 +76,15 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def utf8(value: str) -> str:
+    """Refuse other bytes, which Python brings through the environment as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Problem("give text in UTF-8") from None
+    return value
+
+
 def text(value: str) -> str:
     """Take any text."""
     return value
@@ -88,19 +97,32 @@ def filled(value: str) -> str:
     return value
 
 
+def host(value: str) -> str:
+    """Take a host's name or IP address, which must fit into a URL; no port."""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    try:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", bare):
+            ipaddress.IPv6Address(bare)
+    except ValueError:
+        raise Problem("give the name or the IP address of a host, without a port") from None
+    return bare
+
+
 _URL_WANTED = "give URLs such as amqp://user:password@host:5672/vhost"
 
 
 def amqp_url(value: str) -> str:
-    """Check one or several URLs of brokers."""
-    for part in value.split(";"):
+    """Check one or several URLs of brokers, and take the blanks between them away."""
+    parts = [part.strip() for part in value.split(";")]
+    for part in parts:
         try:
             url = urlsplit(part)
             port = url.port  # a check by urllib
         except ValueError:
             raise Problem(_URL_WANTED) from None
-        if url.scheme not in ("amqp", "amqps", "pyamqp", "memory") or port == 0:
+        known = url.scheme in ("amqp", "amqps", "pyamqp", "memory")
+        if not known or port == 0 or not part.lower().startswith(f"{url.scheme}://"):
             raise Problem(_URL_WANTED)
         if "@" in url.path + url.query + url.fragment:  # a password with / ? or # in it
             raise Problem("give user, password and vhost percent-encoded, such as %2F for /")
-    return value
+    return ";".join(parts)

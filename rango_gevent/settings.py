@@ -22,11 +22,13 @@ from rango_gevent.parsers import (
     amqp_url,
     decimal,
     filled,
+    host,
     networks,
     one_of,
     patterns,
     seconds,
     text,
+    utf8,
     whole,
 )
 
@@ -79,7 +81,7 @@ class Settings:
         flag="amqp-addr",
         secret=True,
     )
-    rabbitmq_host: str = _option("localhost", "RABBITMQ_HOST", filled, "Host of RabbitMQ")
+    rabbitmq_host: str = _option("localhost", "RABBITMQ_HOST", host, "Host of RabbitMQ")
     rabbitmq_port: int = _option(5672, "RABBITMQ_PORT", _PORT, "Port of RabbitMQ")
     rabbitmq_user: str = _option("guest", "RABBITMQ_USER", text, "User at RabbitMQ")
     rabbitmq_password: str = _option(
@@ -261,6 +263,13 @@ class Settings:
         seconds(0, 600),
         "Seconds over which clients are told of a shutdown (close 1012)",
     )
+    round_rest: float = _option(
+        1.0,
+        "RANGO_ROUND_REST",
+        decimal(0, 10),
+        "Rest after a fan-out round, in parts of the processor time it took: more joins more "
+        "messages into one send, and delays them longer",
+    )
     compression: str = _option(
         "off",
         "RANGO_COMPRESSION",
@@ -380,7 +389,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> 
         sources[name] = source
         if raw is not None:
             try:
-                values[name] = option.parse(raw)
+                values[name] = option.parse(utf8(raw))
             except Problem as problem:
                 shown = "" if option.secret else f"={raw!r}"
                 problems.append(f"{source}{shown}: {problem}")
@@ -405,9 +414,9 @@ def _raw_value(
 def _take_address(
     value: str, values: dict[str, Any], sources: dict[str, str], problems: list[str]
 ) -> None:
-    host, _, port = value.rpartition(":")
+    host = value.rpartition(":")[0]
     try:
-        values["ws_port"] = _PORT(port)
+        values["ws_port"] = _PORT(utf8(value).rpartition(":")[2])
     except Problem:
         values["ws_port"] = 0
         problems.append(f"-ws-addr={value!r}: give HOST:PORT, such as 0.0.0.0:8080")
@@ -438,7 +447,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
 def _unknown(environ: Mapping[str, str]) -> list[str]:
     known = {option.env for option in options().values()} | _NOT_OURS
     return [
-        f"{name} is not a setting: see `rango config`"
+        f"{ascii(name)[1:-1]} is not a setting: see `rango config`"  # on one line
         for name in sorted(environ)
         if name.startswith("RANGO_") and not name.startswith(RBAC_PREFIX) and name not in known
     ]
