@@ -13,6 +13,7 @@ import contextlib
 import os
 import threading
 import time
+from functools import partial
 from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 import amqp
@@ -130,6 +131,10 @@ class Watcher:
         """Return the numbers seen, in order of arrival."""
         return [number for number, _ in self.seen]
 
+    def has(self, number: int) -> bool:
+        """Tell whether a number was seen."""
+        return number in self.numbers()
+
     def first_after(self, at: float) -> float | None:
         """Return when the first message after a time came."""
         return next((seen_at for _, seen_at in self.seen if seen_at > at), None)
@@ -220,7 +225,7 @@ class Scene:
     def flows_after(self, at: float, timeout_s: float = 10) -> float:
         """Wait until every client got something after a time; return when the last one did."""
         for watcher in self.watchers:
-            wait_for(lambda w=watcher: w.first_after(at), timeout_s, "a message for every client")
+            wait_for(partial(watcher.first_after, at), timeout_s, "a message for every client")
         return max(watcher.first_after(at) or 0.0 for watcher in self.watchers)
 
     def strike(self, fault: Callable[[], object], *, is_slow: bool = False) -> None:
@@ -237,9 +242,10 @@ class Scene:
 
     def is_noticed(self, within_s: float) -> str:
         """Wait until the gateway is not ready, and return its reason."""
-        at, _, reason = wait_for(
-            lambda: self.readiness.first_after(self._fault_at, 503), within_s, "not ready"
-        )
+        find = partial(self.readiness.first_after, self._fault_at, 503)
+        found = wait_for(find, within_s, "not ready")
+        assert found is not None, "wait_for returns what is true"
+        at, _, reason = found
         if self._is_slow:
             seen = [seen_at for seen_at in self._times() if seen_at < at]
             self._fault_at = max(seen, default=self._fault_at)
@@ -289,7 +295,7 @@ class Scene:
         self.feed.stop()
         last = self.feed.accepted[-1][0]
         for watcher in self.watchers:
-            wait_for(lambda w=watcher: last in w.numbers(), what="the last message")
+            wait_for(partial(watcher.has, last), what="the last message")
         numbers = self.watchers[0].numbers()
         assert all(watcher.numbers() == numbers for watcher in self.watchers)
         assert numbers == sorted(numbers), "out of order"

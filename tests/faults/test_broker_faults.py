@@ -63,23 +63,36 @@ def note(name: str, outage: Outage) -> None:
     assert outage.duplicated == 0
 
 
+class TlsNode(PrivateNode):
+    """A broker that takes TLS on a second port.
+
+    Attributes:
+        tls_port: that port.
+        authority: file with the certificate to trust.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tls_port = free_port()
+        self.authority = _make_certificate(self.directory)
+        with (self.directory / "rabbitmq.conf").open("a") as settings:
+            settings.write(
+                f"listeners.ssl.default = {HOST}:{self.tls_port}\n"
+                f"ssl_options.cacertfile = {self.authority}\n"
+                f"ssl_options.certfile = {self.authority}\n"
+                f"ssl_options.keyfile = {self.directory}/key.pem\n"
+            )
+
+
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateNode]:
-    """A broker, with TLS on a second port, for the tests that leave it running."""
-    directory = tmp_path_factory.mktemp("tls")
-    node = PrivateNode()
-    node.tls_port = free_port()  # type: ignore[attr-defined]  # a note of this module's own
-    node.authority = _make_certificate(directory)  # type: ignore[attr-defined]  # as above
-    with (node.directory / "rabbitmq.conf").open("a") as settings:
-        settings.write(
-            f"listeners.ssl.default = {HOST}:{node.tls_port}\n"  # type: ignore[attr-defined]
-            f"ssl_options.cacertfile = {directory}/cert.pem\n"
-            f"ssl_options.certfile = {directory}/cert.pem\n"
-            f"ssl_options.keyfile = {directory}/key.pem\n"
-        )
-    node.start()
-    yield node
-    node.stop()
+def node() -> Iterator[TlsNode]:
+    """A broker for the tests that leave it running."""
+    node = TlsNode()
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
 
 
 def _make_certificate(directory: Path) -> Path:
@@ -107,8 +120,10 @@ def _make_certificate(directory: Path) -> Path:
 def mortal_node() -> Iterator[PrivateNode]:
     """A broker for the tests that end it; each starts it, or ends it, as it needs it."""
     node = PrivateNode()
-    yield node
-    node.stop()
+    try:
+        yield node
+    finally:
+        node.stop()
 
 
 @pytest.fixture
@@ -172,7 +187,8 @@ def test_a_path_that_refuses(scene: Scene) -> None:
     """While the port is closed the gateway is not ready, and it is back as soon as it opens."""
     scene.relay.refuse()
     scene.strike(scene.relay.cut)
-    assert "refused" in scene.is_noticed(AT_ONCE_S) or scene.gateway.get(READY).status == 503
+    scene.is_noticed(AT_ONCE_S)
+    wait_for(lambda: "refused" in scene.gateway.get(READY).body, what="the reason")
     scene.is_away()
     wait_for(lambda: scene.gateway.metric("rango_broker_failures_total") > 5, what="attempts")
     assert len(re.findall(r" (warn|error) ", scene.gateway.log())) < 5, (
@@ -224,6 +240,18 @@ def test_a_slow_path(node: PrivateNode) -> None:
         scene.is_noticed(AT_ONCE_S)
         note("cut, and 0.3 s for every answer", scene.recovers(time.monotonic(), 8))
         scene.relay.delay(0)
+
+
+def test_the_next_broker_is_tried(node: PrivateNode) -> None:
+    """Of several brokers the one that answers is taken, and after a fault another one."""
+    with Relay(node.port) as second:
+        urls = f"{Login().url(free_port())};{Login().url(second.port)}"
+        with start_gateway(env={"RANGO_AMQP_URL": urls}) as gateway:
+            second.refuse()
+            second.cut()
+            wait_for(lambda: gateway.get(READY).status == 503, what="not ready")
+            second.heal()
+            gateway.wait_until(READY, 3)
 
 
 # -- the broker -------------------------------------------------------------------------------
@@ -503,11 +531,10 @@ def live(client: Client, count: int) -> list[tuple[str, int]]:
 # -- TLS, and leaving -------------------------------------------------------------------------
 
 
-def test_a_broker_behind_tls(node: PrivateNode) -> None:
+def test_a_broker_behind_tls(node: TlsNode) -> None:
     """Silence is no fault while heartbeats come, a swallowed goodbye stops nobody."""
-    env = {"SSL_CERT_FILE": str(node.authority)}  # type: ignore[attr-defined]
-    tls_port: int = node.tls_port  # type: ignore[attr-defined]
-    with open_scene(node.port, target_port=tls_port, scheme="amqps", env=env) as scene:
+    env = {"SSL_CERT_FILE": str(node.authority)}
+    with open_scene(node.port, target_port=node.tls_port, scheme="amqps", env=env) as scene:
         scene.flows()
         quiet_until = time.monotonic() + HEARTBEAT_S
         scene.feed.every_s = HEARTBEAT_S  # so that reading runs into its timeout in between
@@ -522,23 +549,23 @@ def test_a_broker_behind_tls(node: PrivateNode) -> None:
         note("black hole, with TLS", scene.recovers(time.monotonic()))
 
 
-def test_a_certificate_for_another_name_is_refused(node: PrivateNode) -> None:
+def test_a_certificate_for_another_name_is_refused(node: TlsNode) -> None:
     """With amqps the broker must show a certificate for the name in the URL."""
-    with Relay(node.tls_port) as relay:  # type: ignore[attr-defined]
+    with Relay(node.tls_port) as relay:
         env = {
             "RANGO_AMQP_URL": f"amqps://guest:guest@localhost:{relay.port}//",
-            "SSL_CERT_FILE": str(node.authority),  # type: ignore[attr-defined]
+            "SSL_CERT_FILE": str(node.authority),
         }
         with start_gateway(env=env, until=HEALTHY) as gateway:
             wait_for(lambda: "CERTIFICATE_VERIFY" in gateway.get(READY).body, what="the reason")
 
 
-@pytest.mark.parametrize("fault", ["black_hole", "refuse"])
-def test_the_gateway_ends_without_a_broker(scene: Scene, fault: str) -> None:
-    """SIGTERM: exit code 0 in bounded time, whatever state the connection is in."""
-    getattr(scene.relay, fault)()
-    if fault == "refuse":
-        scene.strike(scene.relay.cut)
+@pytest.mark.parametrize("faults", [["black_hole"], ["black_hole", "cut"], ["refuse", "cut"]])
+def test_the_gateway_ends_without_a_broker(scene: Scene, faults: list[str]) -> None:
+    """SIGTERM: exit code 0 in bounded time; while it reads, while it connects, while it waits."""
+    for fault in faults:
+        scene.strike(getattr(scene.relay, fault))
+    if len(faults) > 1:
         scene.is_noticed(AT_ONCE_S)
     started = time.monotonic()
     end(scene)

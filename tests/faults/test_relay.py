@@ -172,5 +172,5 @@ def test_an_absent_server_is_a_reset(relay: Relay) -> None:
     with socket.socket() as nobody:
         nobody.bind((HOST, 0))
         port, is_reset = nobody.getsockname()[1], pytest.raises(ConnectionResetError)
-        with Relay(port) as lonely, connect(lonely) as sock, is_reset:
+        with Relay(port) as lonely, is_reset, connect(lonely) as sock:
             sock.recv(1)
