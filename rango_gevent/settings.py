@@ -255,7 +255,8 @@ class Settings:
         60.0,
         "RANGO_PONG_TIMEOUT_S",
         seconds(2, 7200),
-        "Seconds without a sign of life after which a client is closed with 4009",
+        "Seconds from one ping to the end of a client that answers none (4009); "
+        "it has the difference to RANGO_PING_INTERVAL_S to answer",
     )
     drain_s: float = _option(
         10.0,
@@ -340,7 +341,8 @@ class Settings:
             return self.amqp_url.split(";")
         user, password = quote(self.rabbitmq_user, ""), quote(self.rabbitmq_password, "")
         vhost = quote(self.rabbitmq_vhost, "")
-        host = f"[{self.rabbitmq_host}]" if ":" in self.rabbitmq_host else self.rabbitmq_host
+        host = quote(self.rabbitmq_host, ":")  # the % of an IPv6 zone, RFC 6874
+        host = f"[{host}]" if ":" in host else host
         return [f"amqp://{user}:{password}@{host}:{self.rabbitmq_port}/{vhost}"]
 
 

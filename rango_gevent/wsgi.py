@@ -37,6 +37,7 @@ from rango_gevent.protocol.http import HEAD_END, parse_handshake
 log = logging.getLogger(__name__)
 
 _HEAD_BYTES = 16 * 1024
+_GIVE_UP = 3  # gunicorn's WORKER_BOOT_ERROR: with any other code it tries again for ever
 
 _REASONS = {
     200: "OK",
@@ -288,7 +289,7 @@ def make_app() -> App:
     except ConfigError as error:
         for problem in error.problems:
             print(f"rango: {problem}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_GIVE_UP)
     GeventWebSocketWorker.wsgi_handler = GatewayHandler
     gateway.start()
     _drain_on(signal.SIGTERM, gateway)

@@ -36,9 +36,7 @@ def market() -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Show the end of the log of every server that ran during a failed test."""
     report: pytest.TestReport = yield  # type: ignore[assignment]  # the hook's result
     if report.failed:

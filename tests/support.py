@@ -40,7 +40,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect as websockets_connect
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as websockets_connect
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -211,8 +212,10 @@ def private_pem() -> str:
 
 def public_pem() -> str:
     """Return the run's public key as an SPKI PEM."""
-    pem = signing_key().public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    pem = (
+        signing_key()
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     return pem.decode()
 
@@ -310,6 +313,14 @@ class Server:
     ) -> None:
         """Publish to this server's exchange."""
         publish(self.exchange, key, body, headers)
+
+    def catch_up(self) -> None:
+        """Wait until all that was published so far was handled; for a server of one worker."""
+        name = f"fence.{uuid.uuid4().hex}"
+        with self.connect(f"/public?stream={name}") as fence:
+            fence.receive()
+            self.publish(f"public.{name}", "0")
+            fence.receive()
 
     def get(self, path: str, method: str = "GET") -> HttpAnswer:
         """Ask the WebSocket port by plain HTTP."""

@@ -44,6 +44,7 @@ from rango_gevent.broker.connection import (
 from rango_gevent.broker.decoder import Decoder, Sink, seconds
 from rango_gevent.broker.topology import QueueLimits
 from rango_gevent.settings import mask_url
+from rango_gevent.turns import give_way
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ class Consumer:
         if not more:
             self._pace()
         elif time.monotonic() >= self._slice_end:
-            gevent.sleep(0)  # reading what is there already never switches by itself
+            give_way()  # reading what is there already never switches by itself
             self._slice_end = time.monotonic() + _SLICE_S
 
     def _on_message(self, message: Any) -> None:

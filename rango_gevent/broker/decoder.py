@@ -20,6 +20,7 @@ Sink = Callable[[str, bytes, float], object]
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME_END = 0xCE
 _OVERHEAD = 8  # type, channel, size and the frame-end octet
+_LARGEST = 1 << 30  # RabbitMQ takes no message over 512 MiB: more is a length out of place
 _DELIVER = b"\x00\x3c\x00\x3c"  # class 60, method 60
 _HAS_HEADERS = 0x2000  # property flag of the header table
 
@@ -111,7 +112,7 @@ class Decoder:
                     position = found
                     continue
             if after > end:
-                self._need = after - position
+                self._wait_for(after - position)
                 return position
             if buffer[after - 1] != _FRAME_END:
                 raise UnexpectedFrame("a frame does not end where it says")
@@ -137,19 +138,18 @@ class Decoder:
         body = header + _OVERHEAD + size
         if body_size == 0:
             if end < body:
-                return 0
+                return self._wait_for(body - position)
             content, after = b"", body
         else:
             if end < body + 7:
-                return 0
+                return self._wait_for(body + 7 - position)
             kind, channel, size = _frame(buffer, body)
             if kind != _BODY or channel != self._channel:
                 return -1
             after = body + _OVERHEAD + size
             if size == body_size:
                 if end < after:
-                    self._need = after - position
-                    return 0
+                    return self._wait_for(after - position)
                 content = buffer[body + 7 : after - 1]
             else:
                 content, after = self._long_body(buffer, position, body, body_size)
@@ -158,7 +158,9 @@ class Decoder:
         if not buffer[header - 1] == buffer[body - 1] == buffer[after - 1] == _FRAME_END:
             raise UnexpectedFrame("a frame does not end where it says")
         key_at = position + self._key_at
-        key = buffer[key_at + 1 : key_at + 1 + buffer[key_at]].decode("utf-8", "surrogateescape")
+        if not 0 <= header - key_at - 2 == buffer[key_at]:
+            raise UnexpectedFrame("a routing key does not end where its frame does")
+        key = buffer[key_at + 1 : header - 1].decode("utf-8", "surrogateescape")
         if flags & _HAS_HEADERS:
             now_s = _published_at(buffer, header, body, now_s)
         self._sink(key, content, now_s)
@@ -168,25 +170,36 @@ class Decoder:
         self, buffer: bytes, position: int, body: int, body_size: int
     ) -> tuple[bytes, int]:
         """Join a body that is split over several frames; the second value is as `_delivery`'s."""
+        _check_size(body_size)
         parts: list[bytes] = []
         got = 0
         while got < body_size:
             if len(buffer) < body + 7:
-                self._need = body - position + body_size - got + _OVERHEAD
-                return b"", 0
+                return b"", self._wait_for(body - position + body_size - got + _OVERHEAD)
             kind, channel, size = _frame(buffer, body)
             if kind != _BODY or channel != self._channel:
                 return b"", -1
             after = body + _OVERHEAD + size
             if len(buffer) < after:
-                self._need = body - position + body_size - got + _OVERHEAD
-                return b"", 0
+                return b"", self._wait_for(body - position + body_size - got + _OVERHEAD)
             if buffer[after - 1] != _FRAME_END or got + size > body_size:
                 raise UnexpectedFrame("a body does not end where it says")
             parts.append(buffer[body + 7 : after - 1])
             got += size
             body = after
         return b"".join(parts), body
+
+    def _wait_for(self, size: int) -> int:
+        """Note how many bytes must be there before it pays to look again; return 0."""
+        _check_size(size)
+        self._need = size
+        return 0
+
+
+def _check_size(size: int) -> None:
+    """Raise UnexpectedFrame for what no message has: it would be collected for ever."""
+    if size > _LARGEST:
+        raise UnexpectedFrame("more is announced than any message has")
 
 
 def _published_at(buffer: bytes, start: int, end: int, now_s: float) -> float:

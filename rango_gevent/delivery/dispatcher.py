@@ -26,6 +26,7 @@ from prometheus_client import Histogram
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.hub.hub import Batch, Hub, Subscriber
 from rango_gevent.hub.stream import Waiting, join
+from rango_gevent.turns import give_way
 
 _MIN_REST_S = 0.004
 _MAX_REST_S = 0.05
@@ -60,6 +61,7 @@ class Dispatcher:
         self.skipped: Counter[str] = Counter()
         self._now = now
         self._work = Event()
+        self._batches: list[Batch] = []
         self._pending: dict[Subscriber, bytes] = {}
         self._packed: dict[bytes, bytes] = {}
         self._rest_until = 0.0
@@ -92,9 +94,7 @@ class Dispatcher:
         increments which it already contains.
         """
         data = self._pending.pop(client, None)
-        if data is None:
-            return
-        if not client.offer(self._packed[data] if client.deflate else data):
+        if data is not None and not self._offer(client, data):
             client.too_slow()
 
     def pace(self) -> None:
@@ -111,12 +111,13 @@ class Dispatcher:
         started_s = time.process_time()  # the processor's time: others' load is not our cost
         self._rest_until = time.monotonic() + _MAX_REST_S
         self._packed.clear()
-        batches = self._hub.take_dirty()
+        self._batches = batches = self._hub.take_dirty()
         self._gather(batches)
         self.rounds += 1
-        self._send_pending(batches)
+        self._send_pending()
         rest_s = min(_MAX_REST_S, self._rest_factor * (time.process_time() - started_s))
         self._rest_until = time.monotonic() + rest_s
+        self._batches = []
         if self._lag is not None:
             self._observe(batches)
 
@@ -188,38 +189,34 @@ class Dispatcher:
         ]
         self._pending[client] = self._merge(own)
 
-    def _send_pending(self, batches: list[Batch]) -> None:
+    def _send_pending(self) -> None:
         """Send every client its buffer; slow ones are dropped after the round."""
         # hot path: of about 5 us per client 4.4 are the kernel's
         pending = self._pending
-        packed = self._packed
         take = pending.popitem
         slow: list[Subscriber] = []
-        policies = self._slow
         deadline = time.monotonic() + self._slice_s
         count = 0
         while pending:
             client, data = take()
-            if policies is not None and not client.ready:
-                if not self._offer_by_stream(client, batches, policies):
-                    slow.append(client)
-                continue
-            if client.deflate:
-                data = packed[data]
-            if not client.offer(data):
+            if not self._offer(client, data):
                 slow.append(client)
             count += 1
             if count % _CHECK_EVERY == 0 and time.monotonic() > deadline:
-                gevent.sleep(0)
+                give_way()
                 deadline = time.monotonic() + self._slice_s
         for client in slow:
             client.too_slow()
 
-    def _offer_by_stream(
-        self, client: Subscriber, batches: list[Batch], policies: SlowPolicy
-    ) -> bool:
+    def _offer(self, client: Subscriber, data: bytes) -> bool:
+        """Hand a client its buffer of this round; False: it is too slow."""
+        if self._slow is not None and not client.ready:
+            return self._offer_by_stream(client, self._slow)
+        return client.offer(self._packed[data] if client.deflate else data)
+
+    def _offer_by_stream(self, client: Subscriber, policies: SlowPolicy) -> bool:
         """Queue frames for a client that lags, by each stream's policy; False: too slow."""
-        for stream, waiting, joined in batches:
+        for stream, waiting, joined in self._batches:
             if client not in stream.subscribers:
                 continue
             policy = policies.of(stream)
@@ -239,4 +236,5 @@ class Dispatcher:
         now = self._now()
         for _, waiting, _ in batches:
             for item in waiting:
-                self._lag.observe(now - item.at_s)  # type: ignore[union-attr]  # checked once per round
+                # a publisher's clock may be ahead, and a sum must not fall
+                self._lag.observe(max(0.0, now - item.at_s))  # type: ignore[union-attr]  # checked once per round

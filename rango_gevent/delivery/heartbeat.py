@@ -17,6 +17,7 @@ import gevent
 from rango_gevent.delivery.client import Client
 from rango_gevent.delivery.registry import Registry
 from rango_gevent.protocol import close
+from rango_gevent.turns import give_way
 
 _TICK_S = 1.0
 _PINGS_BETWEEN_YIELDS = 64
@@ -77,7 +78,7 @@ class Heartbeat:
             else:
                 client.ping(now)
             if count % _PINGS_BETWEEN_YIELDS == 0:
-                gevent.sleep(0)
+                give_way()
         pinged = [client for client in clients if client.pinged_s == now]
         if pinged:
             self._awaited.append((now, pinged))

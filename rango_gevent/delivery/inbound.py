@@ -74,12 +74,16 @@ _NOTHING = Received([], 0)
 
 
 class Inbound:
-    """The receiving side of one connection."""
+    """The receiving side of one connection.
 
-    __slots__ = ("_core", "_fragments", "_limits", "_rest", "_tail", "_text")
+    Attributes:
+        limits: bounds that it was made with.
+    """
+
+    __slots__ = ("_core", "_fragments", "_is_broken", "_rest", "_tail", "_text", "limits")
 
     def __init__(self, limits: InboundLimits, deflate: bool = False) -> None:
-        self._limits = limits
+        self.limits = limits
         self._core = Protocol(SERVER, state=OPEN, max_size=limits.message_bytes, logger=_MUTE)
         if deflate:
             # without context takeover each message stands alone, so the pool may lend it on
@@ -88,17 +92,24 @@ class Inbound:
         self._fragments: list[bytes] = []
         self._tail = b""  # a character of text that is cut by the end of a fragment
         self._text = False
+        self._is_broken = False
 
     @property
     def clean(self) -> bool:
         """Tell whether nothing is half received, so that any client could go on with it."""
-        return self._core.state is OPEN and not self._rest and not self._fragments
+        is_open = self._core.state is OPEN and not self._is_broken
+        return is_open and not self._rest and not self._fragments
 
     def receive(self, data: bytes) -> Received:
         """Take bytes from the socket; what came before a violation still counts."""
-        core = self._core
-        if core.state is not OPEN:
+        if self._core.state is not OPEN or self._is_broken:
             return _NOTHING  # after a close frame input is discarded (RFC 6455 section 1.4)
+        received = self._receive(data)
+        self._is_broken = received.failure is not None
+        return received
+
+    def _receive(self, data: bytes) -> Received:
+        core = self._core
         whole, failure = self._whole_frames(data)
         core.receive_data(whole)
         events = cast("list[Frame]", core.events_received())
@@ -153,7 +164,7 @@ class Inbound:
             length = int.from_bytes(data[start + 2 : start + 2 + extra], "big")
             if length < _SMALLEST[short] or length >> 63:
                 raise FatalClientError(close.PROTOCOL_ERROR)
-        if length > self._limits.message_bytes:
+        if length > self.limits.message_bytes:
             raise FatalClientError(close.TOO_BIG)
         return 2 + extra + (4 if data[start + 1] & 0x80 else 0) + length
 
@@ -164,7 +175,7 @@ class Inbound:
         if self._text:
             self._check_text(data, frame.fin)
         if self._fragments or not frame.fin:
-            if len(self._fragments) >= self._limits.fragments:
+            if len(self._fragments) >= self.limits.fragments:
                 raise FatalClientError(close.TOO_MANY_FRAGMENTS)
             self._fragments.append(data)
         if not frame.fin:
@@ -212,9 +223,12 @@ class InboundPool:
         return self._free.pop() if self._free else Inbound(self._limits, self._deflate)
 
     def give_back(self, inbound: Inbound) -> bool:
-        """Take an object back when it is clean; False: its client has to keep it."""
+        """Take an object back when it is clean; False: its client has to keep it.
+
+        One that was lent under other limits is let go.
+        """
         if not inbound.clean:
             return False
-        if len(self._free) < self._keep:
+        if len(self._free) < self._keep and inbound.limits == self._limits:
             self._free.append(inbound)
         return True

@@ -150,8 +150,8 @@ class Outbox:
         """Tell whether the newest frames of all streams together are more than may wait."""
         return self._held > bound
 
-    def _commit(self) -> None:
-        """Move what could still have been left out to what will be sent."""
+    def commit(self) -> None:
+        """Move what could still have been left out to what will be sent, before anything that is added now."""
         if self._droppable:
             self._pieces.extend(self._droppable)
             self._droppable = None
@@ -163,7 +163,7 @@ class Outbox:
     def next_pieces(self) -> list[Piece]:
         """Return the buffers of the next write; empty when nothing waits."""
         if not self._pieces:
-            self._commit()
+            self.commit()
         return list(islice(self._pieces, _MAX_PIECES))
 
     def sent(self, size: int) -> None:

@@ -4,7 +4,7 @@
 
 Handshake, frames, bounds, outbox and closing are the gateway's; the two methods below are
 all that is different. The bounds are wider than any server's, because the suites send
-messages of 16 MiB in 262,144 pieces. There is no broker.
+messages of 16 MiB and of 65,536 fragments. There is no broker.
 """
 
 # ruff: noqa: E402 - the patch comes before everything else, as in the gateway itself

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import re
@@ -44,21 +43,11 @@ def sequence_of(client: Client, market: str) -> tuple[str, int]:
     return type_, body["sequence"]
 
 
-@contextlib.contextmanager
-def wait_until_stored(server: Server, market: str) -> Iterator[None]:
-    """At the end of the block wait until all that was published in it was handled."""
-    with server.connect(f"/public?stream={market}.fence") as fence:
-        fence.receive()
-        yield
-        server.publish(f"public.{market}.fence", "0")
-        fence.receive()
-
-
 @pytest.mark.parametrize("count", [2000, 10_000])
 def test_a_newcomer_gets_the_whole_book(gateway: Server, market: str, count: int) -> None:
     """The snapshot, every increment in order, then the reply, then what is new."""
-    with wait_until_stored(gateway, market):
-        publish_book(gateway, market, count, size=200)
+    publish_book(gateway, market, count, size=200)
+    gateway.catch_up()
     with gateway.connect(f"/public?stream={market}.ob-inc") as client:
         assert sequence_of(client, market) == ("ob-snap", 0)
         received = [sequence_of(client, market) for _ in range(count)]
@@ -72,9 +61,9 @@ def test_a_newcomer_gets_the_whole_book(gateway: Server, market: str, count: int
 def test_a_replay_larger_than_the_outbox_closes_nobody(gateway: Server, market: str) -> None:
     """Five books of 2 MB each arrive whole, though the outbox is bounded at 1 MiB."""
     names = [f"{market}{letter}" for letter in "abcde"]
-    with wait_until_stored(gateway, market):
-        for name in names:
-            publish_book(gateway, name, 200, size=10_000)
+    for name in names:
+        publish_book(gateway, name, 200, size=10_000)
+    gateway.catch_up()
     wanted = ",".join(f"{name}.ob-inc" for name in names)
     with gateway.connect(f"/public?stream={wanted}") as client:
         for name in names:
@@ -126,8 +115,8 @@ def test_a_book_past_its_bound_is_stale_until_the_next_snapshot(
 def test_a_book_at_its_bound_is_whole(market: str) -> None:
     """The bound itself is held: 10,000 increments by default, and here 5."""
     with start_gateway(env={"RANGO_BOOK_INCREMENTS": "5"}) as server:
-        with wait_until_stored(server, market):
-            publish_book(server, market, 5)
+        publish_book(server, market, 5)
+        server.catch_up()
         with server.connect(f"/public?stream={market}.ob-inc") as client:
             assert [sequence_of(client, market)[1] for _ in range(6)] == [0, 1, 2, 3, 4, 5]
         assert server.metric("rango_books") == 1
@@ -137,9 +126,9 @@ def test_a_book_at_its_bound_is_whole(market: str) -> None:
 def test_the_number_of_books_is_bounded(market: str) -> None:
     """Past the bound a new book is refused and counted; those that exist go on."""
     with start_gateway(env={"RANGO_MAX_BOOKS": "2"}) as server:
-        with wait_until_stored(server, market):
-            for name in ("a", "b", "c", "a"):
-                server.publish(f"public.{name}.ob-snap", snapshot(1))
+        for name in ("a", "b", "c", "a"):
+            server.publish(f"public.{name}.ob-snap", snapshot(1))
+        server.catch_up()
         assert server.metric("rango_books") == 2
         reason = "too_many_books"
         assert server.metric("rango_messages_dropped_total", reason=reason) == 1
@@ -172,8 +161,9 @@ class Feed:
             self.server.publish(f"public.{self.market}.ob-snap", snapshot(self.sequence))
 
     def __enter__(self) -> Feed:
-        """Begin, with a snapshot."""
+        """Begin, with a snapshot that is stored before anybody can ask for it."""
         self.server.publish(f"public.{self.market}.ob-snap", snapshot(0))
+        self.server.catch_up()
         self._thread.start()
         return self
 
@@ -228,8 +218,8 @@ def check_whole(client: Client, market: str, last: int) -> None:
 
 def test_a_book_survives_its_last_subscriber(gateway: Server, market: str) -> None:
     """Joining, leaving and joining again: the book is kept all the time."""
-    with wait_until_stored(gateway, market):
-        publish_book(gateway, market, 3)
+    publish_book(gateway, market, 3)
+    gateway.catch_up()
     with gateway.connect("/public") as client:
         client.receive()
         for _ in range(3):
@@ -238,18 +228,18 @@ def test_a_book_survives_its_last_subscriber(gateway: Server, market: str) -> No
             assert received[-1] == ("subscribed", 1)
             assert [number for _, number in received[:4]] == [0, 1, 2, 3]
             assert client.unsubscribe(f"{market}.ob-inc") == []
-            with wait_until_stored(gateway, market):
-                gateway.publish(f"public.{market}.ob-snap", snapshot(0))
-                for number in (1, 2, 3):
-                    gateway.publish(f"public.{market}.ob-inc", increment(number))
+            gateway.publish(f"public.{market}.ob-snap", snapshot(0))
+            for number in (1, 2, 3):
+                gateway.publish(f"public.{market}.ob-inc", increment(number))
+            gateway.catch_up()
 
 
 def test_bodies_in_a_replay_are_unchanged(gateway: Server, market: str) -> None:
     """A book stores the publisher's bytes."""
     bodies = ['{"z": 0.10000000000000000001,  "a":[ ]}', '{"b":12345678901234567890}']
-    with wait_until_stored(gateway, market):
-        gateway.publish(f"public.{market}.ob-snap", bodies[0])
-        gateway.publish(f"public.{market}.ob-inc", bodies[1])
+    gateway.publish(f"public.{market}.ob-snap", bodies[0])
+    gateway.publish(f"public.{market}.ob-inc", bodies[1])
+    gateway.catch_up()
     with gateway.connect(f"/public?stream={market}.ob-inc") as client:
         assert client.receive() == f'{{"{market}.ob-snap":{bodies[0]}}}'
         assert client.receive() == f'{{"{market}.ob-inc":{bodies[1]}}}'

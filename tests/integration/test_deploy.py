@@ -293,6 +293,15 @@ def lowest_until(is_enough: Callable[[], bool], server: Server, counter: str) ->
         assert time.monotonic() < deadline, "it never was enough"
 
 
+def test_stock_gunicorn_gives_up_on_bad_settings() -> None:
+    """It ends with an exit code and the problem, and does not start workers for ever."""
+    stock = WAYS["stock gunicorn"].command
+    with start_gateway(command=stock, env={"JWT_PUBLIC_KEY": ""}, until=None) as server:
+        # 3, or 1 when its second worker fails while it stops for the first
+        assert server.process.wait(20) in (1, 3)
+        assert "rango: no public key" in server.log()
+
+
 @pytest.mark.parametrize("way", list(WAYS))
 def test_clients_are_told_of_a_restart_and_nothing_is_left(way: str, tmp_path: Path) -> None:
     """SIGTERM: 1012 for every client, exit code 0, no process and no file left, in short time."""
@@ -304,4 +313,7 @@ def test_clients_are_told_of_a_restart_and_nothing_is_left(way: str, tmp_path: P
         assert time.monotonic() - started < 8
         wait_for(lambda: not server.group_is_alive(), 2, "no process is left")
         assert "Traceback" not in server.log()
-    assert list(tmp_path.iterdir()) == []
+    left = [path.name for path in tmp_path.iterdir()]
+    if way == "stock gunicorn":  # its parent runs no code of ours: the next start tidies up
+        left = [name for name in left if not name.startswith("rango-metrics-")]
+    assert left == []

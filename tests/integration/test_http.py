@@ -289,7 +289,11 @@ def test_listed_origins_may_connect() -> None:
     """Hosts and URLs, blanks trimmed, case-blind; the own host is no longer enough."""
     allowed = {"API_CORS_ORIGINS": " https://Trade.example , other.example:8443"}
     with start_gateway(env=allowed, until=HEALTHY) as server:
-        for origin in ("https://trade.example", "http://TRADE.EXAMPLE", "https://other.example:8443"):
+        for origin in (
+            "https://trade.example",
+            "http://TRADE.EXAMPLE",
+            "https://other.example:8443",
+        ):
             with server.connect(headers={"Origin": origin}) as client:
                 client.receive()
         for origin in ("https://other.example", f"http://127.0.0.1:{server.port}"):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from support import Server, connect, start_gateway, wait_for
 from websockets.exceptions import InvalidStatus
-
-from tests.support import Server, connect, start_gateway, wait_for
 
 
 def _refused(server: Server, **how: object) -> tuple[int, str | None]:

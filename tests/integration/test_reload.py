@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from support import public_key_setting, start_gateway, wait_for
 from websockets.exceptions import InvalidStatus
 
 from rango_gevent.auth.keys import generate
-from tests.support import public_key_setting, start_gateway, wait_for
 
 _STREAM = "admin.btcusd.sys"
 

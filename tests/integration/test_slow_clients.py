@@ -77,6 +77,7 @@ def test_drop_oldest_keeps_the_newest_frames_within_the_bound(server: Server) ->
 def test_a_lagging_book_is_given_afresh(server: Server) -> None:
     """Increments are never left out one by one: the book comes again, then goes on."""
     server.publish("public.a.ob-snap", json.dumps({"n": 0}))
+    server.catch_up()
     with _lag(server, "a.ob-inc") as lagging, server.connect("/public?stream=a.ob-inc") as good:
         assert "subscribed" in lagging.read_text(), "its book was the first frame"
         assert "a.ob-snap" in good.receive()

@@ -279,14 +279,31 @@ def test_a_client_that_goes_without_a_word_is_noticed(
 
 def test_a_client_that_ignores_our_close_frame_is_ended(gateway: Server) -> None:
     """After the close timeout (here one second) the connection is gone."""
-    before = gateway.metric("rango_hub_clients_count")
+    name = "rango_hub_clients_count"
+    wait_for(lambda: gateway.metric(name) == 0, what="nobody is here")
     with RawSocket(gateway.port) as raw:
         raw.open().send(frame(7))
-        assert gateway.metric("rango_hub_clients_count") == before + 1
-        wait_for(
-            lambda: gateway.metric("rango_hub_clients_count") == before, 4, "the client is gone"
-        )
+        assert gateway.metric(name) == 1
+        wait_for(lambda: gateway.metric(name) == 0, 4, "the client is gone")
         assert raw.read_close() == 1002
+
+
+def test_clients_that_come_and_go_leave_nothing_behind(gateway: Server, market: str) -> None:
+    """Hundreds of connections later there are as many open files and greenlets as before."""
+
+    def left() -> tuple[float, float]:
+        return gateway.metric("process_open_fds"), gateway.metric("python_greenlets")
+
+    wait_for(lambda: gateway.metric("rango_hub_clients_count") == 0, what="nobody is here")
+    before = left()
+    for number in range(300):
+        with RawSocket(gateway.port) as raw:
+            raw.open(f"/public?stream={market}.{number % 7}")
+            if number % 3 == 0:
+                raw.send(frame(CLOSE))
+            if number % 3 == 1:
+                raw.send(frame(7))
+    wait_for(lambda: left() == before, what="all is given back")
 
 
 # -- liveness ---------------------------------------------------------------------------------

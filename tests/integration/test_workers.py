@@ -9,8 +9,7 @@ import time
 from typing import Iterator
 
 import pytest
-
-from tests.support import Server, start_gateway, wait_for
+from support import Server, start_gateway, wait_for
 
 _WORKERS = 2
 

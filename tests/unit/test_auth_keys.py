@@ -154,8 +154,9 @@ def test_the_recorded_raw_form_loads() -> None:
 
 def test_raw_and_standard_form_are_the_same_key() -> None:
     """The raw form holds the very key of the SPKI form: equal fingerprints, and it verifies."""
-    raw, standard = load_public_key(public_pem_raw(private_pem(ED)), SOURCE), load_public_key(
-        spki(ED), SOURCE
+    raw, standard = (
+        load_public_key(public_pem_raw(private_pem(ED)), SOURCE),
+        load_public_key(spki(ED), SOURCE),
     )
     assert raw.fingerprint == standard.fingerprint
     assert isinstance(raw.key, ed25519.Ed25519PublicKey)
@@ -379,8 +380,10 @@ PRIVATE_FORMS: dict[str, tuple[Callable[[], str], str, str]] = {
     "RSA PKCS#1": (lambda: private_pem(rsa_key(), TRADITIONAL), "RSA-2048", "RS256"),
     "EC": (lambda: private_pem(ec_key(ec.SECP384R1)), "EC-P384", "ES384"),
     "EC SEC 1, parameters first": (
-        lambda: armour("EC PARAMETERS", bytes.fromhex("06082a8648ce3d030107"))
-        + private_pem(ec_key(ec.SECP256R1), TRADITIONAL),
+        lambda: (
+            armour("EC PARAMETERS", bytes.fromhex("06082a8648ce3d030107"))
+            + private_pem(ec_key(ec.SECP256R1), TRADITIONAL)
+        ),
         "EC-P256",
         "ES256",
     ),

@@ -93,7 +93,9 @@ class Log:
         self.events: list[tuple[Any, ...]] = []
         self.handle = frame_handler(Wire(), self.on_method)
 
-    def on_method(self, channel: int, signature: tuple[int, int], args: bytes, content: Any) -> None:
+    def on_method(
+        self, channel: int, signature: tuple[int, int], args: bytes, content: Any
+    ) -> None:
         """Take what py-amqp hands out; a delivery of ours as the consumer's callback takes it."""
         if signature != DELIVER:
             self.events.append((channel, signature, bytes(args)))
@@ -144,7 +146,11 @@ names = st.text(st.characters(codec="utf-8"), max_size=20)
 milliseconds = st.integers(1 << 32, 10**14) | st.floats(1, 1e14)
 headers = st.dictionaries(
     names.filter(lambda name: "timestamp" not in name),
-    st.none() | st.booleans() | st.integers(-(1 << 62), 1 << 62) | st.text(max_size=9) | st.just({"a": 1}),
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 62), 1 << 62)
+    | st.text(max_size=9)
+    | st.just({"a": 1}),
     max_size=3,
 ).flatmap(
     lambda table: st.just(table) | milliseconds.map(lambda at: {**table, "timestamp_in_ms": at})
@@ -323,6 +329,37 @@ def test_bodies_longer_than_announced_are_noticed(extra: int) -> None:
     bodies = [(3, CHANNEL, b"7" * 4000), (3, CHANNEL, b"7" * (5000 + extra))]
     with pytest.raises(UnexpectedFrame):
         by_decoder([joined([method, header, *bodies])])
+
+
+@pytest.mark.parametrize("size", [0, 4, 6, 200])
+def test_a_key_that_does_not_fill_its_frame_is_noticed(size: int) -> None:
+    """It is the last field of its frame: one of another length would run into the next frames."""
+    method, *content = Delivery("a.b.c", b"{}", {}).frames()
+    broken = (*method[:2], method[2].replace(b"\x05a.b.c", bytes([size]) + b"a.b.c"))
+    with pytest.raises(UnexpectedFrame):
+        by_decoder([joined([broken, *content])])
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        b"\x01\x00\x02\xff\xff\xff\xff\x00",
+        joined(Delivery("a.b.c", b"7", {}).frames()[:1])
+        + b"\x02\x00\x02\xff\xff\xff\xff\x00\x3c\x00\x00"
+        + (1).to_bytes(8, "big")
+        + bytes(2),
+        joined(Delivery("a.b.c", b"7", {}).frames()[:1])
+        + b"\x02\x00\x02\x00\x00\x00\x0e\x00\x3c\x00\x00"
+        + (1 << 62).to_bytes(8, "big")
+        + b"\x00\x00\xce",
+    ],
+    ids=["frame", "header", "body"],
+)
+def test_a_length_that_no_message_has_is_noticed(frames: bytes) -> None:
+    """A broker out of step is left, instead of collecting what never becomes a message."""
+    body = joined([(3, CHANNEL, b"7")])
+    with pytest.raises(UnexpectedFrame):
+        by_decoder([frames, body])
 
 
 # -- when it was published --------------------------------------------------------------------------

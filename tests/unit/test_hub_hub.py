@@ -116,7 +116,12 @@ def test_an_event_that_nobody_holds_costs_nothing() -> None:
 def test_private_events_go_to_their_user() -> None:
     """Two connections of one user both get them, another user and an anonymous one never."""
     hub = make_hub()
-    one, again, other, nobody = Subscriber("ID1"), Subscriber("ID1"), Subscriber("ID2"), Subscriber()
+    one, again, other, nobody = (
+        Subscriber("ID1"),
+        Subscriber("ID1"),
+        Subscriber("ID2"),
+        Subscriber(),
+    )
     for subscriber in (one, again, other, nobody):
         assert hub.subscribe(subscriber, ["order"]) == []
     assert nobody.streams == {}
@@ -396,7 +401,15 @@ def test_a_book_past_its_increments_is_stale() -> None:
     hub.publish(INC, b"6", AT + 3)
     assert hub.stale_s == 3
     (batch,) = hub.take_dirty()
-    assert [w.frame for w in batch.waiting] == [inc(1), inc(2), inc(3), inc(4), inc(5), snap(5), inc(6)]
+    assert [w.frame for w in batch.waiting] == [
+        inc(1),
+        inc(2),
+        inc(3),
+        inc(4),
+        inc(5),
+        snap(5),
+        inc(6),
+    ]
     assert batch.joined == {newcomer: 5}
     assert replay(hub) == snap(5) + inc(6)
 
@@ -526,7 +539,7 @@ BAD_BODIES = [
     b".5", b"+1", b"1e", b"--1", b"0x1", b'"a\tb"', b'"a\nb"', b'"a\x00b"', b"1 2", b"{}{}", b'{"a"}',
     b'{"a":1', b"[1 2]", b"nul", b"True", b'"a', b"'a'", b"{1:2}", b'"\\x41"', b'"\\u12"', b'"\xff"',
     b'"\xc3"', b'"\xed\xa0\x80"', b'"\xc0\x80"', b"\xef\xbb\xbf1", b"// a\n1", b"\x00", b"[" * 100_000,
-    b'"\\ud800', b'["\\ud800",]', b'["\\ud800", NaN]', b'"\\ud800\xff"', b'"\\ud800\t"'.replace(b"\\t", b"\t"),
+    b'"\\ud800', b'["\\ud800",]', b'["\\ud800", NaN]', b'"\\ud800\xff"', b'"\\ud800\t"',
 ]  # fmt: skip
 
 
@@ -556,20 +569,28 @@ def is_json(body: bytes) -> bool:
         raise ValueError(word)
 
     try:
-        json.loads(body.decode(), parse_constant=refuse)
+        json.loads(body.decode(), parse_constant=refuse, parse_int=len)
     except (ValueError, RecursionError):
         return False
     return True
 
 
 json_texts = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
-).flatmap(lambda value: st.booleans().map(lambda ascii: json.dumps(value, ensure_ascii=ascii).encode()))
+).flatmap(
+    lambda value: st.booleans().map(lambda ascii: json.dumps(value, ensure_ascii=ascii).encode())
+)
 
 
-@given(st.binary(max_size=12) | st.text('{}[]",:\\0123eE+-.truefalsn\t u', max_size=12).map(str.encode))
+@given(
+    st.binary(max_size=12) | st.text('{}[]",:\\0123eE+-.truefalsn\t u', max_size=12).map(str.encode)
+)
 @example(b'"\\ud800"')
 def test_any_body_is_judged_as_by_another_strict_parser(body: bytes) -> None:
     """What the hub lets through any JSON parser reads, and nothing good is dropped."""
@@ -632,7 +653,10 @@ def every_public_call() -> dict[str, Callable[[], object]]:
     work = Event()
     limits = HubLimits(queue_frames=2, books=2, book_increments=2, event_bytes=100)
     hub = Hub(
-        allows=lambda prefix, role: role == "admin", make_queue=SimpleQueue, wake=work.set, limits=limits
+        allows=lambda prefix, role: role == "admin",
+        make_queue=SimpleQueue,
+        wake=work.set,
+        limits=limits,
     )
     people = [Subscriber("ID1", "admin", deflate=True), Subscriber("ID1"), Subscriber()]
     names = ["m.ob-inc", "m.trades", "order", "admin.a.b", "x.y"]
@@ -668,7 +692,8 @@ def test_no_method_of_the_hub_yields() -> None:
     public = {
         name
         for name, value in vars(Hub).items()
-        if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, staticmethod))
+        if not name.startswith("_")
+        and (inspect.isroutine(value) or isinstance(value, staticmethod))
     }
     assert set(calls) == public
     order = ["subscribe", "publish", "take_dirty", *calls]

@@ -33,7 +33,9 @@ KEYS = [
 ]  # fmt: skip
 # one book is in the middle of it all, so that operations meet
 names = st.just("m.ob-inc") | st.sampled_from(NAMES)
-keys = st.sampled_from(["public.m.ob-inc", "global.m.ob-inc", "public.m.ob-snap"]) | st.sampled_from(KEYS)
+keys = st.sampled_from(
+    ["public.m.ob-inc", "global.m.ob-inc", "public.m.ob-snap"]
+) | st.sampled_from(KEYS)
 
 
 class Person:
@@ -176,7 +178,9 @@ class HubMachine(RuleBasedStateMachine):
     def publish_one(self, key: str, padding: int, broken: int) -> None:
         """Publish a message and compare what became of it."""
         self.number += 1
-        body = json.dumps([self.number, "x" * padding]).encode() if broken else b"{" + b"x" * padding
+        body = (
+            json.dumps([self.number, "x" * padding]).encode() if broken else b"{" + b"x" * padding
+        )
         outcome = self.hub.publish(key, body, float(self.number))
         expected = self.expected_outcome(key, body, bool(broken))
         assert outcome == expected

@@ -18,7 +18,13 @@ from hypothesis import strategies as st
 from rango_gevent.protocol.http import HEAD_END, parse_handshake
 
 # What a WSGI environment says about the server and the connection, not about the request.
-_OF_THE_SERVER = ("SCRIPT_NAME", "GATEWAY_INTERFACE", "SERVER_NAME", "SERVER_PORT", "SERVER_SOFTWARE")
+_OF_THE_SERVER = (
+    "SCRIPT_NAME",
+    "GATEWAY_INTERFACE",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_SOFTWARE",
+)
 
 GOOD = (
     b"GET /public?stream=eurusd.trades,global.tickers HTTP/1.1\r\n"
@@ -233,9 +239,9 @@ def test_more_fields_than_the_server_takes_are_left_alone(count: int) -> None:
 
 # -- anything ---------------------------------------------------------------------------------
 
-odd_bytes = st.binary(max_size=30) | st.text(" \t\r\n:,;=%_-abAB01\x00\x0b\x0c\x1c\x85\xa0\xe9").map(
-    lambda text: text.encode("latin-1")
-)
+odd_bytes = st.binary(max_size=30) | st.text(
+    " \t\r\n:,;=%_-abAB01\x00\x0b\x0c\x1c\x85\xa0\xe9"
+).map(lambda text: text.encode("latin-1"))
 token = st.text("!#$%&'*+-.^`|~09azAZ_", max_size=8).map(str.encode)
 
 

@@ -121,7 +121,10 @@ UNPRINTABLE = "Could not parse streams: a name holds unprintable characters"
         (request("subscribe", [7]), "Could not parse streams: a name is not a string"),
         (request("subscribe", ["a.b", None]), "Could not parse streams: a name is not a string"),
         (request("unsubscribe", [["a.b"]]), "Could not parse streams: a name is not a string"),
-        (request("subscribe", ["\ud800.b"]), "Could not parse streams: a name is not valid Unicode"),
+        (
+            request("subscribe", ["\ud800.b"]),
+            "Could not parse streams: a name is not valid Unicode",
+        ),
         (request("subscribe", ["a\n.b"]), UNPRINTABLE),
         (request("subscribe", ["a\x00.b"]), UNPRINTABLE),
         (request("subscribe", ["a\x7f.b"]), UNPRINTABLE),
@@ -159,7 +162,9 @@ def test_any_text_is_none_a_request_or_a_request_error(text: str) -> None:
 
 
 @given(
-    st.sampled_from([SUBSCRIBE, UNSUBSCRIBE]) | json_values, json_values | st.lists(any_text), any_text
+    st.sampled_from([SUBSCRIBE, UNSUBSCRIBE]) | json_values,
+    json_values | st.lists(any_text),
+    any_text,
 )
 def test_any_json_is_none_a_request_or_a_request_error(
     event: object, streams: object, rest: str

@@ -107,7 +107,8 @@ def test_the_number_of_dots_is_the_kind(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix"), [("admin.btcusd.sys", "admin"), ("..", ""), ("private.ID1.order", "private")]
+    ("name", "prefix"),
+    [("admin.btcusd.sys", "admin"), ("..", ""), ("private.ID1.order", "private")],
 )
 def test_the_prefix_is_the_first_part(name: str, prefix: str) -> None:
     """Roles are asked for the first part of a prefixed name."""

@@ -180,16 +180,17 @@ def test_the_brokers_parts_are_quoted() -> None:
     assert url == "amqp://u%2Fs%3Ae%40r:p%23a%3Fs%25s%40%2F@mq.example:5673/%2Fv%20h"
 
 
-def test_the_brokers_host_may_be_ipv6() -> None:
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_the_brokers_host_may_be_ipv6(host: str) -> None:
     """An IPv6 address stands in brackets in a URL."""
-    (url,) = load({"RABBITMQ_HOST": "::1"}).settings.broker_urls
+    (url,) = load({"RABBITMQ_HOST": host}).settings.broker_urls
     assert urlsplit(url).hostname == "::1"
     assert urlsplit(url).port == 5672
 
 
 def test_one_url_beats_all_parts() -> None:
-    """Several URLs are tried in turn."""
-    environ = {"RANGO_AMQP_URL": "amqp://a;amqps://b:1/v", "RABBITMQ_HOST": "c"}
+    """Several URLs are tried in turn, and blanks between them do not matter."""
+    environ = {"RANGO_AMQP_URL": " amqp://a; amqps://b:1/v ", "RABBITMQ_HOST": "c"}
     assert load(environ).settings.broker_urls == ["amqp://a", "amqps://b:1/v"]
 
 
@@ -231,6 +232,16 @@ def test_one_url_beats_all_parts() -> None:
         ("RANGO_AMQP_URL", "amqp://u:12/34@x"),
         ("RANGO_AMQP_URL", "amqp://u:12?34@x"),
         ("RANGO_AMQP_URL", "amqp://u:12#34@x"),
+        ("RANGO_AMQP_URL", "amqp:x"),
+        ("RANGO_AMQP_URL", "amqp:/x:amqps://1"),
+        ("RANGO_AMQP_URL", "amqp://u:p\udcfc@x"),
+        ("RABBITMQ_HOST", "mq.example:5672"),
+        ("RABBITMQ_HOST", "amqp://mq.example"),
+        ("RABBITMQ_HOST", ":"),
+        ("RABBITMQ_HOST", "mq example"),
+        ("RABBITMQ_USER", "\udcff"),
+        ("RABBITMQ_PASSWORD", "a\udc80"),
+        ("RANGO_EXCHANGE", "a\udcff"),
     ],
 )
 def test_a_wrong_value_is_one_problem(env: str, value: str) -> None:
@@ -245,7 +256,9 @@ def test_a_wrong_value_is_one_problem(env: str, value: str) -> None:
         assert value not in problem
 
 
-@pytest.mark.parametrize("value", ["", "127.0.0.1", "127.0.0.1:", ":x", ":0", ":65536", "[::1]"])
+@pytest.mark.parametrize(
+    "value", ["", "127.0.0.1", "127.0.0.1:", ":x", ":0", ":65536", "[::1]", "\udcff:1"]
+)
 def test_a_wrong_address_flag_is_one_problem(value: str) -> None:
     """The same for the one flag that sets two fields."""
     (problem,) = problems_of({}, {"ws-addr": value})
@@ -276,7 +289,9 @@ def test_all_problems_come_at_once() -> None:
     )
     starts = ["-ws-addr", "RANGO_AMQP_URL", "-exchange", "LOG_LEVEL", "RANGO_RBAC_ADMIN"]
     starts += ["RANGO_RBAC_PUBLIC", "API_CORS_ORIGINS", "RANGO_PONG_TIMEOUT_S"]
-    assert [next((p for p in found if p.startswith(start)), None) for start in starts].count(None) == 0
+    assert [next((p for p in found if p.startswith(start)), None) for start in starts].count(
+        None
+    ) == 0
     assert len(found) == len(starts)
     assert "hunter2" not in "".join(found)
 
@@ -312,6 +327,12 @@ def test_unknown_variables_are_warned_about() -> None:
     """A mistyped name would otherwise change nothing in silence; others' variables are theirs."""
     loaded = load({"RANGO_EXCHAGNE": "x", "RANGO_RBAC_ADMIN": "a", "PATH": "x", "RANGOX": "y"})
     assert loaded.warnings == ["RANGO_EXCHAGNE is not a setting: see `rango config`"]
+
+
+def test_an_unknown_name_is_told_on_one_line() -> None:
+    """A name may hold anything but =, so what is printed of it is escaped."""
+    loaded = load({"RANGO_A\n\x1b[31m\udcff": "1"})
+    assert loaded.warnings == [r"RANGO_A\n\x1b[31m\udcff is not a setting: see `rango config`"]
 
 
 @given(st.dictionaries(st.sampled_from([o.env for o in TABLE.values()]), st.text(max_size=12)))
@@ -355,7 +376,9 @@ secrets = st.text(st.characters(codec="utf-8"), min_size=1).map(lambda text: f"S
 @given(secrets, st.integers(1, 3))
 def test_no_password_is_shown(password: str, count: int) -> None:
     """A quoted password of any content never comes through."""
-    url = ";".join([f"amqp://user:{quote(password, '')}@host:5672/v?x={quote(password, '')}"] * count)
+    url = ";".join(
+        [f"amqp://user:{quote(password, '')}@host:5672/v?x={quote(password, '')}"] * count
+    )
     settings = load({"RANGO_AMQP_URL": url, "RABBITMQ_PASSWORD": password}).settings
     for text in (shown(settings, "amqp_url"), shown(settings, "rabbitmq_password"), repr(settings)):
         assert "S3CRET" not in text
@@ -364,7 +387,15 @@ def test_no_password_is_shown(password: str, count: int) -> None:
 
 def test_an_unquoted_password_is_masked_or_refused() -> None:
     """Where a password was not quoted the URL means something else; it is not printed either."""
-    for password in ("S3CRET/x", "1/S3CRET", "S3CRET?x", "1?S3CRET", "S3CRET#x", "1#S3CRET", "@S3CRET"):
+    for password in (
+        "S3CRET/x",
+        "1/S3CRET",
+        "S3CRET?x",
+        "1?S3CRET",
+        "S3CRET#x",
+        "1#S3CRET",
+        "@S3CRET",
+    ):
         try:
             settings = load({"RANGO_AMQP_URL": f"amqp://user:{password}@host/v"}).settings
         except ConfigError as error:

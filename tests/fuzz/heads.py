@@ -1,0 +1,97 @@
+"""Any head of a request is passed on, accepted or refused, and never gives a variable it has not.
+
+That is: `parse_handshake` gives None or the variables of one handshake, free of control characters,
+and `Handshake.decide` makes of them an `Accepted` or raises `Refused`, nothing else. The 101
+response holds no bytes of the request but the digest of its key.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rango_gevent.auth.keys import load_public_key
+from rango_gevent.auth.origin import OriginPolicy
+from rango_gevent.auth.tokens import TokenVerifier
+from rango_gevent.delivery.handshake import Handshake, wants_upgrade
+from rango_gevent.errors import Refused
+from rango_gevent.protocol.http import parse_handshake
+from rango_gevent.protocol.messages import NameLimits
+from tests.fuzz.common import check_names
+
+_BODY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
+_KEY = f"-----BEGIN PUBLIC KEY-----\n{_BODY}\n-----END PUBLIC KEY-----"
+_LIMITS = NameLimits(max_names=8, max_name_bytes=60)
+_HANDSHAKE = Handshake(
+    TokenVerifier(load_public_key(_KEY, "fuzz")),
+    OriginPolicy(),
+    _LIMITS,
+    lambda: 1_700_000_000.0,
+    compression=True,
+)
+_OWN = {"REQUEST_METHOD", "SERVER_PROTOCOL", "PATH_INFO", "QUERY_STRING"}
+_RESPONSE = re.compile(
+    rb"HTTP/1\.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    rb"Sec-WebSocket-Accept: [A-Za-z0-9+/]{27}=\r\n"
+    rb"(Sec-WebSocket-Extensions: permessage-deflate[a-z0-9_; =]*\r\n)?\r\n"
+)
+
+
+def check(data: bytes) -> None:
+    """Parse a head, and decide about the handshake that it is."""
+    environ = parse_handshake(data)
+    if environ is None:
+        return
+    _check_variables(environ, data.decode("latin-1"))
+    wants_upgrade(environ)
+    try:
+        accepted = _HANDSHAKE.decide(environ)
+    except Refused as refused:
+        _check_refusal(refused)
+        return
+    assert accepted.uid is None, "nobody has signed a token"
+    assert environ["PATH_INFO"] != "/private"
+    check_names(accepted.names, _LIMITS)
+    assert _RESPONSE.fullmatch(accepted.response)
+
+
+def _check_refusal(refused: Refused) -> None:
+    assert 400 <= refused.status < 500
+    assert refused.text.isprintable()
+
+
+def _check_variables(environ: dict[str, str], head: str) -> None:
+    lines = head.split("\r\n")
+    assert len(environ) == len(_OWN) + len(lines) - 1, "each field is one variable"
+    for name, value in environ.items():
+        assert isinstance(value, str)
+        if name not in _OWN:
+            assert name.startswith("HTTP_")
+            assert value.isprintable()
+            assert any(line.partition(":")[2].strip(" ") == value for line in lines)
+
+
+_GOOD = (
+    b"GET /public?stream=a.b,c.d HTTP/1.1\r\nHost: a.example:80\r\nUpgrade: websocket\r\n"
+    b"Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Sec-WebSocket-Version: 13"
+)
+SEEDS = (
+    _GOOD,
+    _GOOD + b"\r\nOrigin: http://A.example:80",
+    _GOOD + b"\r\nOrigin: null\r\nCookie: a=b",
+    _GOOD + b"\r\nAuthorization: Bearer a.b.c",
+    _GOOD + b"\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x;y=1",
+    _GOOD + b'\r\nSec-WebSocket-Extensions: permessage-deflate; server_max_window_bits="15"',
+    _GOOD.replace(b"/public", b"/private"),
+    _GOOD.replace(b"/public", b"/%70rivate"),
+    _GOOD.replace(b": 13", b": 8"),
+    _GOOD.replace(b"Key: dGhl", b"Key: *"),
+    _GOOD.replace(b"\r\n", b"\n"),
+    _GOOD + b"\r\nHost: b\r\n folded",
+    b"POST / HTTP/1.0\r\nContent-Length: 1",
+)
+WORDS = (
+    b"\r\n", b"GET /", b" HTTP/1.1", b"?stream=", b"%", b"\r\nUpgrade: websocket", b"Origin: http://",
+    b"Authorization: Bearer ", b"permessage-deflate", b"; server_max_window_bits=15", b"Upgrade",
+    b"client_no_context_takeover", b"\r\nX-A: ", b"[::1]", b"Content-Length", b"_", b"\xa0", b"\t",
+)  # fmt: skip

@@ -1,0 +1,575 @@
+"""The dispatcher: rounds over real clients, in order, without gaps, and never for too long."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter
+from string import ascii_letters, digits
+from typing import Any, Iterator
+
+import gevent
+import pytest
+from delivery_room import LIMITS, Peer, Room, delivery_room, wait_until
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from prometheus_client import Histogram
+
+from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.dispatcher import Dispatcher
+from rango_gevent.delivery.outbox import SlowPolicy
+from rango_gevent.hub.hub import HubLimits
+
+SMALL = LIMITS._replace(outbox_bytes=4096)
+PAD = "x" * 1000
+CROWD = 400  # so many that a round gives way a dozen times
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    """A room whose rounds give way as often as they can."""
+    with delivery_room(slice_s=0.0) as made:
+        made.dispatcher.set_policies(SlowPolicy("close"))
+        yield made
+
+
+def crowd(room: Room, name: str, count: int = CROWD) -> list[tuple[Client, Peer]]:
+    """Connect many clients to one stream."""
+    return [room.connect(name) for _ in range(count)]
+
+
+def values(texts: list[str]) -> list[tuple[str, Any]]:
+    """Return name and body of events."""
+    return [next(iter(json.loads(text).items())) for text in texts]
+
+
+# -- order ----------------------------------------------------------------------------------------
+
+
+def test_frames_of_several_streams_come_as_they_were_published(room: Room) -> None:
+    """Whatever streams a client holds, it sees one order: that of publishing."""
+    held = [("a.t",), ("a.t", "b.t"), ("b.t", "c.t", "a.t"), ("order", "a.t"), ("c.t",)]
+    peers = [(names, room.connect(*names, uid="ID1")[1]) for names in held]
+    keys = ["public.a.t", "public.b.t", "private.ID1.order", "public.c.t"] * 5
+    for number, key in enumerate(keys):
+        room.publish(key, str(number))
+    room.round()
+    for names, peer in peers:
+        peer.receive()
+        wanted = [
+            (key.split(".", 1)[1].replace("ID1.", ""), number)
+            for number, key in enumerate(keys)
+            if key.split(".", 1)[1].replace("ID1.", "") in names
+        ]
+        assert values(peer.receive_all(len(wanted))) == wanted
+
+
+def test_a_round_is_one_send_for_each_client(room: Room) -> None:
+    """All that waits for a client arrives in one portion."""
+    _, peer = room.connect("a.t", "b.t")
+    peer.receive()
+    for number in range(10):
+        room.publish("public.a.t", str(number))
+        room.publish("public.b.t", str(number))
+    room.round()
+    peer.raw = b""
+    assert peer.read()
+    assert len(peer.frames) == 20
+
+
+def test_clients_with_the_same_streams_share_one_buffer(room: Room) -> None:
+    """A set of streams is joined once, however many clients hold it."""
+    lagging = []
+    for names in (("a.t", "b.t"), ("b.t", "a.t"), ("a.t", "b.t", "c.t")):
+        client, _ = room.connect(*names, buffer=4096)
+        while client.ready:
+            client.offer(b"\x81\x00" * 500)
+        lagging.append(client)
+    for key in ("public.a.t", "public.b.t"):
+        room.publish(key, json.dumps(PAD))
+    room.dispatcher.set_policies(SlowPolicy("close"))
+    room.round()
+    last = [client._outbox.next_pieces()[-1] for client in lagging if client._outbox is not None]
+    assert len(last) == 3
+    assert last[0] is last[1] is last[2]
+
+
+def test_a_newcomer_among_waiting_frames_gets_each_once(room: Room) -> None:
+    """What its replay holds is not sent again, and what comes after is not missed."""
+    _, old = room.connect("m.ob-inc", "m.t")
+    room.publish("public.m.ob-snap", "0")
+    room.publish("public.m.ob-inc", "1")
+    room.publish("public.m.t", "1")
+    _, new = room.connect("m.ob-inc", "m.t")
+    room.publish("public.m.ob-inc", "2")
+    room.publish("public.m.t", "2")
+    room.round()
+    old.receive()
+    assert values(old.receive_all(4)) == [("m.ob-inc", 1), ("m.t", 1), ("m.ob-inc", 2), ("m.t", 2)]
+    assert values(new.receive_all(2)) == [("m.ob-snap", 0), ("m.ob-inc", 1)]
+    new.receive()
+    assert values(new.receive_all(2)) == [("m.ob-inc", 2), ("m.t", 2)]
+
+
+def test_one_who_joined_and_has_nothing_to_get_gets_nothing(room: Room) -> None:
+    """Not even an empty send, whether it could take one or lags."""
+    _, old = room.connect("m.t")
+    room.publish("public.m.t", "1")
+    new, peer = room.connect("m.t")
+    lagging, reader = room.connect("m.t", buffer=4096)
+    count = 0
+    while lagging.ready:
+        lagging.offer(b"\x81\x00" * 500)
+        count += 500
+    room.round()
+    old.receive()
+    assert old.receive() == '{"m.t":1}'
+    peer.receive()
+    reader.receive()
+    assert reader.receive_all(count) == [""] * count
+    wait_until(lambda: lagging.ready)
+    room.publish("public.m.t", "2")
+    room.round()
+    assert new.ready
+    for one in (peer, reader):
+        assert one.receive() == '{"m.t":2}'
+
+
+def test_what_a_round_holds_comes_before_a_replay(room: Room) -> None:
+    """A client that subscribes again in the middle of a round sees no increment twice."""
+    subscriber, peer = room.connect("m.ob-inc")  # first to come, last to be served
+    room.publish("public.m.ob-snap", "0")
+    crowd(room, "m.ob-inc")
+    peer.receive()
+    for number in (1, 2):
+        room.publish("public.m.ob-inc", str(number))
+    peer.ask("subscribe", "m.ob-inc")
+    rounds = gevent.spawn(room.round)
+    wait_until(lambda: room.registry.requests["subscribe"] == 1)
+    assert not rounds.ready(), "the request came in the middle of the round"
+    rounds.join()
+    room.publish("public.m.ob-inc", "3")
+    room.round()
+    assert values(peer.receive_all(5)) == [
+        ("m.ob-inc", 1), ("m.ob-inc", 2),
+        ("m.ob-snap", 0), ("m.ob-inc", 1), ("m.ob-inc", 2),
+    ]  # fmt: skip
+    peer.receive()
+    assert values([peer.receive()]) == [("m.ob-inc", 3)]
+    assert subscriber.ready
+
+
+def test_what_a_round_holds_comes_before_an_unsubscription(room: Room) -> None:
+    """Events that were on their way come first, and none after the reply."""
+    _, peer = room.connect("m.t")
+    crowd(room, "m.t")
+    peer.receive()
+    room.publish("public.m.t", "1")
+    peer.ask("unsubscribe", "m.t")
+    rounds = gevent.spawn(room.round)
+    wait_until(lambda: room.registry.requests["unsubscribe"] == 1)
+    assert not rounds.ready()
+    rounds.join()
+    room.publish("public.m.t", "2")
+    room.round()
+    assert peer.receive() == '{"m.t":1}'
+    assert peer.receive() == '{"success":{"message":"unsubscribed","streams":[]}}'
+    peer.say("ping")
+    assert peer.receive() == "pong"
+
+
+# -- slow clients ---------------------------------------------------------------------------------
+
+
+def test_slow_clients_are_dropped_after_the_round() -> None:
+    """One that takes nothing costs the others nothing, and is closed when all are served."""
+    with delivery_room(SMALL, slice_s=0.0) as room:
+        slow, _ = room.connect("m.t", buffer=4096)
+        others = crowd(room, "m.t", 5)
+        for _, peer in others:
+            peer.receive()
+        closed_in_round = 0
+        for number in range(30):
+            room.publish("public.m.t", json.dumps([number, PAD]))
+            was_open = slow.open
+            room.round()
+            closed_in_round += was_open and not slow.open
+            for _, peer in others:
+                assert values([peer.receive()]) == [("m.t", [number, PAD])]
+        assert closed_in_round == 1
+        assert room.registry.closed["slow_client"] == 0, "it has its time to read the reason"
+        assert [client.open for client, _ in others] == [True] * 5
+
+
+def lagging_room(policy: str) -> Any:
+    """Return a room where streams have a policy and an outbox holds little."""
+    made = delivery_room(SMALL, slice_s=0.0)
+    patterns = [("*.ob-inc", "latest"), ("*.t", policy)]
+    return made, SlowPolicy("close", patterns)
+
+
+@pytest.mark.parametrize("policy", ["close", "drop-oldest", "latest"])
+@pytest.mark.parametrize("deflate", [False, True])
+def test_who_catches_up_has_the_newest(policy: str, deflate: bool) -> None:
+    """Whatever is left out, the order holds and the last one arrives; the count says the rest."""
+    made, policies = lagging_room(policy)
+    with made as room:
+        room.dispatcher.set_policies(policies)
+        client, peer = room.connect("m.t", buffer=4096, deflate=deflate)
+        # text that hardly compresses, so that both kinds fill the socket
+        letters = random.Random(7)
+        noise = ["".join(letters.choices(ascii_letters + digits, k=1000)) for _ in range(60)]
+        last, more = -1, 2 if policy == "close" else 40
+        while more:
+            more -= not client.ready
+            last += 1
+            room.publish("public.m.t", json.dumps([last, noise[last]]))
+            room.round()
+        peer.receive()
+        found = [-1]
+        while found[-1] != last:
+            ((name, (number, text)),) = values([peer.receive()])
+            assert (name, text) == ("m.t", noise[number])
+            found.append(number)
+        assert found == sorted(set(found))
+        assert last + 1 - (len(found) - 1) == sum(room.dispatcher.skipped.values())
+        assert (sum(room.dispatcher.skipped.values()) > 0) is (policy != "close")
+        wait_until(lambda: client.ready)
+
+
+def test_a_newcomer_that_lags_at_once_gets_each_once() -> None:
+    """A replay larger than the socket takes: what waited for others is in it already."""
+    made, policies = lagging_room("close")
+    with made as room:
+        room.dispatcher.set_policies(policies)
+        _, old = room.connect("m.ob-inc")
+        room.publish("public.m.ob-snap", json.dumps(["0", PAD * 20]))
+        room.publish("public.m.ob-inc", "1")
+        client, peer = room.connect("m.ob-inc", buffer=4096)
+        assert not client.ready
+        room.publish("public.m.ob-inc", "2")
+        room.round()
+        assert values(peer.receive_all(2))[1] == ("m.ob-inc", 1)
+        peer.receive()
+        assert values([peer.receive()]) == [("m.ob-inc", 2)]
+        assert old.receive()
+
+
+def test_a_book_caught_up_in_the_middle_of_a_round_has_no_gap() -> None:
+    """What the round still holds of a book is left out when the book comes afresh."""
+    made, policies = lagging_room("close")
+    with made as room:
+        room.dispatcher.set_policies(policies)
+        client, peer = room.connect("m.ob-inc", buffer=4096)  # first to come, last to be served
+        room.publish("public.m.ob-snap", json.dumps([0]))
+        last = 0
+        while not room.dispatcher.skipped["resync"]:
+            last += 1
+            room.publish("public.m.ob-inc", json.dumps([last, PAD]))
+            room.round()
+        others = crowd(room, "m.ob-inc")
+        peer.receive()
+        for _ in range(3):
+            last += 1
+            room.publish("public.m.ob-inc", json.dumps([last]))
+        rounds = gevent.spawn(room.round)
+        at = 0
+        while at != last:
+            ((name, value),) = values([peer.receive()])
+            assert name.endswith("-snap") or value[0] == at + 1, "a gap, or a duplicate"
+            at = value[0]
+        rounds.join()
+        wait_until(lambda: client.ready)
+        assert len(others) == CROWD
+
+
+# -- giving way -----------------------------------------------------------------------------------
+
+
+def test_a_round_gives_way_to_others(room: Room) -> None:
+    """While many clients are served, another greenlet gets its turns."""
+    crowd(room, "m.t", 200)
+    room.publish("public.m.t", "1")
+    assert turns_during_round(room) >= 3
+
+
+def test_a_round_over_clients_that_lag_gives_way_too() -> None:
+    """Also when all that is done for each is to keep or to skip frames."""
+    made, policies = lagging_room("latest")
+    with made as room:
+        room.dispatcher.set_policies(policies)
+        for client, _ in [room.connect("m.t", buffer=4096) for _ in range(200)]:
+            while client.ready:
+                client.offer(b"\x81\x00" * 500)
+        room.publish("public.m.t", "1")
+        assert turns_during_round(room) >= 3
+
+
+def turns_during_round(room: Room) -> int:
+    """Return how often another greenlet ran while a round did."""
+    turns = 0
+
+    def work() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    other = gevent.spawn(work)
+    gevent.sleep(0)
+    before = turns
+    room.round()
+    found = turns - before
+    other.kill()
+    return found
+
+
+def test_a_short_round_does_not_give_way() -> None:
+    """A slice is long enough for a hundred clients: no switch for nothing."""
+    with delivery_room(slice_s=10.0) as room:
+        crowd(room, "m.t")
+        room.publish("public.m.t", "1")
+        assert turns_during_round(room) == 0
+
+
+def test_a_client_that_is_lost_in_the_middle_of_a_round(room: Room) -> None:
+    """It is passed over, and nobody else misses anything."""
+    lost, _ = room.connect("m.t", deflate=True)
+    gone, gone_peer = room.connect("m.t")
+    others = crowd(room, "m.t")
+    room.publish("public.m.t", "1")
+    rounds = gevent.spawn(room.round)
+    gevent.sleep(0)
+    assert not rounds.ready()
+    lost.lost()
+    gone_peer.reset()
+    rounds.get()
+    assert not gone.open
+    for _, peer in others:
+        peer.receive()
+        assert peer.receive() == '{"m.t":1}'
+
+
+def test_clients_may_come_in_the_middle_of_a_round(room: Room) -> None:
+    """They get what is published after they came."""
+    crowd(room, "m.t")
+    room.publish("public.m.t", "1")
+    rounds = gevent.spawn(room.round)
+    gevent.sleep(0)
+    assert not rounds.ready()
+    _, peer = room.connect("m.t")
+    _, packed = room.connect("m.t", deflate=True)
+    room.publish("public.m.t", "2")
+    rounds.get()
+    room.round()
+    for reader in (peer, packed):
+        reader.receive()
+        assert reader.receive() == '{"m.t":2}'
+
+
+# -- running --------------------------------------------------------------------------------------
+
+
+def test_the_greenlet_serves_what_comes(room: Room) -> None:
+    """It sleeps while there is nothing, and the first frame wakes it."""
+    _, peer = room.connect("m.t")
+    peer.receive()
+    running = gevent.spawn(room.dispatcher.run)
+    gevent.sleep(0)
+    try:
+        for number in range(5):
+            room.publish("public.m.t", str(number))
+            assert peer.receive() == f'{{"m.t":{number}}}'
+        wait_until(lambda: room.dispatcher.idle)
+        assert room.dispatcher.rounds == 5
+    finally:
+        running.kill()
+
+
+def test_it_is_idle_when_nothing_is_under_way(room: Room) -> None:
+    """Neither in the hub nor in a round."""
+    assert room.dispatcher.idle
+    crowd(room, "m.t")
+    room.publish("public.m.t", "1")
+    assert not room.dispatcher.idle
+    rounds = gevent.spawn(room.round)
+    gevent.sleep(0)
+    assert not rounds.ready()
+    assert not room.dispatcher.idle
+    rounds.join()
+    assert room.dispatcher.idle
+
+
+def test_the_consumer_is_held_for_a_rounds_rest(room: Room) -> None:
+    """For a few milliseconds at least, for a twentieth of a second at most."""
+    started = time.monotonic()
+    room.dispatcher.pace()
+    assert time.monotonic() - started > 0.003
+    crowd(room, "m.t")
+    room.publish("public.m.t", "1")
+    rounds = gevent.spawn(room.round)
+    gevent.sleep(0)
+    assert not rounds.ready()
+    room.dispatcher.pace()
+    assert rounds.ready()
+    started = time.monotonic()
+    room.round()
+    room.dispatcher.pace()
+    assert time.monotonic() - started < 5
+
+
+def test_rounds_frames_and_bytes_are_counted(room: Room) -> None:
+    """Frames and bytes as often as there are clients that hold their stream."""
+    peers = [room.connect("a.t", "b.t")[1], room.connect("a.t")[1]]
+    for key in ("public.a.t", "public.a.t", "public.b.t", "public.c.t"):
+        room.publish(key, "1")
+    room.round()
+    room.publish("public.a.t", "1")
+    room.round()
+    assert room.dispatcher.rounds == 2
+    assert room.dispatcher.frames == 2 * 2 + 1 + 2
+    for peer in peers:
+        peer.receive()
+    peers[0].receive_all(4)
+    peers[1].receive_all(3)
+    replies = len('{"success":{"message":"subscribed","streams":["a.t","b.t"]}}') + 2
+    replies += len('{"success":{"message":"subscribed","streams":["a.t"]}}') + 2
+    sent = sum(len(peer.raw) - len(b"HTTP/1.1 101 Switching Protocols\r\n\r\n") for peer in peers)
+    assert room.dispatcher.bytes == sent - replies
+
+
+def test_the_lag_is_observed_for_each_message() -> None:
+    """From publishing to the socket; a publisher whose clock is ahead gives no negative time."""
+    lag = Histogram("lag_seconds", "Test.", buckets=(1, 10), registry=None)
+    with delivery_room(lag=lag, now=lambda: 1000.0) as room:
+        room.connect("a.t", "b.t")
+        room.publish("public.a.t", "1", at_s=999.5)
+        room.publish("public.b.t", "1", at_s=995.0)
+        room.publish("public.b.t", "1", at_s=1003.0)
+        room.publish("public.nobody.t", "1", at_s=1.0)
+        room.round()
+        found = {
+            sample.name + str(sample.labels.get("le", "")): sample.value
+            for sample in lag.collect()[0].samples
+        }
+    assert found["lag_seconds_count"] == 3
+    assert found["lag_seconds_sum"] == 5.5
+    assert found["lag_seconds_bucket1.0"] == 2
+
+
+def test_a_hub_has_one_dispatcher(room: Room) -> None:
+    """The last one made is the one that is woken."""
+    other = Dispatcher(room.hub)
+    assert room.hub.wake.__self__ is other._work  # type: ignore[attr-defined]  # a bound method
+
+
+# -- any order of operations ------------------------------------------------------------------------
+
+KEYS = {
+    "m.ob-inc": "public.m.ob-inc",
+    "m.ob-snap": "public.m.ob-snap",
+    "a.t": "public.a.t",
+    "order": "private.ID1.order",
+}
+steps = st.lists(
+    st.tuples(st.just("publish"), st.sampled_from(list(KEYS)), st.integers(1, 3))
+    | st.tuples(
+        st.sampled_from(["subscribe", "subscribe", "unsubscribe"]),
+        st.sampled_from(list(KEYS)),
+        st.integers(0, 2),
+    )
+    | st.tuples(st.just("round"), st.just(""), st.just(0)),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps)
+@example(
+    [
+        ("subscribe", "m.ob-inc", 0),
+        ("publish", "m.ob-snap", 1),
+        ("publish", "m.ob-inc", 2),
+        ("subscribe", "m.ob-inc", 0),
+    ]
+)
+def test_any_order_of_operations_arrives_as_in_a_plain_model(
+    operations: list[tuple[str, str, int]],
+) -> None:
+    """Over real sockets, compressed or not: what each client reads is what it was owed."""
+    with delivery_room(hub_limits=HubLimits(), slice_s=0.0) as room:
+        people = [Person(room, deflate) for deflate in (False, True, False)]
+        book: list[tuple[str, int]] = []
+        number = 0
+        for step, name, argument in operations:
+            if step == "round":
+                room.round()
+                for person in people:
+                    person.settle()
+            elif step == "publish":
+                for _ in range(argument):
+                    number += 1
+                    publish(room, people, book, name, number)
+            else:
+                people[argument].change(step, name, book)
+        room.round()
+        for person in people:
+            person.settle()
+            assert person.read() == person.wanted
+
+
+def publish(
+    room: Room, people: list[Person], book: list[tuple[str, int]], name: str, number: int
+) -> None:
+    """Publish a message, and owe it to those who hold its stream."""
+    room.publish(KEYS[name], str(number))
+    if name == "m.ob-snap":
+        book[:] = [(name, number)]
+        return
+    if name == "m.ob-inc":
+        if not book:
+            return
+        book.append((name, number))
+    for person in people:
+        if name in person.held:
+            person.owed.append((name, number))
+
+
+class Person:
+    """A connection, and what it is owed."""
+
+    def __init__(self, room: Room, deflate: bool) -> None:
+        self.client, self.peer = room.connect(uid="ID1", deflate=deflate)
+        self.held: list[str] = []
+        self.owed: list[tuple[str, int]] = []
+        self.wanted: list[tuple[str, Any]] = [("success", [])]
+
+    def change(self, event: str, name: str, book: list[tuple[str, int]]) -> None:
+        """Subscribe or unsubscribe, and wait until that is done."""
+        registry = self.client._registry
+        before = Counter(registry.requests)
+        self.peer.ask(event, name)
+        wait_until(lambda: registry.requests[event] > before[event])
+        if event == "unsubscribe":
+            self.owed = [item for item in self.owed if item[0] != name]
+            if name in self.held:
+                self.held.remove(name)
+        else:
+            if name == "m.ob-inc" and book:
+                self.owed = [item for item in self.owed if item[0] != name]
+                self.wanted += book
+            if name not in self.held:
+                self.held.append(name)
+        listed = [n for n in self.held if "." in n] + [n for n in self.held if "." not in n]
+        self.wanted.append(("success", listed))
+
+    def settle(self) -> None:
+        """Note that a round has sent what was owed."""
+        self.wanted += self.owed
+        self.owed = []
+
+    def read(self) -> list[tuple[str, Any]]:
+        """Return all that arrived."""
+        found = values(self.peer.receive_all(len(self.wanted)))
+        return [(name, v["streams"] if name == "success" else v) for name, v in found]
