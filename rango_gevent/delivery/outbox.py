@@ -151,7 +151,7 @@ class Outbox:
         return self._held > bound
 
     def commit(self) -> None:
-        """Move what could still have been left out to what will be sent, before anything that is added now."""
+        """Move what could still have been left out to what will be sent, before what comes now."""
         if self._droppable:
             self._pieces.extend(self._droppable)
             self._droppable = None

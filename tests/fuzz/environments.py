@@ -83,7 +83,7 @@ def _check_url(settings: Settings, parts: urlparts) -> None:
         assert (parts.username or "") == settings.rabbitmq_user
         assert (parts.password or "") == settings.rabbitmq_password
         assert parts.path == settings.rabbitmq_vhost
-        assert parts.hostname == settings.rabbitmq_host.lower()
+        assert (parts.hostname or "").lower() == settings.rabbitmq_host.lower()
 
 
 def _line(name: str, value: bytes) -> bytes:

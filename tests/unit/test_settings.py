@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from kombu.utils.url import url_to_parts
 
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import (
@@ -186,6 +187,12 @@ def test_the_brokers_host_may_be_ipv6(host: str) -> None:
     (url,) = load({"RABBITMQ_HOST": host}).settings.broker_urls
     assert urlsplit(url).hostname == "::1"
     assert urlsplit(url).port == 5672
+
+
+def test_the_brokers_host_may_have_an_ipv6_zone() -> None:
+    """Its per cent sign is quoted (RFC 6874): kombu would take what follows for a character."""
+    (url,) = load({"RABBITMQ_HOST": "fe80::1%eb0"}).settings.broker_urls
+    assert url_to_parts(url).hostname == "fe80::1%eb0"
 
 
 def test_one_url_beats_all_parts() -> None:
