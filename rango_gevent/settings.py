@@ -455,20 +455,6 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-def mask_url(url: str) -> str:
-    """Return a URL, or several separated by ``;``, without its password."""
-    return ";".join(_mask_one(part) for part in url.split(";"))
-
-
-def _mask_one(url: str) -> str:
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    user, colon, _ = user.partition(":")
-    netloc = f"{user}{colon and ':***'}{at}{host}"
-    # a query may hold secrets too, such as the password of a TLS key
-    return f"{parts.scheme}://{netloc}{parts.path}{'?***' if parts.query else ''}"
-
-
 def shown(settings: Settings, name: str) -> str:
     """Return a value as text that may be printed: secrets masked."""
     value = getattr(settings, name)

@@ -42,7 +42,8 @@ from rango_gevent.bench.scenarios import (
     Scenario,
 )
 from rango_gevent.bench.tools import BenchError, Tool
-from rango_gevent.settings import ENV_FILE, mask_url
+from rango_gevent.settings import ENV_FILE
+from rango_gevent.urls import mask_url
 
 HOST = "127.0.0.1"
 _START_S = 30.0

@@ -43,8 +43,8 @@ from rango_gevent.broker.connection import (
 )
 from rango_gevent.broker.decoder import Decoder, Sink, seconds
 from rango_gevent.broker.topology import QueueLimits
-from rango_gevent.settings import mask_url
 from rango_gevent.turns import give_way
+from rango_gevent.urls import mask_url
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from rango_gevent.broker.publisher import Publisher
 from rango_gevent.commands.terminal import say
 from rango_gevent.errors import ConfigError
 from rango_gevent.protocol import routing
-from rango_gevent.settings import Settings, mask_url
+from rango_gevent.settings import Settings
+from rango_gevent.urls import mask_url
 
 _MAX_KEY_BYTES = 255  # a short string of AMQP
 _MAX_PROBLEMS = 20

@@ -64,6 +64,8 @@ class Dispatcher:
         self._batches: list[Batch] = []
         self._pending: dict[Subscriber, bytes] = {}
         self._packed: dict[bytes, bytes] = {}
+        self._between = Event()
+        self._between.set()
         self._rest_until = 0.0
         self.deflating = 0
         self.rounds = 0
@@ -98,18 +100,23 @@ class Dispatcher:
             client.too_slow()
 
     def pace(self) -> None:
-        """Wait while a round is under way, and for its rest."""
+        """Wait until the round under way has ended, and for its rest."""
         gevent.sleep(_MIN_REST_S)
-        while True:
-            rest_s = self._rest_until - time.monotonic()
-            if rest_s <= 0:
-                return
+        self._between.wait()
+        rest_s = self._rest_until - time.monotonic()
+        if rest_s > 0:
             gevent.sleep(rest_s)
 
     def round(self) -> None:
         """Take all that waits and send it."""
+        self._between.clear()
+        try:
+            self._round()
+        finally:
+            self._between.set()  # whatever happened: the consumer must not wait for ever
+
+    def _round(self) -> None:
         started_s = time.process_time()  # the processor's time: others' load is not our cost
-        self._rest_until = time.monotonic() + _MAX_REST_S
         self._packed.clear()
         self._batches = batches = self._hub.take_dirty()
         self._gather(batches)

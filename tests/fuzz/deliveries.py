@@ -41,7 +41,7 @@ def _history(parts: Iterable[bytes]) -> _History:
     def sink(key: str, body: bytes, at_s: float) -> None:
         assert isinstance(key, str)
         assert type(body) is bytes
-        assert 0 < at_s < 1e12
+        assert 0 <= at_s < 1e12
         events.append((key, body, at_s))
 
     decoder = Decoder(_CHANNEL, _TAG, _EXCHANGE, sink, events.append)

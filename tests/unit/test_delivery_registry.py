@@ -71,10 +71,12 @@ def test_every_refusal_has_its_word() -> None:
         argument.value
         for module in (handshake, admission)
         for call in ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
         and call.func.id in ("Refused", "_unauthorized")
         for argument in call.args[:2]
-        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+        if isinstance(argument, ast.Constant)
+        and isinstance(argument.value, str)
         and argument.value.replace("_", "").isalpha()
     }
     assert raised == set(REFUSALS)

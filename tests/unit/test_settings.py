@@ -17,7 +17,6 @@ from rango_gevent.settings import (
     Settings,
     flag_names,
     load,
-    mask_url,
     options,
     shown,
 )
