@@ -190,6 +190,11 @@ methods = st.sampled_from(
 )
 
 
+def methods_of_others(channel: int) -> st.SearchStrategy[AmqpFrame]:
+    """Return frames of other channels than this one."""
+    return methods.filter(lambda frame: frame[1] != channel)
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> list[AmqpFrame]:
     """Return the frames of some messages, with frames of other channels between and inside."""
@@ -202,7 +207,7 @@ def streams(draw: st.DrawFn) -> list[AmqpFrame]:
         for number, frame in enumerate(delivery.frames()):
             if number and draw(st.integers(0, 5)) == 0:
                 # AMQP 0-9-1 section 4.2.3: inside content only frames of other channels
-                frames.append(draw(methods.filter(lambda other: other[1] != delivery.channel)))
+                frames.append(draw(methods_of_others(delivery.channel)))
             frames.append(frame)
     return frames
 

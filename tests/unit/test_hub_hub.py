@@ -380,6 +380,7 @@ class Stale:
         self.books: list[str] = []
 
     def __call__(self, address: str, why: str) -> None:
+        """Note a book; the reason is for the log."""
         assert why
         self.books.append(address)
 

@@ -354,28 +354,6 @@ def test_any_environment_loads_or_says_what_is_wrong(environ: dict[str, str]) ->
 # -- secrets --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("url", "masked"),
-    [
-        ("amqp://guest:guest@localhost:5672//", "amqp://guest:***@localhost:5672//"),
-        ("amqp://guest@localhost/v", "amqp://guest@localhost/v"),
-        ("amqp://localhost", "amqp://localhost"),
-        ("amqp://u:p@ss@host", "amqp://u:***@host"),
-        ("amqp://u:@host", "amqp://u:***@host"),
-        ("amqp://:secret@host", "amqp://:***@host"),
-        ("amqps://u:p@[::1]:5671/v", "amqps://u:***@[::1]:5671/v"),
-        ("amqps://u:p@h/v?ssl_keyfile_password=secret", "amqps://u:***@h/v?***"),
-        ("amqp://h/v?password=secret", "amqp://h/v?***"),
-        ("amqp://u:p@h/v#secret", "amqp://u:***@h/v"),
-        ("amqp://a:p@b;amqp://c:q@d", "amqp://a:***@b;amqp://c:***@d"),
-        ("memory://", "memory://"),
-    ],
-)
-def test_urls_are_masked(url: str, masked: str) -> None:
-    """What is left says where the broker is and who connects, and no secret."""
-    assert mask_url(url) == masked
-
-
 secrets = st.text(st.characters(codec="utf-8"), min_size=1).map(lambda text: f"S3CRET{text}")
 
 

@@ -1,0 +1,278 @@
+"""The house's own rules, read from its source: who may import whom, what is pure, what is small."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+import rango_gevent
+
+PACKAGE = Path(str(rango_gevent.__file__)).parent
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")
+)
+modules = pytest.mark.parametrize("module", MODULES)
+
+# Room (a folder, or a module of its own) to the rooms that it may import: downwards only.
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "cli": {"commands", "environment", "settings", "errors", "__init__"},
+    "gunicorn_hooks": {"commands", "environment", "scrape", "settings", "errors"},
+    "commands": {
+        "wsgi", "gateway", "bench", "client", "demo", "broker", "environment", "settings", "logs",
+        "auth", "protocol", "urls", "errors", "__init__",
+    },
+    "wsgi": {"gateway", "delivery", "environment", "logs", "protocol", "errors"},
+    "gateway": {
+        "delivery", "broker", "demo", "metrics", "scrape", "logs", "settings",
+        "hub", "auth", "protocol", "errors",
+    },
+    "bench": {"settings", "auth", "urls", "errors"},
+    "environment": {"settings", "auth", "errors"},
+    # delivery and broker do not know each other, and nobody down here reads settings
+    "delivery": {"hub", "auth", "protocol", "turns", "errors"},
+    "broker": {"turns", "urls", "errors"},
+    "demo": set(),
+    "client": {"protocol", "errors"},
+    "settings": {"auth", "parsers", "urls", "errors"},
+    "hub": {"protocol", "errors"},
+    "auth": {"errors"},
+    "protocol": {"errors"},
+    "metrics": set(),
+    "scrape": set(),
+    "logs": set(),
+    "turns": set(),
+    "parsers": set(),
+    "urls": set(),
+    "errors": set(),
+}  # fmt: skip
+
+# Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
+PURE = re.compile(
+    r"(protocol|auth|hub|demo)(\..*)?|settings|errors|parsers|urls"
+    r"|broker\.(topology|decoder)|delivery\.(admission|outbox|handshake)"
+)
+IMPURE_IMPORTS = {
+    "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
+    "http", "io", "kombu", "logging", "multiprocessing", "os", "pathlib", "prometheus_client",
+    "queue", "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "ssl",
+    "subprocess", "sys", "tempfile", "threading", "time", "uuid",
+}  # fmt: skip
+IMPURE_CALLS = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
+ALLOWED_IN_PURE = {
+    # values that describe what is declared, and an error's class
+    "broker.topology": {"kombu.entity": {"Exchange", "Queue"}},
+    "broker.decoder": {"amqp.exceptions": {"UnexpectedFrame"}},
+    # a generator of numbers that its caller has seeded, and a form for numbers that it made
+    **{
+        module: {"random": {"Random"}, "uuid": {"UUID"}}
+        for module in MODULES
+        if module.startswith("demo.")
+    },
+}
+
+MAX_FUNCTION_LINES = 60
+MAX_MODULE_LINES = 450
+# Longer than a head can hold at once, each for one reason; the number is what it may not pass.
+LONG_MODULES = {
+    "settings": 490,  # one table with a row for each setting
+    "cli": 530,  # the arguments and the help of every subcommand
+    "client.stream": 480,  # a state machine whose steps are read together
+    "delivery.client": 520,  # both directions of one connection share its state
+    "bench.servers": 700,  # a class for each of the servers that are compared
+}
+
+
+@cache
+def source(module: str) -> str:
+    """Return a module's text."""
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    """Return a module's tree, read as the oldest Python reads it that must run it."""
+    return ast.parse(source(module), feature_version=(3, 9))
+
+
+def room(module: str) -> str:
+    """Return the room that a module is in."""
+    return module.split(".")[0]
+
+
+def is_for_types_only(node: ast.AST) -> bool:
+    """Tell whether this is a block that never runs."""
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield all nodes that can run."""
+    for child in ast.iter_child_nodes(node):
+        if is_for_types_only(child):
+            continue
+        yield child
+        yield from walk(child)
+
+
+@cache
+def imports(module: str) -> list[tuple[str, set[str]]]:
+    """Return what a module imports at run time: modules, and the names taken from each."""
+    found: list[tuple[str, set[str]]] = []
+    for node in walk(tree(module)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, set()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            found.append((node.module or "", {alias.name for alias in node.names}))
+    return found
+
+
+@cache
+def own_imports(module: str) -> set[str]:
+    """Return the modules of this package that a module imports at run time."""
+    found: set[str] = set()
+    for name, taken in imports(module):
+        if name.split(".")[0] != "rango_gevent":
+            continue
+        inside = name.partition(".")[2]
+        for word in taken or {""}:
+            full = ".".join(part for part in (inside, word) if part)
+            found.add(full if full in MODULES else inside or "__init__")
+    return {name if name in MODULES else f"{name}.__init__" for name in found}
+
+
+# -- who imports whom -----------------------------------------------------------------------------
+
+
+def test_every_room_is_in_the_table() -> None:
+    """A new room needs a place in the order, and one that is gone needs none."""
+    assert {room(module) for module in MODULES} == set(MAY_IMPORT)
+
+
+def test_the_table_leads_downwards() -> None:
+    """Taken by itself it has no way back to where one came from."""
+    left = {name: set(below) for name, below in MAY_IMPORT.items()}
+    while left:
+        lowest = {name for name, below in left.items() if not below & left.keys()}
+        assert lowest, f"a circle among {sorted(left)}"
+        left = {name: below for name, below in left.items() if name not in lowest}
+
+
+@modules
+def test_a_module_imports_what_its_room_may(module: str) -> None:
+    """Downwards, or within the room."""
+    allowed = MAY_IMPORT[room(module)] | {room(module)}
+    assert {room(name) for name in own_imports(module)} <= allowed
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Nor do modules of one room; a reader can begin at the bottom."""
+    left = {module: own_imports(module) - {module} for module in MODULES}
+    while left:
+        lowest = {name for name, below in left.items() if not below & left.keys()}
+        assert lowest, f"a circle among {sorted(left)}"
+        left = {name: below for name, below in left.items() if name not in lowest}
+
+
+def test_what_only_some_may_know() -> None:
+    """Settings are read at the top, metrics and logs set up there; rooms get plain values."""
+    below = {"delivery", "broker", "hub", "auth", "protocol", "client", "demo"}
+    for module in MODULES:
+        if room(module) in below:
+            known = {room(name) for name in own_imports(module)}
+            assert not known & {"settings", "environment", "gateway", "metrics", "scrape", "logs"}
+
+
+# -- what is pure ---------------------------------------------------------------------------------
+
+pure_modules = pytest.mark.parametrize(
+    "module", [module for module in MODULES if PURE.fullmatch(module)]
+)
+
+
+@pure_modules
+def test_a_pure_module_imports_nothing_that_acts(module: str) -> None:
+    """No sockets, no clock, no environment, no randomness; but for a few named values."""
+    allowed = ALLOWED_IN_PURE.get(module, {})
+    for name, taken in imports(module):
+        if name.split(".")[0] not in IMPURE_IMPORTS:
+            continue
+        used = taken or attributes_of(module, name)
+        assert used <= allowed.get(name, set()), f"{module} takes {sorted(used)} from {name}"
+
+
+def attributes_of(module: str, name: str) -> set[str]:
+    """Return what a module uses of another that it imports as a whole."""
+    used = {
+        node.attr
+        for node in walk(tree(module))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+    }
+    return used or {"*"}
+
+
+@pure_modules
+def test_a_pure_module_calls_nothing_that_acts(module: str) -> None:
+    """Nor the few functions that need no import."""
+    called = {
+        node.func.id
+        for node in walk(tree(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not called & IMPURE_CALLS
+
+
+@pure_modules
+def test_a_pure_module_stays_among_its_like(module: str) -> None:
+    """What it imports of this package is pure as well."""
+    assert all(PURE.fullmatch(name) for name in own_imports(module))
+
+
+# -- what is readable -----------------------------------------------------------------------------
+
+
+@modules
+def test_a_module_says_what_lives_there(module: str) -> None:
+    """In a docstring that is the first thing in it."""
+    assert ast.get_docstring(tree(module)), "a docstring comes first"
+
+
+@modules
+def test_annotations_are_never_evaluated(module: str) -> None:
+    """They are written in newer forms than the oldest Python that runs them could take."""
+    annotated = any(
+        isinstance(node, (ast.FunctionDef, ast.AnnAssign, ast.ClassDef))
+        for node in walk(tree(module))
+    )
+    names = {name for line, taken in imports(module) if line == "__future__" for name in taken}
+    assert not annotated or "annotations" in names
+
+
+@modules
+def test_functions_are_short(module: str) -> None:
+    """Mostly under ten lines, and never past a screen."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= MAX_FUNCTION_LINES, f"{node.name} has {lines} lines"
+
+
+@modules
+def test_modules_fit_in_a_head(module: str) -> None:
+    """But for a few, each for its reason."""
+    lines = source(module).count("\n")
+    assert lines <= LONG_MODULES.get(module, MAX_MODULE_LINES)
+
+
+@pytest.mark.parametrize("module", LONG_MODULES)
+def test_a_long_module_is_still_long(module: str) -> None:
+    """One that was split needs its exception no more."""
+    assert source(module).count("\n") > MAX_MODULE_LINES
