@@ -48,6 +48,7 @@ lint: install ## Check style and format
 	$(BIN)/ruff format --check .
 
 audit: install ## Look for insecure code, and for known holes in what we depend on
+	$(BIN)/python -c 'import bandit, pip_audit' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[audit]'
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rango_gevent
 	$(BIN)/pip-audit --skip-editable
 

@@ -101,6 +101,7 @@ class Settings:
         "JWT_PUBLIC_KEY",
         text,
         "Public key that tokens are checked with: base64 of a PEM. Wins over the file",
+        secret=True,  # a private one may be put here by mistake
     )
     public_key_file: str = _option(
         "config/ed25519-key.pub",

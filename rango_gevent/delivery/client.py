@@ -349,9 +349,12 @@ class Client:
         registry = self._registry
         limits = registry.limits
         if registry.clock_s > self.refilled_s:
-            refill = int((registry.clock_s - self.refilled_s) * limits.requests_per_s)
-            self.tokens = min(limits.requests_burst, self.tokens + refill)
+            due = (registry.clock_s - self.refilled_s) * limits.requests_per_s
+            refill = int(due + 1e-6)  # seconds are binary fractions: 2.9999999 are three
+            self.tokens += refill
             self.refilled_s += refill / limits.requests_per_s  # part of a token counts on
+            if self.tokens >= limits.requests_burst:  # but not in a full bucket
+                self.tokens, self.refilled_s = limits.requests_burst, registry.clock_s
         had = self.tokens
         self.tokens -= frames
         if self.tokens >= 0 or self._state != OPEN:
