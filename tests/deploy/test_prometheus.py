@@ -191,6 +191,8 @@ def test_promtool_accepts_the_metrics(tmp_path: Path) -> None:
     with start_gateway(env=env) as gateway, gateway.connect() as client:
         client.receive()
         client.subscribe("btcusd.trades")
+        # whichever worker has the client must consume before the message comes
+        wait_for(lambda: gateway.metric("rango_ready") == WORKERS, what="all workers")
         gateway.publish("nonsense", "[1]")  # for a sample of each kind of counter
         gateway.publish("public.btcusd.trades", "[1]")
         client.receive()
