@@ -267,7 +267,7 @@ class Settings:
         "Seconds over which clients are told of a shutdown (close 1012)",
     )
     round_rest: float = _option(
-        1.0,
+        2.0,
         "RANGO_ROUND_REST",
         decimal(0, 10),
         "Rest after a fan-out round, in parts of the processor time it took: more joins more "
@@ -286,7 +286,7 @@ class Settings:
         "Messages below this size go uncompressed, bytes",
     )
     compression_level: int = _option(
-        4, "RANGO_COMPRESSION_LEVEL", whole(1, 9), "zlib's level, 1 (fast) to 9 (small)"
+        6, "RANGO_COMPRESSION_LEVEL", whole(1, 9), "zlib's level, 1 (fast) to 9 (small)"
     )
     queue_frames: int = _option(
         10_000,
