@@ -3,7 +3,7 @@
 The wheel has a slot a second. A client sits in one slot; when its second comes it is pinged,
 and unless anything came from it by the pong's deadline, it is closed. The same tick ends
 closing handshakes that take too long, and moves the registry's coarse clock.
-Times are PROTOCOL's: a ping every 54 s, an answer within 60 s of the last one.
+The defaults are Rango's: a ping every 54 s, an answer within 60 s of the last one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Routing keys and names: the table of PROTOCOL, and nothing else is taken apart anywhere."""
+"""Routing keys and names: every rule of Rango, and nothing else is taken apart anywhere."""
 
 from __future__ import annotations
 
