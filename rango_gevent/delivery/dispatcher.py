@@ -5,9 +5,9 @@ one buffer per client and sends each client its buffer once. While a round runs 
 frames gather, so rounds grow with the load by themselves: cost per delivery falls where a
 send per frame would saturate.
 
-Small rounds are helped to grow: after a round the dispatcher's `Dispatcher.pace` keeps the
-consumer from reading for as long as the round took, at least for a few milliseconds, so half
-of the time at most goes into rounds. A message that comes after silence is not delayed.
+Small rounds are helped to grow: after a round `Dispatcher.pace` keeps the consumer from reading
+for a rest, a multiple of the processor time that the round took (`RANGO_ROUND_REST`), within
+bounds. A message that comes after silence is not delayed.
 
 A round gives way to the loop every few milliseconds, so that pings, handshakes and health
 checks stay alive while millions of frames flow.
