@@ -27,6 +27,8 @@ control_socket_disable = rango.control_socket_disable
 worker_tmp_dir = rango.worker_tmp_dir
 # Refuse a taken port, which SO_REUSEPORT would share between two gateways in silence.
 on_starting = rango.on_starting
+# A worker that hangs while it starts is replaced too.
+pre_fork = rango.pre_fork
 # Workers that die one after the other are started again more slowly, and the log says so.
 child_exit = rango.child_exit
 # Take away the directory that the workers share for their metrics.

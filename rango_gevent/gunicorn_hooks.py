@@ -58,6 +58,7 @@ class ReusePortWorker(GeventWebSocketWorker):
     def patch(self) -> None:
         """Patch the standard library, then open this worker's own listener."""
         super().patch()
+        self.notify()
         # only now: it needs the patched socket
         from rango_gevent.commands.serve import allow_open_files, listen
 
@@ -73,6 +74,7 @@ class ReusePortWorker(GeventWebSocketWorker):
 
         With any other exit code gunicorn starts the worker again, for ever.
         """
+        self.notify()
         try:
             super().load_wsgi()
         except SystemExit:
@@ -88,6 +90,15 @@ class ReusePortWorker(GeventWebSocketWorker):
         while not drain.ready():
             self.notify()
             drain.join(_NOTIFY_S)
+
+
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """Count a worker's silence from its start.
+
+    gunicorn compares the file's time with a monotonic clock. Before the first sign of life that
+    is a date, far ahead of the clock, so a worker that hangs while it starts would stay for ever.
+    """
+    worker.tmp.notify()
 
 
 _deaths: deque[float] = deque(maxlen=_LOOP_DEATHS)

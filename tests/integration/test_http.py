@@ -405,10 +405,9 @@ def test_the_log_tells_reasons_and_no_secrets(gateway: Server) -> None:
     with gateway.connect("/public?jwt=" + token) as client:
         client.receive()
     http_request(gateway.port, "/nothing?jwt=" + token)
-    wait_for(lambda: "connection closed" in gateway.log()[before:], what="the last line")
+    for reason in ("no_token", "bad_token", "origin", "bad_handshake", "closed", "/nothing 404"):
+        wait_for(lambda: reason in gateway.log()[before:], what=reason)
     log = gateway.log()[before:]
-    for reason in ("no_token", "bad_token", "origin", "bad_handshake", "/nothing 404"):
-        assert reason in log
     assert "geheim" not in log
     assert token[:20] not in log
     assert "jwt=" not in log

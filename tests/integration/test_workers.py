@@ -62,6 +62,19 @@ def test_a_hung_worker_is_replaced(server: Server) -> None:
     assert re.search(rf"WORKER TIMEOUT \(pid:{victim}\)", server.log())
 
 
+def test_a_worker_that_hangs_while_it_starts_is_replaced(server: Server) -> None:
+    """Silence counts from the fork, not from the first sign of life."""
+    first = set(_workers(server))
+    os.kill(min(first), signal.SIGKILL)
+    [victim] = wait_for(lambda: set(_workers(server)) - first, what="a worker that starts")
+    os.kill(victim, signal.SIGSTOP)
+    wait_for(
+        lambda: victim not in _workers(server) and len(_workers(server)) == _WORKERS,
+        timeout_s=20,
+        what="the hung worker to be replaced",
+    )
+
+
 def test_a_crash_loop_is_slowed_down_and_said(server: Server) -> None:
     """Workers that die one after the other are started again more slowly, with an alarm."""
 
