@@ -270,8 +270,8 @@ class Settings:
         2.0,
         "RANGO_ROUND_REST",
         decimal(0, 10),
-        "Rest after a fan-out round, in parts of the processor time it took: more joins more "
-        "messages into one send, and delays them longer",
+        "Rest of a client between two sends to it, in parts of the processor time that serving "
+        "all took meanwhile: more joins more messages into one send, and delays them longer",
     )
     compression: str = _option(
         "off",

@@ -25,6 +25,7 @@ from gevent.timeout import Timeout
 from rango_gevent.delivery.inbound import PONG, TEXT, Inbound
 from rango_gevent.delivery.outbox import DROP_OLDEST, LATEST, RESYNC, Outbox, Piece
 from rango_gevent.errors import FatalClientError, RequestError
+from rango_gevent.hub.hub import NEVER
 from rango_gevent.protocol import close, frames, messages
 from rango_gevent.protocol.close import CloseReason
 from rango_gevent.turns import give_way
@@ -86,6 +87,7 @@ class Client:
         "refilled_s",
         "role",
         "seen_s",
+        "served",
         "streams",
         "tokens",
         "uid",
@@ -113,6 +115,7 @@ class Client:
         self.refilled_s = registry.clock_s
         self.streams: dict[str, Stream] = {}
         self.ready = True
+        self.served = NEVER
         self.opened_s = self.seen_s = registry.clock_s
         self.pinged_s = 0.0
         self.due = 0

@@ -37,6 +37,16 @@ class FrameQueue(Protocol):
         """Return the number of items."""
 
 
+class Mark(NamedTuple):
+    """A point in the dispatcher's work: monotonic time, and its processor time until then."""
+
+    at_s: float
+    busy_s: float
+
+
+NEVER = Mark(0.0, 0.0)
+
+
 class Subscriber(Protocol):
     """A client as the hub and the dispatcher see it.
 
@@ -45,6 +55,7 @@ class Subscriber(Protocol):
         role: role of a verified token, empty for none.
         deflate: it takes compressed frames.
         ready: nothing waits for it.
+        served: when the dispatcher served it last.
         streams: names held and their streams, in order of subscription; the hub's to change.
     """
 
@@ -52,6 +63,7 @@ class Subscriber(Protocol):
     role: str
     deflate: bool
     ready: bool
+    served: Mark
     streams: dict[str, Stream]
 
     def offer(self, data: bytes) -> bool:

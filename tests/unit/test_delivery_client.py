@@ -15,7 +15,7 @@ from websockets.frames import Close, Opcode
 from rango_gevent.delivery.client import Client
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.protocol import close, frames, messages
+from rango_gevent.protocol import close, messages
 from rango_gevent.protocol.messages import NameLimits
 
 SMALL = LIMITS._replace(outbox_bytes=4096)
@@ -458,12 +458,20 @@ def test_a_closing_client_gets_no_events(room: Room) -> None:
 
 
 def test_one_close_frame_is_sent_though_flushing_was_too_much(small: Room) -> None:
-    """A round under way holds more for a client than it may have: it is slow, and only that."""
+    """It is due more than it may have: it is slow, and only that."""
     client, peer = small.connect("m.trades", buffer=4096)
     fill(small, client)
     while client.offer(b"\x81\x7e\x03\xe8" + b"y" * 1000):
         pass
-    small.dispatcher._pending = {client: frames.text(b"z" * 1000)}
+    small.dispatcher._slice_s = 0.0
+    for _ in range(100):
+        small.connect("m.trades")
+    del client.streams["m.trades"].subscribers[client]
+    client.streams["m.trades"].subscribers[client] = None  # the last in line
+    small.publish("public.m.trades", json.dumps("z" * 1000))
+    rounds = gevent.spawn(small.round)
+    gevent.sleep(0)
+    assert not rounds.ready()
     client.close(close.RESTART)
     assert close_of(peer)[0].code == 4008
 

@@ -401,22 +401,152 @@ def test_it_is_idle_when_nothing_is_under_way(room: Room) -> None:
     assert room.dispatcher.idle
 
 
-def test_the_consumer_is_held_for_a_rounds_rest(room: Room) -> None:
-    """For a few milliseconds at least, for a twentieth of a second at most."""
+def test_it_goes_on_after_a_failure(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that fails costs nobody else a message, whoever starts the greenlet again."""
+    others = crowd(room, "m.t", 100)
+    broken, _ = room.connect("m.t")
+    room.publish("public.m.t", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "offer", _failing_for(broken))
+        with pytest.raises(ZeroDivisionError):
+            room.dispatcher.run()
+    running = gevent.spawn(room.dispatcher.run)
+    for _, peer in others:
+        peer.receive()
+        assert peer.receive() == '{"m.t":1}'
+    running.kill()
+
+
+def _failing_for(broken: Client) -> Any:
+    offer = Client.offer
+
+    def failing(client: Client, data: bytes) -> bool:
+        if client is broken:
+            raise ZeroDivisionError
+        return offer(client, data)
+
+    return failing
+
+
+def test_the_consumer_is_held_while_much_waits(room: Room) -> None:
+    """A few milliseconds at least; beyond that only until what was read is under way."""
     started = time.monotonic()
     room.dispatcher.pace()
     assert time.monotonic() - started > 0.003
-    crowd(room, "m.t")
+    _, peer = room.connect("m.t")
+    for number in range(300):
+        room.publish("public.m.t", str(number))
+    pacing = gevent.spawn(room.dispatcher.pace)
+    gevent.sleep(0.05)
+    assert not pacing.ready()
+    room.round()
+    pacing.join(5)
+    assert pacing.ready()
+    peer.receive()
+    assert len(peer.receive_all(300)) == 300
+
+
+# -- turns ----------------------------------------------------------------------------------------
+
+
+def sends(room: Room) -> Counter[Client]:
+    """Count the sends to each client from now on."""
+    found: Counter[Client] = Counter()
+
+    def counting(client: Client, send: Any) -> Any:
+        def count(data: bytes) -> int:
+            found[client] += 1
+            sent: int = send(data)
+            return sent
+
+        return count
+
+    for client in room.clients:
+        client._send = counting(client, client._send)
+    return found
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_what_comes_while_others_are_served_is_joined(room: Room, deflate: bool) -> None:
+    """Those still in line get it with what they are due anyway, the others in their next turn."""
+    people = [room.connect("m.t", deflate=deflate) for _ in range(CROWD)]
+    found = sends(room)
     room.publish("public.m.t", "1")
     rounds = gevent.spawn(room.round)
     gevent.sleep(0)
-    assert not rounds.ready()
-    room.dispatcher.pace()
-    assert rounds.ready()
-    started = time.monotonic()
+    room.publish("public.m.t", "2")
+    room.publish("public.m.t", "3")
+    rounds.get()
+    for _, peer in people:
+        peer.receive()
+        assert values(peer.receive_all(3)) == [("m.t", 1), ("m.t", 2), ("m.t", 3)]
+    assert set(found.values()) == {1, 2}
+    assert found[people[0][0]] == 2, "it was first in line"
+    assert found[people[-1][0]] == 1, "it was last"
+
+
+def test_streams_that_come_while_others_are_served_keep_their_order(room: Room) -> None:
+    """Clients of one stream, of the other and of both; each sees the order of publishing."""
+    held = [("a.t",), ("b.t",), ("a.t", "b.t")]
+    people = [(names, room.connect(*names)[1]) for _ in range(80) for names in held]
+    found = sends(room)
+    room.publish("public.a.t", "0")
+    rounds = gevent.spawn(room.round)
+    for number in range(1, 9):
+        gevent.sleep(0)
+        for name in ("b.t", "a.t")[: 1 + number % 2]:
+            room.publish(f"public.{name}", str(number))
+    rounds.get()
     room.round()
-    room.dispatcher.pace()
-    assert time.monotonic() - started < 5
+    order = [("a.t", 0)]
+    order += [(n, k) for k in range(1, 9) for n in ("b.t", "a.t")[: 1 + k % 2]]
+    for names, peer in people:
+        peer.receive()
+        wanted = [item for item in order if item[0] in names]
+        assert values(peer.receive_all(len(wanted))) == wanted
+    assert sum(found.values()) < len(people) * 6, "frames were joined"
+
+
+def test_a_client_rests_between_two_sends() -> None:
+    """The first frame goes out at once; what follows soon after it is joined."""
+    with delivery_room(rest_factor=1000.0) as room:
+        _, peer = room.connect("m.t")
+        peer.receive()
+        found = sends(room)
+        running = gevent.spawn(room.dispatcher.run)
+        for number in range(60):
+            room.publish("public.m.t", str(number))
+            gevent.sleep(0.001)
+        assert values(peer.receive_all(60)) == [("m.t", number) for number in range(60)]
+        assert 2 <= sum(found.values()) < 50
+        running.kill()
+
+
+def test_without_a_rest_nothing_waits() -> None:
+    """Each frame goes out before the next one comes."""
+    with delivery_room(rest_factor=0.0) as room:
+        _, peer = room.connect("m.t")
+        peer.receive()
+        found = sends(room)
+        running = gevent.spawn(room.dispatcher.run)
+        for number in range(20):
+            room.publish("public.m.t", str(number))
+            peer.receive()
+        assert sum(found.values()) == 20
+        running.kill()
+
+
+def test_nobody_is_kept_after_their_end(room: Room) -> None:
+    """The line holds no client that was handed its frames before its turn and has gone."""
+    people = crowd(room, "m.t")
+    room.publish("public.m.t", "1")
+    rounds = gevent.spawn(room.round)
+    gevent.sleep(0)
+    for client, _ in people:
+        client.lost()
+    rounds.get()
+    assert not room.dispatcher._line
+    assert not room.dispatcher._due
 
 
 def test_rounds_frames_and_bytes_are_counted(room: Room) -> None:
