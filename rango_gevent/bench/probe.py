@@ -1,4 +1,4 @@
-"""A newcomer beside a flow: how long its handshake and its pings take.
+"""A client beside a flow: how long its handshake and its pings take, or one that reads nothing.
 
 Its own time on a busy machine is in the figures too, so they are upper bounds.
 """
@@ -22,6 +22,7 @@ class Newcomer:
         host: address.
         port: port.
         path: path.
+        receive_bytes: size of the socket's receive buffer; 0: the system's choice.
 
     Attributes:
         handshake_s: seconds from the connect to the whole response.
@@ -30,12 +31,16 @@ class Newcomer:
         OSError: no connection, or no answer in time.
     """
 
-    def __init__(self, host: str, port: int, path: str) -> None:
+    def __init__(self, host: str, port: int, path: str, receive_bytes: int = 0) -> None:
         self._unread = b""
         started = time.monotonic()
-        self._sock = socket.create_connection((host, port), _TIMEOUT_S)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock = socket.socket()
         try:
+            if receive_bytes:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            self._sock.settimeout(_TIMEOUT_S)
+            self._sock.connect((host, port))
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._shake_hands(host, port, path)
         except BaseException:
             self._sock.close()

@@ -44,6 +44,7 @@ class Result:
         max_ms: largest of it.
         connects_per_s: from the first client's start to the last one's response.
         kb_per_connection: growth of the server's resident memory for each connection.
+        growth_mb: growth of that memory while messages came.
         rss_mb: the server's resident memory at the end.
         handshake_ms: longest time from a newcomer's connect to its response.
         ping_ms: longest time from a ping to its answer.
@@ -84,6 +85,7 @@ class Result:
     max_ms: float | None = None
     connects_per_s: float | None = None
     kb_per_connection: float | None = None
+    growth_mb: float | None = None
     rss_mb: float | None = None
     handshake_ms: float | None = None
     ping_ms: float | None = None

@@ -22,6 +22,7 @@ _QUIET_S = 3.0  # without any arrival: what is missing then is lost
 _LATE_S = 30.0  # for what waits in queues behind the last message
 _PROBE_EVERY_S = 0.1
 _SPARE_FILES = 100
+_DEAF_BYTES = 4096  # so that it is the server that has to keep what they do not read
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ class Looks:
         """Set the growth of the server's memory since the start."""
         rss_kb = machine.rss_kb(self._server)
         result.kb_per_connection = per(rss_kb - self._rss_kb, result.clients)
+        result.rss_mb = rss_kb / 1024
+
+    def take_growth(self, result: Result) -> None:
+        """Set the growth of the server's memory since the start, whatever the clients."""
+        rss_kb = machine.rss_kb(self._server)
+        result.growth_mb = (rss_kb - self._rss_kb) * 1024 / 1e6
         result.rss_mb = rss_kb / 1024
 
 
@@ -206,9 +213,11 @@ def _flow(scenario: Scenario, server: Server, options: Options, result: Result) 
     limit_s = time_limit_s(scenario, options)
     looks = Looks(server.pids, options.broker_of(server))
     expect = scenario.expected(count)
-    with _load(scenario, server, options, scenario.clients, expect, True) as load:
+    with contextlib.ExitStack() as stack:
+        load = stack.enter_context(_load(scenario, server, options, scenario.clients, expect, True))
         _take_ready(result, load.ready(_CONNECT_LIMIT_S))
         result.messages = count
+        stack.enter_context(_deaf(scenario, server))
         looks.settle()
         looks.take_memory(result)
         looks.start([load.process.pid])
@@ -219,9 +228,20 @@ def _flow(scenario: Scenario, server: Server, options: Options, result: Result) 
             (published["start_ns"],) = released_ns
         done = load.done(limit_s)
         cpu_s = looks.take_work(result, published.get("cpu_s", 0.0))
+        looks.take_growth(result)
     _take_counts(result, scenario, published, done)
     result.us_per_delivery = per(1e6 * cpu_s, result.deliveries)
     result.us_per_message = per(1e6 * cpu_s, count)
+
+
+@contextlib.contextmanager
+def _deaf(scenario: Scenario, server: Server) -> Iterator[None]:
+    """Connect the clients that read nothing, for the length of a ``with`` block."""
+    dial = server.dial(scenario)
+    with contextlib.ExitStack() as stack:
+        for _ in range(scenario.deaf):
+            stack.enter_context(Newcomer(HOST, dial.port, dial.path, _DEAF_BYTES))
+        yield
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ NOBODY = "nobody"  # no client holds what is published
 FLOOR = "floor"
 DEFAULT_SECONDS = 5.0
 _UNHEARD_STREAMS = 100
+_OUTBOX_MB = 1.05  # default of RANGO_OUTBOX_BYTES
 
 
 class Topics(NamedTuple):
@@ -77,6 +78,7 @@ class Scenario:
         tokens: every client brings a token of its own.
         book: bodies are order books instead of padding.
         deflate: clients offer permessage-deflate.
+        deaf: further clients, which subscribe and read nothing.
         backlog: the gateway is stopped until all messages wait for it in the broker.
         settings: further settings of our own gateway.
         goals: what it should cost.
@@ -95,6 +97,7 @@ class Scenario:
     tokens: bool = False
     book: bool = False
     deflate: bool = False
+    deaf: int = 0
     backlog: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
@@ -286,9 +289,25 @@ _BOOKS = (
     ),
 )
 
+_SLOW = tuple(
+    _flow(
+        f"deaf-{deaf}",
+        f"150 messages/s of 2 KB for 15 s to 950 clients, and to {deaf} that read nothing",
+        clients=950,
+        rate=150,
+        size=2048,
+        messages=2250,  # after 9 s the sockets of the deaf are full, after 13 s their outboxes
+        deaf=deaf,
+        goals=[Goal("p99_ms", 1.3, of="deaf-0"), Goal("growth_mb", deaf * _OUTBOX_MB)]
+        if deaf
+        else (),
+    )
+    for deaf in (0, 50)
+)
+
 _BY_NAME = {
     scenario.name: scenario
-    for scenario in (*_TABLE, *_CLIENTS, *_STREAMS, *_SIZES, *_WORKERS, *_BOOKS)
+    for scenario in (*_TABLE, *_CLIENTS, *_STREAMS, *_SIZES, *_WORKERS, *_BOOKS, *_SLOW)
 }
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -298,6 +317,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "size": tuple(scenario.name for scenario in _SIZES),
     "workers": ("fan-400", "fan-1500", *(scenario.name for scenario in _WORKERS)),
     "compression": tuple(scenario.name for scenario in _BOOKS),
+    "slow": tuple(scenario.name for scenario in _SLOW),
     "all": tuple(_BY_NAME),
 }
 DEFAULT_GROUPS = ("table", "clients")
