@@ -25,7 +25,8 @@ preload_app = rango.preload_app
 control_socket_disable = rango.control_socket_disable
 # The workers' signs of life go to memory: a busy disk must not make a worker look stuck.
 worker_tmp_dir = rango.worker_tmp_dir
-# Refuse a taken port, which SO_REUSEPORT would share between two gateways in silence.
+# SIGHUP reloads RANGO_ENV_FILE and the key in every worker, and drops nobody. A taken port is
+# refused, which SO_REUSEPORT would share between two gateways in silence.
 on_starting = rango.on_starting
 # A worker that hangs while it starts is replaced too.
 pre_fork = rango.pre_fork

@@ -329,7 +329,7 @@ class Gateway:
             counters={
                 "rango_frames_sent": dispatcher.frames,
                 "rango_bytes_sent": dispatcher.bytes,
-                "rango_dispatch_rounds": dispatcher.rounds,
+                "rango_dispatch_slices": dispatcher.slices,
                 "rango_connections_opened": registry.opened,
                 "rango_broker_connects": consumer.connects,
                 "rango_broker_failures": consumer.failures,

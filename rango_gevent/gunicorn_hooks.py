@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import time
 from collections import deque
+from functools import partial
 
 import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
@@ -27,8 +29,11 @@ from rango_gevent.errors import ConfigError
 from rango_gevent.scrape import forget_workers
 from rango_gevent.settings import Settings
 
+log = logging.getLogger("gunicorn.error")
+
 _NOTIFY_S = 1.0
-_SHARED_MEMORY = "/dev/shm"  # nosec B108 - gunicorn makes a file without a name there
+# gunicorn makes a file without a name there
+_SHARED_MEMORY = "/dev/shm"  # nosec B108
 _BAD_SETTINGS = 2
 _LOOP_S = 10.0
 _LOOP_WAIT_S = 2.0
@@ -69,6 +74,11 @@ class ReusePortWorker(GeventWebSocketWorker):
             _tell(error)
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
+    def init_signals(self) -> None:
+        """Leave SIGHUP alone until there is a gateway to reload: its default is to end us."""
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     def load_wsgi(self) -> None:
         """Start the gateway; when it refuses its settings, gunicorn must give up.
 
@@ -85,6 +95,9 @@ class ReusePortWorker(GeventWebSocketWorker):
 
         A worker that says nothing for ``timeout`` seconds is killed with all its clients.
         """
+        from rango_gevent.commands.serve import reload_settings
+
+        gevent.signal_handler(signal.SIGHUP, reload_settings, self.wsgi.gateway, {})
         super().run()
         drain = gevent.spawn(self.wsgi.gateway.drain)
         while not drain.ready():
@@ -113,7 +126,7 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
     now = time.monotonic()
     _deaths.append(now)
     if len(_deaths) == _LOOP_DEATHS and now - _deaths[0] < _LOOP_S:
-        logging.getLogger("gunicorn.error").critical(
+        log.critical(
             "workers die in a loop: %d in %.1f s; waiting %g s before the next one",
             _LOOP_DEATHS,
             now - _deaths[0],
@@ -122,8 +135,21 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
         time.sleep(_LOOP_WAIT_S)
 
 
+def _hang_up(server: Arbiter) -> None:
+    """Hand SIGHUP on to the workers, who reload their settings and keep their clients.
+
+    gunicorn's own way, new workers for old, would drop every client.
+    """
+    log.info("Hang up: the workers reload their settings")
+    server.kill_workers(signal.SIGHUP)
+
+
 def on_starting(server: Arbiter) -> None:
-    """Refuse a taken port: with SO_REUSEPORT two gateways would share it in silence."""
+    """Take over SIGHUP, and refuse a taken port.
+
+    With SO_REUSEPORT two gateways would share a port in silence.
+    """
+    server.handle_hup = partial(_hang_up, server)  # type: ignore[method-assign]
     host, port = _settings.ws_host, _settings.ws_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -45,14 +45,19 @@ def serve(loaded: Loaded, flags: dict[str, str]) -> int:
         logs.log.warning("%s", warning)
 
     def reload_on_hangup(gateway: Gateway) -> None:
-        gevent.signal_handler(signal.SIGHUP, _reload, gateway, flags)
+        gevent.signal_handler(signal.SIGHUP, reload_settings, gateway, flags)
 
     serve_here(loaded.settings, key, reload_on_hangup)
     return 0
 
 
-def _reload(gateway: Gateway, flags: dict[str, str]) -> None:
-    """Read the settings and the key anew; wrong ones are logged and change nothing."""
+def reload_settings(gateway: Gateway, flags: dict[str, str]) -> None:
+    """Read the settings and the key anew; wrong ones are logged and change nothing.
+
+    Args:
+        gateway: what takes them over.
+        flags: the flags that the gateway was started with.
+    """
     try:
         settings = load_settings(flags).settings
         gateway.reload(settings, load_key(settings))

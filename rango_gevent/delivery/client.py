@@ -267,7 +267,7 @@ class Client:
         outbox = self._outbox
         if outbox is not None and not outbox.bytes and outbox.resync and self._state == OPEN:
             names = tuple(name for name in outbox.resync if name in self.streams)
-            # what a round still holds of these books is left out, as long as they are in resync
+            # what it is still due of these books is left out, as long as they are in resync
             replays = self._registry.subscribe(self, names)
             outbox.resync = None
             for replay in replays:

@@ -78,7 +78,7 @@ class Dispatcher:
         self._packed: dict[int, bytes] = {}
         self._busy_s = 0.0
         self.deflating = 0
-        self.rounds = 0
+        self.slices = 0
         self.frames = 0
         self.bytes = 0
         hub.wake = self._work.set
@@ -98,7 +98,7 @@ class Dispatcher:
             self._work.wait()
             self._work.clear()
 
-    def round(self) -> None:
+    def serve_all(self) -> None:
         """Serve until nothing waits, without rests."""
         while not self.idle:
             self._serve()
@@ -154,7 +154,7 @@ class Dispatcher:
             self._gather_after = now + cost_s / _GATHER_SHARE
         slow = self._send_slice()
         self._busy_s += time.process_time() - started_s
-        self.rounds += 1
+        self.slices += 1
         for client in slow:
             client.too_slow()
         self._observe()

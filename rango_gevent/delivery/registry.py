@@ -191,7 +191,7 @@ class Registry:
     def subscribe(self, client: Client, names: tuple[str, ...]) -> list[bytes]:
         """Subscribe a client, for the first time or afresh; return what to send for it.
 
-        What a round still holds for the client is handed to it first: a replay contains it.
+        What the dispatcher still holds for the client is handed to it first: a replay contains it.
         """
         self.dispatcher.flush(client)
         if not client.open:  # lost while it was answered: nothing would unsubscribe it again

@@ -63,16 +63,27 @@ def test_slow_drain_outlives_the_timeout(tmp_path: Path) -> None:
         assert set(codes) == {1012, None}, codes
 
 
-def test_reload_keeps_serving() -> None:
-    """At SIGHUP new workers take over: old clients hear 1012, new ones are served."""
+def test_reload_reaches_every_worker_and_drops_nobody(tmp_path: Path) -> None:
+    """At SIGHUP to the parent all workers take over what changed; they and their clients stay."""
+    file = tmp_path / "env"
+    file.write_text("")
+    env = {"RANGO_WORKERS": str(WORKERS), "RANGO_ENV_FILE": str(file)}
     with contextlib.ExitStack() as stack:
-        gateway = stack.enter_context(start_gateway(command=COMMAND))
-        clients = open_clients(gateway, stack, 4)
+        gateway = stack.enter_context(start_gateway(command=COMMAND, env=env))
+        wait_for(lambda: gateway.metric("rango_broker_connected") == WORKERS, what="two workers")
+        clients = open_clients(gateway, stack, 12)
+        file.write_text("RANGO_MAX_STREAMS=1\n")
         gateway.process.send_signal(signal.SIGHUP)
-        assert {client.closed()[0] for client in clients} == {1012}
-        wait_for(lambda: "stopped" in gateway.log(), what="the end of the old worker")
-        gateway.wait_until("/readyz")
-        assert len(open_clients(gateway, stack, 4)) == 4
+        reloaded = "settings are reloaded"
+        wait_for(lambda: gateway.log().count(reloaded) == WORKERS, what="the reload")
+        for client in clients:
+            client.subscribe("btcusd.trades")
+            client.send({"event": "subscribe", "streams": ["btcusd.tickers"]})
+            assert "Too many streams: the limit is 1" in client.receive()
+        gateway.publish("public.btcusd.trades", "[1]")
+        for client in clients:
+            assert client.receive() == '{"btcusd.trades":[1]}'
+        assert gateway.log().count("Booting worker") == WORKERS
 
 
 def test_raises_the_limit_of_open_files() -> None:

@@ -75,6 +75,22 @@ def test_a_worker_that_hangs_while_it_starts_is_replaced(server: Server) -> None
     )
 
 
+def test_a_worker_is_reloaded_and_not_replaced(server: Server) -> None:
+    """SIGHUP to the parent, while a worker starts too: the workers stay."""
+    victim = _workers(server)[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_for(
+        lambda: victim not in _workers(server) and len(_workers(server)) == _WORKERS,
+        what="a worker that starts",
+    )
+    before = set(_workers(server))
+    for _ in range(20):
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.05)
+    wait_for(lambda: _can_subscribe(server), what="clients to come in")
+    assert set(_workers(server)) == before
+
+
 def test_a_crash_loop_is_slowed_down_and_said(server: Server) -> None:
     """Workers that die one after the other are started again more slowly, with an alarm."""
 

@@ -229,7 +229,7 @@ class Room:
 
     def round(self) -> None:
         """Let the dispatcher send all that waits."""
-        self.dispatcher.round()
+        self.dispatcher.serve_all()
 
     def end(self) -> None:
         """End all connections, and check that nothing is left of them anywhere."""
