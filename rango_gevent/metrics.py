@@ -57,7 +57,7 @@ _TEXTS = {
     "rango_frames_sent": "Frames handed to clients.",
     "rango_frames_skipped": "Frames left out for clients that lag, by policy.",
     "rango_bytes_sent": "Bytes of frames handed to clients.",
-    "rango_dispatch_slices": "Times that clients in line were served, between two looks at the loop.",
+    "rango_dispatch_slices": "Times that clients in line were served between turns of the loop.",
     "rango_requests": "Requests of clients by action.",
     "rango_connections_opened": "WebSocket connections accepted.",
     "rango_connections_closed": "WebSocket connections ended, by reason.",

@@ -7,7 +7,9 @@ report          P   results, percentiles, the table, the goals
 machine         IO  what /proc says of processes and of the machine
 native          IO  builds the C tools of ``native/`` when they are first used
 tools           IO  the C tools as running processes
-servers         IO  what is measured: our gateway, any gateway, the peers, the floor
+servers         IO  what a server is: its processes, its clients, its messages
+gateways        IO  our gateway, or one that runs already
+peers           IO  what it is compared with, and the floor
 probe           IO  a handshake and pings while others are served
 runner          IO  one scenario on one server
 chart           IO  the SVG

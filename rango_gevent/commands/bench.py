@@ -21,7 +21,17 @@ from urllib.parse import urlsplit
 
 from rango_gevent import __version__
 from rango_gevent.auth.keys import SigningKey
-from rango_gevent.bench import chart, machine, native, report, runner, scenarios, servers
+from rango_gevent.bench import (
+    chart,
+    gateways,
+    machine,
+    native,
+    peers,
+    report,
+    runner,
+    scenarios,
+    servers,
+)
 from rango_gevent.bench.report import Result
 from rango_gevent.bench.scenarios import FLOOR, Scenario
 from rango_gevent.bench.tools import BenchError
@@ -70,7 +80,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         native.build(),
         arguments.seconds,
         arguments.client_threads,
-        servers.broker_pids(broker_url),
+        gateways.broker_pids(broker_url),
         _show,
     )
     about = _about(broker_url, arguments)
@@ -197,7 +207,7 @@ def _jobs(
     options: runner.Options,
 ) -> list[Job]:
     """Return the measurements in order: each scenario on all its servers, one after the other."""
-    peers = _peers() if arguments.compare else []
+    compared = _peers() if arguments.compare else []
     jobs = []
     for scenario in chosen:
         left_out = target and _left_out(scenario, target)
@@ -207,13 +217,13 @@ def _jobs(
         jobs.append(_gateway_job(scenario, target, broker_url))
         if _wants_floor(scenario, arguments):
             jobs.append(_floor_job(scenario, options))
-        jobs += [_peer_job(peer, scenario) for peer in peers if servers.peer_can(scenario)]
+        jobs += [_peer_job(peer, scenario) for peer in compared if peers.peer_can(scenario)]
     return jobs
 
 
 def _left_out(scenario: Scenario, target: Target) -> str:
     """Tell why a scenario cannot be run on a gateway that runs already; empty: it can."""
-    if servers.needs_own(scenario):
+    if gateways.needs_own(scenario):
         return "it needs a gateway that is started for it, without --url"
     if scenario.tokens and target.key is None:
         return "name the private key of tokens that the gateway accepts by --token-key"
@@ -222,13 +232,13 @@ def _left_out(scenario: Scenario, target: Target) -> str:
 
 def _gateway_job(scenario: Scenario, target: Target | None, broker_url: str) -> Job:
     if target is None:
-        return Job(scenario, _OURS, lambda: servers.OwnGateway(broker_url, scenario, os.environ))
-    return Job(scenario, target.name, lambda: servers.Gateway(*target, broker_url))
+        return Job(scenario, _OURS, lambda: gateways.OwnGateway(broker_url, scenario, os.environ))
+    return Job(scenario, target.name, lambda: gateways.Gateway(*target, broker_url))
 
 
 def _wants_floor(scenario: Scenario, arguments: argparse.Namespace) -> bool:
     has_goal = any(goal.of == FLOOR for goal in scenario.goals)
-    return servers.floor_can(scenario) and (arguments.compare or has_goal)
+    return peers.floor_can(scenario) and (arguments.compare or has_goal)
 
 
 def _floor_job(scenario: Scenario, options: runner.Options) -> Job:
@@ -237,23 +247,23 @@ def _floor_job(scenario: Scenario, options: runner.Options) -> Job:
     return Job(
         scenario,
         FLOOR,
-        lambda: servers.Floor(options.tools["floor"], scenario, count, 2 * limit_s + 180),
+        lambda: peers.Floor(options.tools["floor"], scenario, count, 2 * limit_s + 180),
     )
 
 
-def _peers() -> list[type[servers.Nats] | type[servers.Nchan]]:
+def _peers() -> list[type[peers.Nats] | type[peers.Nchan]]:
     """Return the peers that are installed, and say which are not."""
-    for peer in servers.PEERS:
+    for peer in peers.PEERS:
         if peer.missing():
             say(peer.needs)
-    return [peer for peer in servers.PEERS if not peer.missing()]
+    return [peer for peer in peers.PEERS if not peer.missing()]
 
 
-def _peer_job(peer: type[servers.Nats] | type[servers.Nchan], scenario: Scenario) -> Job:
-    if peer is servers.Nats:
-        return Job(scenario, peer.name, lambda: servers.Nats(os.environ))
+def _peer_job(peer: type[peers.Nats] | type[peers.Nchan], scenario: Scenario) -> Job:
+    if peer is peers.Nats:
+        return Job(scenario, peer.name, lambda: peers.Nats(os.environ))
     connections = 2 * scenario.clients + 1000
-    return Job(scenario, peer.name, lambda: servers.Nchan(os.environ, connections))
+    return Job(scenario, peer.name, lambda: peers.Nchan(os.environ, connections))
 
 
 def _run_all(
@@ -337,7 +347,7 @@ def _short(result: Result) -> str:
 def _about(broker_url: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what the results depend on: machine, versions, settings, load."""
     try:
-        broker = servers.broker_version(broker_url)
+        broker = gateways.broker_version(broker_url)
     except BenchError as error:
         raise ConfigError(f"{error}; `make bench` finds or starts a broker") from None
     versions = {
@@ -347,7 +357,7 @@ def _about(broker_url: str, arguments: argparse.Namespace) -> dict[str, Any]:
         **{name: _version(name) for name in ("gevent", "kombu", "websockets", "msgspec")},
     }
     if arguments.compare:
-        versions.update({p.name: p.version() for p in servers.PEERS if not p.missing()})
+        versions.update({p.name: p.version() for p in peers.PEERS if not p.missing()})
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine.describe(),

@@ -28,7 +28,7 @@ from support import (
     wait_for,
 )
 
-from rango_gevent.bench import machine, messages, native, scenarios, servers
+from rango_gevent.bench import gateways, machine, messages, native, peers, scenarios
 from rango_gevent.bench.tools import BenchError, Load, Tool
 
 BENCH = [sys.executable, "-m", "rango_gevent", "bench"]
@@ -138,7 +138,7 @@ def test_peers_are_run_or_named_as_missing(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr + ended.stdout
     rows = {row["server"]: row for row in json.loads(path.read_text())["results"]}
     assert set(rows) >= {"rango", "floor"}
-    for peer in servers.PEERS:
+    for peer in peers.PEERS:
         if peer.missing():
             assert peer.needs in ended.stderr
         else:
@@ -217,7 +217,7 @@ def test_sigterm_ends_the_gateway_and_reports_what_there_is() -> None:
 def test_its_exchange_is_gone_afterwards() -> None:
     """The exchange of a gateway that was started for a scenario is deleted with it."""
     (scenario,) = scenarios.select(["fan-50"])
-    gateway = servers.OwnGateway(amqp_url(), scenario, os.environ)
+    gateway = gateways.OwnGateway(amqp_url(), scenario, os.environ)
     exchange = gateway._exchange
     channel = broker_channel().connection.channel()
     channel.exchange_declare(exchange, "topic", passive=True)

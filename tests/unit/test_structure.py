@@ -85,7 +85,6 @@ LONG_MODULES = {
     "cli": 530,  # the arguments and the help of every subcommand
     "client.stream": 480,  # a state machine whose steps are read together
     "delivery.client": 520,  # both directions of one connection share its state
-    "bench.servers": 700,  # a class for each of the servers that are compared
 }
 
 
