@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
+import resource
+import sys
 import time
 from collections import Counter
 from functools import partial
@@ -45,6 +47,7 @@ log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
+_SPARE_FILES = 200  # a hundred may be accepted at once; the broker, the metrics port, logs
 _LOST = "the broker was lost"
 _FIXED = (
     "ws_host",
@@ -169,6 +172,14 @@ class Gateway:
         Raises:
             ConfigError: the metrics port is taken.
         """
+        room = self.registry.limits.admission.sockets
+        if self.settings.max_connections > room:
+            log.warning(
+                "RANGO_MAX_CONNECTIONS=%d, but there are files for %d only: raise the limit "
+                "(ulimit -n, systemd's LimitNOFILE)",
+                self.settings.max_connections,
+                room,
+            )
         self.metrics.watch_gc()
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
@@ -388,10 +399,19 @@ def _hub_limits(settings: Settings) -> HubLimits:
     )
 
 
+def _most_sockets() -> int:
+    """Return how many clients the process may open files for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft - _SPARE_FILES
+
+
 def _client_limits(settings: Settings) -> ClientLimits:
     return ClientLimits(
         admission=AdmissionLimits(
-            settings.max_connections, settings.max_per_address, settings.max_per_uid
+            settings.max_connections,
+            settings.max_per_address,
+            settings.max_per_uid,
+            _most_sockets(),
         ),
         outbox_bytes=settings.outbox_bytes,
         write_timeout_s=settings.write_timeout_s,

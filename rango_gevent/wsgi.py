@@ -146,6 +146,21 @@ class GatewayHandler(WebSocketHandler):
         self._timeout_s = gateway.settings.handshake_timeout_s if gateway else 10.0
 
     def handle(self) -> None:
+        """Serve the connection, unless the process runs out of files."""
+        if self._gateway is None:
+            self._handle()
+            return
+        registry = self._gateway.registry
+        if not registry.admission.begin_handshake():
+            registry.refused["too_many_files"] += 1
+            log.debug("closed at once: too many open files", extra={"peer": self._peer()})
+            return  # the server closes the socket
+        try:
+            self._handle()
+        finally:
+            registry.admission.end_handshake()
+
+    def _handle(self) -> None:
         """Serve the connection; a client has a bounded time to send each request."""
         try:
             with Timeout(self._timeout_s, socket.timeout("request too slow")):

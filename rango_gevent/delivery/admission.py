@@ -20,11 +20,19 @@ _MAX_HOPS = 32
 
 
 class AdmissionLimits(NamedTuple):
-    """Connections at once: in all, from one address, of one user; 0: no limit."""
+    """What may be at once.
+
+    Attributes:
+        connections: connections in all.
+        per_address: connections from one address; 0: no limit.
+        per_uid: connections of one user; 0: no limit.
+        sockets: connections and handshakes that the process may open files for.
+    """
 
     connections: int
     per_address: int
     per_uid: int
+    sockets: int = 1 << 30
 
 
 class Admission:
@@ -33,12 +41,16 @@ class Admission:
     Args:
         limits: bounds.
         trusted: networks whose forwarding headers are believed.
+
+    Attributes:
+        open: newcomers are let in.
     """
 
     def __init__(self, limits: AdmissionLimits, trusted: Iterable[Network] = ()) -> None:
         self.limits = limits
         self.open = True
         self._trusted = list(trusted)
+        self._handshakes = 0
         self._count = 0
         self._by_address: Counter[str] = Counter()
         self._by_uid: Counter[str] = Counter()
@@ -47,6 +59,21 @@ class Admission:
         """Change the bounds; who is in stays in."""
         self.limits = limits
         self._trusted = list(trusted)
+
+    def begin_handshake(self) -> bool:
+        """Count a socket that was accepted; False: the process may open too few files for it.
+
+        Sockets that never say anything are within no other limit, and a process without
+        files to open cannot even refuse.
+        """
+        if self._count + self._handshakes >= self.limits.sockets:
+            return False
+        self._handshakes += 1
+        return True
+
+    def end_handshake(self) -> None:
+        """Count it out: it is a client now, or closed."""
+        self._handshakes -= 1
 
     def check(self, address: str, uid: str | None) -> None:
         """Check that one more connection may come.

@@ -39,6 +39,7 @@ REFUSALS = (
     "too_many_connections",
     "too_many_of_address",
     "too_many_of_uid",
+    "too_many_files",
 )
 
 

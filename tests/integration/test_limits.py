@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 
 import pytest
-from support import Server, connect, start_gateway, wait_for
+from support import RawSocket, Server, connect, start_gateway, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 
@@ -49,6 +50,27 @@ def test_an_address_and_a_user_have_their_share() -> None:
         reasons = ("too_many_of_address", "too_many_of_uid")
         for reason in reasons:
             assert server.metric("rango_connections_refused_total", reason=reason) == 1
+
+
+def test_silent_sockets_cannot_take_all_files() -> None:
+    """More sockets than files: those beyond are closed at once, and nobody else feels it."""
+    shell = ["/bin/sh", "-c", 'ulimit -n 400; exec "$@"', "sh"]
+    command = [*shell, sys.executable, "-m", "rango_gevent"]
+    env = {"RANGO_HANDSHAKE_TIMEOUT_S": "2"}
+    with start_gateway(command=command, env=env) as server, contextlib.ExitStack() as stack:
+        client = stack.enter_context(server.connect("/public?stream=a.trades"))
+        client.receive()
+        silent = [stack.enter_context(RawSocket(server.port)) for _ in range(500)]
+        refused = "rango_connections_refused_total"
+        wait_for(lambda: server.metric(refused, reason="too_many_files") >= 300, what="refusals")
+        server.publish("public.a.trades", "1")
+        assert client.receive() == '{"a.trades":1}'
+        for raw in silent:
+            assert raw.read_to_end() == b""
+        with server.connect() as newcomer:
+            assert "subscribed" in newcomer.receive()
+        assert "Traceback" not in server.log()
+        assert "RANGO_MAX_CONNECTIONS=10000, but there are files for 200 only" in server.log()
 
 
 def test_too_many_requests_get_an_error_and_then_a_close() -> None:
