@@ -274,5 +274,6 @@ def floor_can(scenario: Scenario) -> bool:
         and scenario.streams == 1
         and scenario.workers == 1
         and not scenario.book
+        and not scenario.deaf
         and 0 < scenario.clients * scenario.rate <= _FLOOR_DELIVERIES_PER_S
     )

@@ -9,9 +9,10 @@ the time of one turn of all.
 
 Small turns are helped to grow: a client is served again only after a rest, a multiple of the
 processor time that serving took since (`RANGO_ROUND_REST`), within a bound. A message that
-comes after silence is not delayed.
+comes after silence is not delayed. Before the line moves on after a rest, the consumer hands
+on what has come meanwhile.
 
-The line gives way to the loop every few milliseconds, so that pings, handshakes and health
+The line gives way to the loop every millisecond, so that pings, handshakes and health
 checks stay alive while millions of frames flow.
 """
 
@@ -32,7 +33,7 @@ from rango_gevent.hub.stream import Stream, Waiting
 from rango_gevent.turns import give_way
 
 _READ_REST_S = 0.004
-_TURN_S = 0.03  # rests make no turn longer than this
+_TURN_S = 0.026  # rests make no turn longer than this
 _LEAST_REST = 0.7  # but the rest after a turn that is long by itself is this share of it
 _MAX_AHEAD = 200  # frames that may wait in the hub before the consumer is held
 _CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
@@ -55,7 +56,7 @@ class Dispatcher:
         self,
         hub: Hub,
         *,
-        slice_s: float = 0.002,
+        slice_s: float = 0.001,
         rest_factor: float = 1.0,
         lag: Histogram | None = None,
         now: Callable[[], float] = time.time,
@@ -69,6 +70,8 @@ class Dispatcher:
         self.skipped: Counter[str] = Counter()
         self._work = Event()
         self._gathered = Event()
+        self._read = Event()
+        self._pacing = False
         self._taken = 0
         self._gather_after = 0.0
         self._line: deque[Subscriber] = deque()
@@ -94,6 +97,7 @@ class Dispatcher:
                 rest_s = self._rest_s()
                 if rest_s > 0:
                     gevent.sleep(rest_s)
+                    self._let_read()
                 self._serve()
             self._work.wait()
             self._work.clear()
@@ -122,10 +126,19 @@ class Dispatcher:
 
     def pace(self) -> None:
         """Wait until reading more from the broker pays."""
-        gevent.sleep(_READ_REST_S)
+        self._read.clear()
+        self._pacing = True
+        self._read.wait(_READ_REST_S)
+        self._pacing = False
         while self._hub.sequence - self._taken > _MAX_AHEAD:
             self._gathered.clear()
             self._gathered.wait()
+
+    def _let_read(self) -> None:
+        """Let the consumer hand on what came: it goes out now instead of a turn later."""
+        if self._pacing:
+            self._read.set()
+            gevent.sleep(0)
 
     def _rest_s(self) -> float:
         """Return for how long nobody should be served, so that more can be joined."""
