@@ -160,6 +160,8 @@ def _judge(
         problems.append(f"descriptors: {after.descriptors}, before {before.descriptors}")
     if end_kb > warm_kb * _MEMORY_SLACK:
         problems.append(f"memory: {end_kb} KB at the end, {warm_kb} KB after warm-up")
+    if not server.metric("rango_connections_closed_total", reason="slow_client"):
+        problems.append("no client was cut for being slow: the soak is too short, or too mild")
     if "rango_greenlet_restarts_total{" in _metrics(server):
         problems.append("a long-lived greenlet was restarted")
     print(

@@ -20,6 +20,7 @@ from gevent.timeout import Timeout
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
 _CONNECT_TIMEOUT_S = 20.0
+_DEAF_SHARE = 0.03
 
 
 class Lost(Exception):
@@ -215,11 +216,12 @@ class Swarm:
             connection.close()
 
     def _lagger(self, own: random.Random) -> None:
-        """Subscribe to much, then read nothing for a while."""
-        connection = self._connect(own.sample(self.streams, 10))
+        """Subscribe to much, then read nothing for a while; some for so long that they are cut."""
+        is_deaf = own.random() < _DEAF_SHARE
+        connection = self._connect(own.sample(self.streams, len(self.streams) if is_deaf else 10))
         try:
             connection.receive()
-            gevent.sleep(own.uniform(1, 8))
+            gevent.sleep(own.uniform(35, 60) if is_deaf else own.uniform(1, 8))
             with Timeout(2, False):
                 while True:
                     connection.receive()
