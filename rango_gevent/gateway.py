@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
-_SPARE_FILES = 200  # a hundred may be accepted at once; the broker, the metrics port, logs
+_SPARE_FILES = 100  # for the broker, the metrics port, logs, what is accepted to be closed
 _LOST = "the broker was lost"
 _FIXED = (
     "ws_host",
@@ -402,7 +402,7 @@ def _hub_limits(settings: Settings) -> HubLimits:
 def _most_sockets() -> int:
     """Return how many clients the process may open files for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft - _SPARE_FILES
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - _SPARE_FILES, soft // 2)
 
 
 def _client_limits(settings: Settings) -> ClientLimits:

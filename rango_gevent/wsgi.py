@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, Callable, Iterable, Mapping
 
 import gevent
+from gevent.pywsgi import WSGIServer
 from gevent.timeout import Timeout
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from geventwebsocket.handler import WebSocketHandler
@@ -125,6 +126,33 @@ class _Unread(io.RawIOBase):
         return size
 
 
+class GatewayServer(WSGIServer):
+    """A pywsgi server that closes at once what its process has no files for.
+
+    It is decided when a connection is accepted: hundreds may wait for their handlers to start.
+    """
+
+    @property
+    def _gateway(self) -> Gateway | None:
+        return getattr(self.application, "gateway", None)
+
+    def do_handle(self, sock: Any, address: Any) -> None:
+        """Start a connection's handler, or close it."""
+        gateway = self._gateway
+        if gateway is not None and not gateway.registry.admission.begin_handshake():
+            gateway.registry.refused["too_many_files"] += 1
+            sock.close()
+        else:
+            super().do_handle(sock, address)
+
+    def do_close(self, sock: Any, address: Any) -> None:
+        """End a handler: its socket is a client's by now, or to be closed."""
+        gateway = self._gateway
+        if gateway is not None:
+            gateway.registry.admission.end_handshake()
+        super().do_close(sock, address)
+
+
 class GatewayHandler(WebSocketHandler):
     """A connection of a pywsgi server: plain requests go to the app, handshakes to the gateway.
 
@@ -146,21 +174,6 @@ class GatewayHandler(WebSocketHandler):
         self._timeout_s = gateway.settings.handshake_timeout_s if gateway else 10.0
 
     def handle(self) -> None:
-        """Serve the connection, unless the process runs out of files."""
-        if self._gateway is None:
-            self._handle()
-            return
-        registry = self._gateway.registry
-        if not registry.admission.begin_handshake():
-            registry.refused["too_many_files"] += 1
-            log.debug("closed at once: too many open files", extra={"peer": self._peer()})
-            return  # the server closes the socket
-        try:
-            self._handle()
-        finally:
-            registry.admission.end_handshake()
-
-    def _handle(self) -> None:
         """Serve the connection; a client has a bounded time to send each request."""
         try:
             with Timeout(self._timeout_s, socket.timeout("request too slow")):
@@ -306,6 +319,7 @@ def make_app() -> App:
             print(f"rango: {problem}", file=sys.stderr)
         sys.exit(_GIVE_UP)
     GeventWebSocketWorker.wsgi_handler = GatewayHandler
+    GeventWebSocketWorker.server_class = GatewayServer
     gateway.start()
     _drain_on(signal.SIGTERM, gateway)
     atexit.register(gateway.stop)

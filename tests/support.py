@@ -291,6 +291,12 @@ class Server:
                 start_new_session=True,
             )
 
+    def workers(self) -> list[int]:
+        """Return the ids of its child processes."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in children.split()]
+
     def log(self) -> str:
         """Return what the server has logged so far."""
         return self._log if self.has_ended else self.log_path.read_text("utf-8", "replace")

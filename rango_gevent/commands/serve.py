@@ -11,7 +11,6 @@ from typing import Callable
 
 import gevent
 from gevent.event import Event
-from gevent.pywsgi import WSGIServer
 
 from rango_gevent import logs
 from rango_gevent.auth.keys import VerificationKey
@@ -19,7 +18,7 @@ from rango_gevent.environment import load_key, load_settings
 from rango_gevent.errors import ConfigError
 from rango_gevent.gateway import Gateway
 from rango_gevent.settings import Loaded, Settings, options
-from rango_gevent.wsgi import App, GatewayHandler
+from rango_gevent.wsgi import App, GatewayHandler, GatewayServer
 
 _BACKLOG = 4096
 
@@ -80,7 +79,7 @@ def serve_here(
     listener = listen(settings.ws_host, settings.ws_port)
     gateway = Gateway(settings, key)
     gateway.start()
-    server = WSGIServer(  # type: ignore[call-overload]  # a log only writes and flushes
+    server = GatewayServer(  # type: ignore[call-overload]  # a log only writes and flushes
         listener,
         App(gateway),
         handler_class=GatewayHandler,

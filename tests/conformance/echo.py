@@ -18,14 +18,13 @@ import argparse
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from gevent.pywsgi import WSGIServer
 
 from rango_gevent.auth.keys import load_public_key
 from rango_gevent.delivery.client import Client
 from rango_gevent.gateway import Gateway
 from rango_gevent.protocol import frames
 from rango_gevent.settings import Settings
-from rango_gevent.wsgi import App, GatewayHandler
+from rango_gevent.wsgi import App, GatewayHandler, GatewayServer
 
 _MESSAGE_BYTES = 17 << 20
 _FRAGMENTS = 200_000
@@ -75,7 +74,7 @@ def main() -> None:
     gateway = make_gateway(arguments.compression)
     gateway.spawn("heartbeat", gateway.heartbeat.run)
     address = ("127.0.0.1", arguments.port)
-    server = WSGIServer(address, App(gateway), handler_class=GatewayHandler, log=None)
+    server = GatewayServer(address, App(gateway), handler_class=GatewayHandler, log=None)
     server.serve_forever()
 
 

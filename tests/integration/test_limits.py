@@ -54,7 +54,7 @@ def test_an_address_and_a_user_have_their_share() -> None:
 
 def test_silent_sockets_cannot_take_all_files() -> None:
     """More sockets than files: those beyond are closed at once, and nobody else feels it."""
-    shell = ["/bin/sh", "-c", 'ulimit -n 400; exec "$@"', "sh"]
+    shell = ["/bin/sh", "-c", 'ulimit -n 300; exec "$@"', "sh"]
     command = [*shell, sys.executable, "-m", "rango_gevent"]
     env = {"RANGO_HANDSHAKE_TIMEOUT_S": "2"}
     with start_gateway(command=command, env=env) as server, contextlib.ExitStack() as stack:

@@ -19,14 +19,8 @@ def server() -> Iterator[Server]:
     """Run two workers that are taken for hung after two seconds."""
     env = {"RANGO_WORKERS": str(_WORKERS), "RANGO_WORKER_TIMEOUT_S": "2"}
     with start_gateway(env=env) as running:
-        wait_for(lambda: len(_workers(running)) == _WORKERS, what="both workers")
+        wait_for(lambda: len(running.workers()) == _WORKERS, what="both workers")
         yield running
-
-
-def _workers(server: Server) -> list[int]:
-    """Return the process ids of the workers that live."""
-    with open(f"/proc/{server.process.pid}/task/{server.process.pid}/children") as children:
-        return [int(pid) for pid in children.read().split()]
 
 
 def _can_subscribe(server: Server) -> bool:
@@ -39,11 +33,11 @@ def _can_subscribe(server: Server) -> bool:
 
 def test_a_killed_worker_is_replaced_at_once(server: Server) -> None:
     """After kill -9 a new worker is there within a second or so, and clients can connect."""
-    victim = _workers(server)[0]
+    victim = server.workers()[0]
     killed = time.monotonic()
     os.kill(victim, signal.SIGKILL)
     wait_for(
-        lambda: victim not in _workers(server) and len(_workers(server)) == _WORKERS,
+        lambda: victim not in server.workers() and len(server.workers()) == _WORKERS,
         what="a new worker",
     )
     assert time.monotonic() - killed < 5
@@ -52,10 +46,10 @@ def test_a_killed_worker_is_replaced_at_once(server: Server) -> None:
 
 def test_a_hung_worker_is_replaced(server: Server) -> None:
     """A worker that stands still is killed and replaced."""
-    victim = _workers(server)[0]
+    victim = server.workers()[0]
     os.kill(victim, signal.SIGSTOP)
     wait_for(
-        lambda: victim not in _workers(server) and len(_workers(server)) == _WORKERS,
+        lambda: victim not in server.workers() and len(server.workers()) == _WORKERS,
         timeout_s=20,
         what="the hung worker to be replaced",
     )
@@ -64,12 +58,12 @@ def test_a_hung_worker_is_replaced(server: Server) -> None:
 
 def test_a_worker_that_hangs_while_it_starts_is_replaced(server: Server) -> None:
     """Silence counts from the fork, not from the first sign of life."""
-    first = set(_workers(server))
+    first = set(server.workers())
     os.kill(min(first), signal.SIGKILL)
-    [victim] = wait_for(lambda: set(_workers(server)) - first, what="a worker that starts")
+    [victim] = wait_for(lambda: set(server.workers()) - first, what="a worker that starts")
     os.kill(victim, signal.SIGSTOP)
     wait_for(
-        lambda: victim not in _workers(server) and len(_workers(server)) == _WORKERS,
+        lambda: victim not in server.workers() and len(server.workers()) == _WORKERS,
         timeout_s=20,
         what="the hung worker to be replaced",
     )
@@ -77,27 +71,27 @@ def test_a_worker_that_hangs_while_it_starts_is_replaced(server: Server) -> None
 
 def test_a_worker_is_reloaded_and_not_replaced(server: Server) -> None:
     """SIGHUP to the parent, while a worker starts too: the workers stay."""
-    victim = _workers(server)[0]
+    victim = server.workers()[0]
     os.kill(victim, signal.SIGKILL)
     wait_for(
-        lambda: victim not in _workers(server) and len(_workers(server)) == _WORKERS,
+        lambda: victim not in server.workers() and len(server.workers()) == _WORKERS,
         what="a worker that starts",
     )
-    before = set(_workers(server))
+    before = set(server.workers())
     for _ in range(20):
         server.process.send_signal(signal.SIGHUP)
         time.sleep(0.05)
     wait_for(lambda: _can_subscribe(server), what="clients to come in")
-    assert set(_workers(server)) == before
+    assert set(server.workers()) == before
 
 
 def test_a_crash_loop_is_slowed_down_and_said(server: Server) -> None:
     """Workers that die one after the other are started again more slowly, with an alarm."""
 
     def kill_one_more() -> bool:
-        for pid in _workers(server)[:1]:
+        for pid in server.workers()[:1]:
             os.kill(pid, signal.SIGKILL)
         return "workers die in a loop" in server.log()
 
     wait_for(kill_one_more, timeout_s=30, what="the alarm")
-    wait_for(lambda: len(_workers(server)) == _WORKERS, timeout_s=20, what="workers again")
+    wait_for(lambda: len(server.workers()) == _WORKERS, timeout_s=20, what="workers again")
