@@ -35,6 +35,7 @@ from rango_gevent.turns import give_way
 _READ_REST_S = 0.004
 _TURN_S = 0.026  # rests make no turn longer than this
 _LEAST_REST = 0.7  # but the rest after a turn that is long by itself is this share of it
+_LONG_S = 0.25  # whoever was served longer ago was in no line meanwhile, or in a very long one
 _MAX_AHEAD = 200  # frames that may wait in the hub before the consumer is held
 _CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
 _GATHER_SHARE = 0.1  # of the time is spent on putting frames to those in line, at most
@@ -145,11 +146,13 @@ class Dispatcher:
         first = self._first()
         if first is None:
             return 0.0
-        served = first.served
-        busy_s = self._busy_s - served.busy_s
+        at_s, before_s = first.served
+        since_s = time.monotonic() - at_s
+        if since_s > _LONG_S:
+            return 0.0  # it has rested, however busy the others were
+        busy_s = self._busy_s - before_s
         most_s = max(_TURN_S - busy_s, _LEAST_REST * busy_s)
-        rest_s = min(most_s, self._rest_factor * busy_s)
-        return served.at_s + busy_s + rest_s - time.monotonic()
+        return busy_s + min(most_s, self._rest_factor * busy_s) - since_s
 
     def _first(self) -> Subscriber | None:
         """Return who is first in line, or will be."""

@@ -19,7 +19,7 @@ from prometheus_client import Histogram
 from rango_gevent.delivery.client import Client
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.hub.hub import HubLimits
+from rango_gevent.hub.hub import HubLimits, Mark
 
 SMALL = LIMITS._replace(outbox_bytes=4096)
 PAD = "x" * 1000
@@ -520,6 +520,19 @@ def test_a_client_rests_between_two_sends() -> None:
         assert values(peer.receive_all(60)) == [("m.t", number) for number in range(60)]
         assert 2 <= sum(found.values()) < 50
         running.kill()
+
+
+def test_who_was_silent_for_long_makes_nobody_rest(room: Room) -> None:
+    """Others' work counts while a client is in line, not for the seconds in which it was not."""
+    client, _ = room.connect("m.t")
+    room.publish("public.m.t", "1")
+    dispatcher = room.dispatcher
+    dispatcher._busy_s = 100.0
+    assert dispatcher._rest_s() <= 0, "it was never served"
+    client.served = Mark(time.monotonic() - 10.0, 90.5)
+    assert dispatcher._rest_s() <= 0
+    client.served = Mark(time.monotonic() - 0.007, 99.995)
+    assert 0 < dispatcher._rest_s() < 0.02, "it is served in turn"
 
 
 def test_without_a_rest_nothing_waits() -> None:
