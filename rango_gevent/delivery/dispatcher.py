@@ -37,6 +37,7 @@ _TURN_S = 0.026  # rests make no turn longer than this
 _LEAST_REST = 0.7  # but the rest after a turn that is long by itself is this share of it
 _LONG_S = 0.25  # whoever was served longer ago was in no line meanwhile, or in a very long one
 _MAX_AHEAD = 200  # frames that may wait in the hub before the consumer is held
+_MAX_PACKED = 1000  # compressed frames that are kept for the bundles still in line
 _CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
 _GATHER_SHARE = 0.1  # of the time is spent on putting frames to those in line, at most
 
@@ -184,6 +185,8 @@ class Dispatcher:
 
     def _gather(self) -> None:
         """Take all that waits in the hub and put it to what the clients are due."""
+        if len(self._packed) > _MAX_PACKED:
+            self._packed.clear()  # a busy line is never empty; what is needed again is packed again
         batches = self._hub.take_dirty()
         self._taken = self._hub.sequence
         self._gathered.set()

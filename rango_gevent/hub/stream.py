@@ -7,7 +7,7 @@ most moments.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterable, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rango_gevent.hub.hub import FrameQueue, Subscriber
@@ -59,8 +59,3 @@ class Stream:
         self.subscribers.pop(subscriber, None)
         if self.joined is not None:
             self.joined.pop(subscriber, None)
-
-
-def join(waiting: Iterable[Waiting]) -> bytes:
-    """Join frames into the bytes of one send."""
-    return b"".join([item.frame for item in waiting])

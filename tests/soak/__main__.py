@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from rabbitmq_node import PrivateNode
 
+from rango_gevent.bench.machine import rss_kb
 from tests.soak.swarm import Swarm
 from tests.support import Server, http_request, start_gateway, wait_for
 
@@ -82,7 +83,7 @@ class Gauges:
         self.outbox_bytes = server.metric("rango_outbox_bytes")
         self.subscriptions = _metrics(server).count("rango_hub_subscriptions_count{")
         self.descriptors = len(os.listdir(f"/proc/{server.process.pid}/fd"))
-        self.rss_kb = _rss_kb(server.process.pid)
+        self.rss_kb = rss_kb([server.process.pid])
 
     def held(self) -> tuple[float, ...]:
         """Return everything that must come back to its start value."""
@@ -91,13 +92,6 @@ class Gauges:
 
 def _metrics(server: Server) -> str:
     return http_request(server.metrics_port, "/metrics").body
-
-
-def _rss_kb(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1])
-    raise RuntimeError("no VmRSS")
 
 
 def main() -> int:
@@ -131,14 +125,14 @@ def _soak(arguments: argparse.Namespace, node: PrivateNode, server: Server) -> i
     swarm.start(arguments.clients // 2, arguments.clients - arguments.clients // 2)
     quarter = arguments.seconds / 4
     gevent.sleep(quarter)
-    warm_kb = _rss_kb(server.process.pid)
+    warm_kb = rss_kb([server.process.pid])
     for _ in range(2):
         node.ctl("stop_app")
         gevent.sleep(2)
         node.ctl("start_app")
         gevent.sleep(quarter)
     gevent.sleep(quarter)
-    end_kb = _rss_kb(server.process.pid)
+    end_kb = rss_kb([server.process.pid])
     swarm.stop(20)
     feed.stopping = True
     feeder.join(5)

@@ -27,6 +27,7 @@ import gevent
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from rango_gevent.bench.machine import rss_kb
 from tests.soak.swarm import Connection, Lost
 from tests.support import Server, publish, start_gateway
 
@@ -103,11 +104,11 @@ def idle(count: int, seconds: float) -> dict[str, Any]:
         "LOG_LEVEL": "warn",
     }
     with start_gateway(env=env) as server:
-        before_kb = _rss_kb(server.process.pid)
+        before_kb = rss_kb([server.process.pid])
         connections: list[Connection] = []
         for _ in range(count // 500):
             connections += _connect_all(server, 500, "idle.trades")
-        held_kb = _rss_kb(server.process.pid)
+        held_kb = rss_kb([server.process.pid])
         ended: list[str] = []
 
         def answer(connection: Connection) -> None:
@@ -159,13 +160,6 @@ def reconnect(count: int) -> dict[str, Any]:
         "gaps": gaps,
         "ok": not refused and not gaps and took_s < _BACK_WITHIN_S and p99_s < _P99_S,
     }
-
-
-def _rss_kb(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1])
-    raise RuntimeError("no VmRSS")
 
 
 def main() -> int:

@@ -485,6 +485,21 @@ def test_what_comes_while_others_are_served_is_joined(room: Room, deflate: bool)
     assert found[people[-1][0]] == 1, "it was last"
 
 
+def test_what_is_kept_compressed_is_bounded(room: Room) -> None:
+    """While the line is never empty too; every frame arrives all the same."""
+    people = [room.connect("m.t", deflate=True) for _ in range(100)]
+    people[0][1].receive()
+    for number in range(1500):
+        room.publish("public.m.t", str(number))
+        room.dispatcher._gather_after = 0.0
+        room.dispatcher._serve()
+        assert not room.dispatcher.idle
+        assert len(room.dispatcher._packed) <= 1001
+    room.round()
+    _, peer = people[0]
+    assert values(peer.receive_all(1500)) == [("m.t", number) for number in range(1500)]
+
+
 def test_streams_that_come_while_others_are_served_keep_their_order(room: Room) -> None:
     """Clients of one stream, of the other and of both; each sees the order of publishing."""
     held = [("a.t",), ("b.t",), ("a.t", "b.t")]

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from rango_gevent.hub import hub as hub_module
 from rango_gevent.hub.hub import Batch, Hub, HubLimits
-from rango_gevent.hub.stream import Stream, Waiting, join
+from rango_gevent.hub.stream import Stream, Waiting
 from rango_gevent.protocol import frames, messages
 
 AT = 1_700_000_000.0
@@ -718,12 +718,6 @@ def test_the_hub_could_not_yield_if_it_wanted_to() -> None:
 
 
 # -- small parts ----------------------------------------------------------------------------------
-
-
-def test_frames_are_joined_in_order() -> None:
-    """The bytes of one send."""
-    assert join([Waiting(1, b"a", AT), Waiting(2, b"b", AT)]) == b"ab"
-    assert join([]) == b""
 
 
 def test_a_batch_is_what_waits_in_one_stream() -> None:
