@@ -2,7 +2,7 @@
 
 Prints one table: attack, worst latency of a good client, growth of the gateway's memory, how
 long the machine itself stood still, verdict. The exit status is 1 when a row is worse than
-allowed. It wants a broker of its own: run it under ``scripts/with-rabbitmq --private``.
+allowed, twice. It wants a broker of its own: run it under ``scripts/with-rabbitmq --private``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 
 from tests.torment.attacks import ATTACKS, BASELINE, Attack
@@ -20,7 +21,8 @@ from tests.torment.verdict import Row, judge, table
 
 _SECONDS = 5.0
 _SHORT_SECONDS = 1.0
-_UNJUDGED_IN_OUTAGE = ("latency_ms", "lost")  # messages do not come while the broker is away
+_TRIES = 2  # what a busy machine does once it hardly does twice
+_NOT_IN_OUTAGE = ("latency_ms", "lost")  # messages do not come while the broker is away
 _PING_MS = 150.0
 
 
@@ -36,7 +38,8 @@ def main() -> int:
         return 2
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    rows = _run(_chosen(arguments.names, arguments.short), _options(arguments))
+    attacks = _chosen(arguments.names, arguments.short)
+    rows = _run(attacks, _options(arguments), arguments.tries)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([row._asdict() for row in rows], indent=1))
     print(table(rows))
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--outage", action="store_true", help="the broker stops meanwhile")
     parser.add_argument("--seconds", type=float, help=f"of each attack; {_SECONDS:g}")
     parser.add_argument("--short", action="store_true", help="smaller forms, a minute in all")
+    parser.add_argument("--tries", type=int, default=_TRIES, help="on a busy machine: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     return parser
 
@@ -82,37 +86,48 @@ def _chosen(names: list[str], is_short: bool) -> list[Attack]:
     return [attack for attack in ATTACKS if not is_short or attack.short is not None]
 
 
-def _run(attacks: list[Attack], options: Options) -> list[Row]:
+def _run(attacks: list[Attack], options: Options, tries: int) -> list[Row]:
     """Make attacks in turn; those of the same settings share a gateway that has done well."""
     rows: list[Row] = []
-    left = list(attacks)
+    left = [(attack, 1) for attack in attacks]
     while left:
-        with start_scene(left[0], options) as scene:
-            place = _place(left[0])
-            while left and _place(left[0]) == place:
-                rows.append(_torment(scene, left.pop(0), options))
-                print(table(rows[-1:]).splitlines()[1], file=sys.stderr, flush=True)
-                if rows[-1].problems:
+        place = _place(left[0][0])
+        with start_scene(left[0][0], options) as scene:
+            while left and _place(left[0][0]) == place:
+                attack, attempt = left.pop(0)
+                row = _torment(scene, attack, options)
+                if row.problems and attempt < tries:
+                    left.insert(0, (attack, attempt + 1))
+                else:
+                    rows.append(row)
+                    print(table([row]).splitlines()[1], file=sys.stderr, flush=True)
+                if row.problems:
                     break
     return rows
 
 
 def _place(attack: Attack) -> tuple[object, ...]:
+    """Return what attacks that share a gateway have in common."""
     return (sorted(attack.env.items()), attack.files, attack.source)
 
 
 def _torment(scene: Scene, attack: Attack, options: Options) -> Row:
-    bounds = attack.bounds(options.short)
-    if options.outage:
-        bounds = {name: bound for name, bound in bounds.items() if name not in _UNJUDGED_IN_OUTAGE}
-        bounds["ping_ms"] = attack.latency_ms or _PING_MS
+    began = time.monotonic()
     measured, notes = scene.torment(attack)
-    problems = judge(measured, bounds)
+    measured["took_s"] = time.monotonic() - began
+    problems = judge(measured, _bounds(attack, options))
     if not measured["alive"]:
         problems.insert(0, "the gateway ended")
-    if problems:
-        problems += notes
-    return Row(attack.name, measured, problems)
+    return Row(attack.name, measured, problems + notes if problems else [])
+
+
+def _bounds(attack: Attack, options: Options) -> dict[str, float]:
+    """Return the maxima; while the broker is away it is answers that must come in time."""
+    bounds = attack.bounds(options.short)
+    if options.outage:
+        bounds = {name: bound for name, bound in bounds.items() if name not in _NOT_IN_OUTAGE}
+        bounds["ping_ms"] = attack.latency_ms or _PING_MS
+    return bounds
 
 
 if __name__ == "__main__":

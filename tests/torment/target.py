@@ -84,6 +84,7 @@ class Target:
 
     Attributes:
         port: of its WebSocket listener, or of the proxy before it.
+        front: that proxy's name, or ``none``.
         metrics_port: of its metrics listener.
         exchange: exchange that it consumes.
         stream: stream that the good clients read.
@@ -96,6 +97,7 @@ class Target:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.port: int = options["port"]
+        self.front: str = options["front"]
         self.metrics_port: int = options["metrics_port"]
         self.exchange: str = options["exchange"]
         self.stream: str = options["stream"]
