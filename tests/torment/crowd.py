@@ -16,7 +16,7 @@ import struct
 import sys
 import threading
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import amqp
 
@@ -27,7 +27,6 @@ _RATE = 50.0
 _PING_EVERY_S = 0.1
 _NEWCOMER_EVERY_S = 0.2
 _TICK_S = 0.005
-_SETTLE_S = 10.0
 _PAUSE_S = 0.02
 _MARK = b'{"at_ns":'
 
@@ -86,31 +85,39 @@ class Receiver:
 
     def _take(self, buffer: bytearray, head: bytes, now_ns: int) -> int:
         """Note the whole messages of a buffer; return where they end."""
-        start = 0
-        while len(buffer) - start >= 2:
-            size, at = buffer[start + 1], start + 2
-            if size > 125:
-                form, width = ("!H", 2) if size == 126 else ("!Q", 8)
-                if len(buffer) < at + width:
-                    break
-                (size,) = struct.unpack_from(form, buffer, at)
-                at += width
-            if len(buffer) < at + size:
-                break
-            if buffer.startswith(head, at):
-                fields = buffer[at + len(head) : at + size - 2].split(b',"n":')
-                self.waits_ns[int(fields[1])] = now_ns - int(fields[0])
-            elif buffer[start] & 0x0F == PING:
-                self._sock.send(frame(PONG, bytes(buffer[at : at + size])))
-            start = at + size
-        return start
+        end = 0
+        for opcode, start, end in whole_frames(buffer):
+            if buffer.startswith(head, start):
+                at_ns, number = buffer[start + len(head) : end - 2].split(b',"n":')
+                self.waits_ns[int(number)] = now_ns - int(at_ns)
+            elif opcode == PING:
+                self._sock.send(frame(PONG, bytes(buffer[start:end])))
+        return end
+
+
+def whole_frames(buffer: bytearray) -> Iterator[tuple[int, int, int]]:
+    """Yield opcode, start and end of the payload of each whole frame of a server."""
+    end = 0
+    while len(buffer) - end >= 2:
+        size, start = buffer[end + 1], end + 2
+        if size > 125:
+            form, width = ("!H", 2) if size == 126 else ("!Q", 8)
+            if len(buffer) < start + width:
+                return
+            (size,) = struct.unpack_from(form, buffer, start)
+            start += width
+        if len(buffer) < start + size:
+            return
+        opcode, end = buffer[end] & 0x0F, start + size
+        yield opcode, start, end
 
 
 class Crowd:
     """All good clients, and what they publish to themselves.
 
     Args:
-        options: ``port``, ``health_port``, ``exchange``, ``stream`` and ``source``.
+        options: ``port``, ``health_port``, ``exchange``, ``stream``, ``source``, and
+            ``settle_s``, how long a report waits for what is on its way.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -119,6 +126,7 @@ class Crowd:
         self.exchange: str = options["exchange"]
         self.stream: str = options["stream"]
         self.source: str = options["source"]
+        self._settle_s: float = options["settle_s"]
         self.pings, self.newcomers, self.health, self.machine = (Series() for _ in range(4))
         self._sent_ns: list[int] = []
         self._since = 0
@@ -219,7 +227,7 @@ class Crowd:
         numbers = range(self._since, end)
         waits = [receiver.waits_ns for receiver in self.receivers]
         with contextlib.suppress(AssertionError):
-            wait_for(lambda: all(n in own for own in waits for n in numbers), _SETTLE_S)
+            wait_for(lambda: all(n in own for own in waits for n in numbers), self._settle_s)
         now_ns = time.monotonic_ns()
         worst_ns = max(
             (own.get(n, now_ns - self._sent_ns[n]) for own in waits for n in numbers), default=0

@@ -164,8 +164,10 @@ _MENDED = {"haproxy": {"two equal lengths", "folded upgrade", "folded key"}}
 def odd_heads(target: Target) -> None:
     """Heads that two parsers may read in two ways; none may become a WebSocket."""
     upgraded, not_refused = [], []
-    for name in ODD_HEADS.keys() - _MENDED.get(target.front, set()):
-        head = ODD_HEADS[name]
+    mended = _MENDED.get(target.front, set())
+    for name, head in ODD_HEADS.items():
+        if name in mended:
+            continue
         answer = _answer_to(target, head)
         if b"HTTP/1.1 101" in answer:
             upgraded.append(name)

@@ -28,6 +28,7 @@ _LOOK_S = 0.05
 _QUIET_S = 0.3
 _QUIET_SHARE = 0.25
 _CALM_S = 15.0
+_SETTLE_S = 10.0
 _MORE_S = 90.0  # what preparations may take
 
 COMMANDS: Mapping[str, list[str]] = {
@@ -158,6 +159,7 @@ class Scene:
             "exchange": server.exchange,
             "stream": _STREAM,
             "source": source,
+            "settle_s": 1.0 if options.outage else _SETTLE_S,
         }
         self.crowd = Child("crowd", json.dumps(places))
         self.crowd.line()

@@ -11,7 +11,7 @@ import time
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import PING, frame, text_frame
-from tests.torment.target import Drain, Target, subscribe_frames
+from tests.torment.target import Drain, Target, bodies, subscribe_frames
 from tests.torment.verdict import send_memory_bytes
 
 _SMALL_BUFFER = 4096  # a deaf client's: what it does not read stays at the gateway
@@ -54,8 +54,7 @@ def distinct_sets(target: Target) -> None:
         drain.add(sock)
     drain.wait_until_quiet()
     target.begin()
-    body = json.dumps({"pad": "x" * target.size["bytes"]})
-    for number in range(target.size["messages"]):
+    for number, body in zip(range(target.size["messages"]), bodies(target.size["bytes"])):
         target.publish(f"public.{names[number % len(names)]}", body)
     target.hold()
     drain.wait_until_quiet()
@@ -102,8 +101,7 @@ def deaf_distinct(target: Target) -> None:
     _wait_for_clients(target)
     target.begin()
     before_mb = target.rss_mb()
-    body = json.dumps({"pad": "x" * 4000})
-    for number in range(3000):
+    for number, body in zip(range(3000), bodies(4000)):
         target.publish(f"public.{names[number % len(names)]}", body)
     _watch_gauge(target, before_mb)
 
@@ -253,10 +251,9 @@ def burst_deaf(target: Target) -> None:
     """Readers that never read share a stream with a good client, and get bursts."""
     target.websockets(target.size["clients"], lambda _: f"/public?stream={target.stream}")
     target.begin()
-    body = json.dumps({"pad": "x" * 4000})
     most = 0
     for _ in range(3):
-        for _ in range(target.size["messages"]):
+        for _, body in zip(range(target.size["messages"]), bodies(4000)):
             target.publish(f"public.{target.stream}", body)
         for _ in range(10):
             time.sleep(_WATCH_S)

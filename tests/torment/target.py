@@ -7,24 +7,29 @@ own bounds on one address do not take the edge off.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import json
+import random
 import select
 import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+
+import amqp
 
 from rango_gevent.bench.machine import family, rss_kb
-from tests.support import RawSocket, handshake, publish, sample_of, text_frame
+from tests.support import RawSocket, broker_channel, handshake, publish, sample_of, text_frame
 
 _SOURCES = 250
 _DEFLATE = {"Sec-WebSocket-Extensions": "permessage-deflate"}
 _MESSAGE_BYTES = 8000  # of the 8192 that a client's message may have
 _WAIT_S = 20.0
 _TRY_S = 0.05
+_BODIES = 16
 
 
 class Drain:
@@ -186,8 +191,21 @@ class Target:
     def publish(
         self, key: str, body: str | bytes, headers: Mapping[str, Any] | None = None
     ) -> None:
-        """Publish to the gateway's exchange."""
-        publish(self.exchange, key, body, headers)
+        """Publish to the gateway's exchange, as soon as there is a broker.
+
+        Raises:
+            OSError, AMQPError: there was none for long.
+        """
+        end = time.monotonic() + _WAIT_S
+        while True:
+            try:
+                publish(self.exchange, key, body, headers)
+                return
+            except (OSError, amqp.AMQPError):
+                if time.monotonic() > end:
+                    raise
+                broker_channel.cache_clear()
+                time.sleep(_TRY_S)
 
     def scrape(self) -> str:
         """Return the metrics."""
@@ -203,6 +221,13 @@ class Target:
     def rss_mb(self) -> float:
         """Return the resident memory of all processes of the gateway."""
         return rss_kb(family(self.pid)) / 1024
+
+
+def bodies(size: int) -> Iterator[str]:
+    """Return JSON bodies of a size in bytes, without end, that compress to three quarters."""
+    own = random.Random(size)
+    texts = [base64.b64encode(own.randbytes(size * 3 // 4)).decode() for _ in range(_BODIES)]
+    return itertools.cycle(f'{{"pad":"{text}"}}' for text in texts)
 
 
 def take_head(sock: socket.socket) -> bytes:
