@@ -25,7 +25,7 @@ from tests.torment.attacks import Attack
 _STREAM = "torment-good.t"
 _LIMIT_MB = 3000
 _LOOK_S = 0.05
-_QUIET_S = 0.3
+_QUIET_S = 0.2
 _QUIET_SHARE = 0.25
 _CALM_S = 15.0
 _SETTLE_S = 10.0
@@ -70,7 +70,8 @@ class Options(NamedTuple):
     def env(self, attack: Attack) -> dict[str, str]:
         """Return the gateway's settings."""
         # attackers would answer pings, if that were all it took to stay
-        found = {"RANGO_SLOW_CLIENT": self.policy, "RANGO_PONG_TIMEOUT_S": "300", **attack.env}
+        found = {"RANGO_PING_INTERVAL_S": "3600", "RANGO_PONG_TIMEOUT_S": "7200", **attack.env}
+        found["RANGO_SLOW_CLIENT"] = self.policy
         if self.compression:
             found["RANGO_COMPRESSION"] = "on"
         if self.server == "workers":
@@ -163,6 +164,7 @@ class Scene:
         }
         self.crowd = Child("crowd", json.dumps(places))
         self.crowd.line()
+        self.calm()
 
     def close(self) -> None:
         """End the good clients."""
@@ -171,16 +173,15 @@ class Scene:
 
     def torment(self, attack: Attack) -> tuple[dict[str, float], list[str]]:
         """Make one attack; return what was measured, by name, and notes."""
-        self.calm()
         before_mb = self.memory.most_mb = self.memory.now_mb()
         self.crowd.ask("mark")
         measured, notes = self._attack(attack)
         measured.update({**self.crowd.ask("report"), **measured})
-        measured["memory_mb"] = self.memory.most_mb - before_mb
         if self.memory.was_killed:
             notes.append(f"killed at {_LIMIT_MB} MB")
         measured["alive"] = float(self.server.process.poll() is None)
         self.calm()
+        measured["memory_mb"] = self.memory.most_mb - before_mb
         measured["kept_mb"] = self.memory.now_mb() - before_mb
         return measured, notes
 

@@ -225,7 +225,7 @@ def other_names(target: Target) -> None:
     seen: set[str] = set()
     asked: set[str] = set()
     held: list[str] = []
-    for number in range(20):
+    for number in range(target.size["scrapes"]):
         for request in subscribe_frames(held, "unsubscribe") if held else []:
             sock.sendall(request)
         held = [f"r{number}n{index}.t" for index in range(500)]
@@ -252,7 +252,7 @@ def burst_deaf(target: Target) -> None:
     target.websockets(target.size["clients"], lambda _: f"/public?stream={target.stream}")
     target.begin()
     most = 0
-    for _ in range(3):
+    for _ in range(target.size["bursts"]):
         for _, body in zip(range(target.size["messages"]), bodies(4000)):
             target.publish(f"public.{target.stream}", body)
         for _ in range(10):
