@@ -82,7 +82,7 @@ ATTACKS = (
     Attack("metrics-chunks", "a body without end on the metrics port", requests.endless_metrics_chunks, 30),
     Attack("long-replies", "97 lists of 1000 long names, asked for in one write", subscribers.long_replies, 100, 100, size={"clients": 40}, short={"clients": 12}),
     Attack("distinct-sets", "each client its own 1000 streams, and a burst", subscribers.distinct_sets, 150, 150, size={"clients": 100, "messages": 3000, "bytes": 4000}, short={"clients": 48, "bytes": 2000}),
-    Attack("deaf-distinct", "readers that read nothing, each with its own bytes", subscribers.deaf_distinct, 150, 50, 1.01, {"gauge_off_percent": 30}, size={"clients": 80}, short={"clients": 25}),
+    Attack("deaf-distinct", "readers that read nothing, each with its own bytes", subscribers.deaf_distinct, 150, 50, 1.01, {"gauge_short_percent": 30}, size={"clients": 80}, short={"clients": 25}),
     Attack("unique-names", "1000 names each, scrapes, all leave at once", subscribers.unique_names, 100, 800, checks={"kept_mb": 500}, size={"clients": 1000}, short={"clients": 250}),
     Attack("pings-behind-handshake", "2600 pings in the write of each handshake", requests.pings_behind_handshake, 150, size={"rate": 150}),
     Attack("polite-crowd", "clients within their rate, all at the same instant", subscribers.polite_crowd, 150, 100, size={"clients": 2000}, short={"clients": 700}),
@@ -103,7 +103,7 @@ ATTACKS = (
     Attack("one-address", "420 of one address say nothing, 400 files", requests.one_address, 150, checks={"newcomer_ms": 1000}, env={"RANGO_MAX_CONNECTIONS_PER_ADDRESS": "10"}, files=_FEW_FILES, source="127.0.0.2", size={"sockets": 420}, least_s=2),
     Attack("packed-books", "40 books at once, compressed", subscribers.packed_books, 150, 100, checks={"books_missing": 0}, env={"RANGO_COMPRESSION": "on"}, size={"books": 40}),
     Attack("repeated-book", "one handshake names a 10 MB book 690 times", subscribers.repeated_book, 150, 100, checks={"books_each": 1.2}, env=_BIG, size={"clients": 20, "book_mb": 10}, short={"clients": 3}),
-    Attack("deaf-book", "readers that read nothing, and a 10 MB book that changes", subscribers.deaf_book, 150, 70, 1.01, {"gauge_off_percent": 30}, env=_BIG, size={"clients": 50, "book_mb": 10}, short={"clients": 30}),
+    Attack("deaf-book", "readers that read nothing, and a 10 MB book that changes", subscribers.deaf_book, 150, 70, 1.01, {"gauge_short_percent": 30}, env=_BIG, size={"clients": 50, "book_mb": 10}, short={"clients": 30}),
 )  # fmt: skip
 
 
