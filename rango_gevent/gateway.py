@@ -28,13 +28,15 @@ from rango_gevent.auth.tokens import TokenVerifier
 from rango_gevent.broker.consumer import BrokerLimits, Consumer
 from rango_gevent.broker.topology import QueueLimits
 from rango_gevent.delivery.admission import AdmissionLimits, parse_networks
-from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.handshake import Handshake
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.outbox import SlowPolicy, parse_patterns
 from rango_gevent.delivery.registry import ENDS, REFUSALS, ClientLimits, Registry
+from rango_gevent.delivery.sender import ConnectionLimits
+from rango_gevent.delivery.session import SessionLimits
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
 from rango_gevent.metrics import Metrics, Reading, runtime_gauges
@@ -121,25 +123,25 @@ class Gateway:
             allows=settings.rbac.allows,
             make_queue=SimpleQueue,
             limits=_hub_limits(settings),
-            pack=_pack(settings),
             on_stale=self._book_is_stale,
         )
         self.dispatcher = Dispatcher(
             self.hub, lag=self.metrics.lag, rest_factor=settings.round_rest
         )
         self.dispatcher.set_policies(_slow_policy(settings))
-        self.registry = Registry(
-            self.hub,
-            self.dispatcher,
-            _client_limits(settings),
-            self.metrics.duration,
-            parse_networks(settings.trusted_proxies),
-        )
         self.heartbeat = Heartbeat(
-            self.registry,
             ping_interval_s=settings.ping_interval_s,
             pong_timeout_s=settings.pong_timeout_s,
             max_age_s=settings.max_age_s,
+        )
+        self.registry = Registry(
+            self.hub,
+            self.dispatcher,
+            self.heartbeat,
+            _client_limits(settings),
+            self.metrics.duration,
+            trusted=parse_networks(settings.trusted_proxies),
+            pack=_pack(settings),
         )
         self.handshake = _handshake(settings, key)
         self.consumer = Consumer(
@@ -172,7 +174,7 @@ class Gateway:
         Raises:
             ConfigError: the metrics port is taken.
         """
-        room = self.registry.limits.admission.sockets
+        room = self.registry.admission.limits.sockets
         if self.settings.max_connections > room:
             log.warning(
                 "RANGO_MAX_CONNECTIONS=%d, but there are files for %d only: raise the limit "
@@ -231,9 +233,10 @@ class Gateway:
         )
         self.hub.allows = settings.rbac.allows
         self.hub.limits = _hub_limits(settings)
-        self.hub.pack = _pack(settings)
         self.dispatcher.set_policies(_slow_policy(settings))
-        self.registry.set_limits(_client_limits(settings), parse_networks(settings.trusted_proxies))
+        self.registry.set_limits(
+            _client_limits(settings), parse_networks(settings.trusted_proxies), _pack(settings)
+        )
         self.handshake = _handshake(settings, key)
         log.info("settings are reloaded")
 
@@ -254,7 +257,7 @@ class Gateway:
         self._wait_until_gone(time.monotonic() + self.settings.close_timeout_s)
         self._drained.set()
 
-    def _tell_restart(self, clients: list[Client]) -> None:
+    def _tell_restart(self, clients: list[Connection]) -> None:
         """Send close 1012, a share of the clients at a time."""
         started = time.monotonic()
         for index, client in enumerate(clients):
@@ -413,13 +416,20 @@ def _client_limits(settings: Settings) -> ClientLimits:
             settings.max_per_uid,
             _most_sockets(),
         ),
-        outbox_bytes=settings.outbox_bytes,
-        write_timeout_s=settings.write_timeout_s,
-        close_timeout_s=settings.close_timeout_s,
-        requests_per_s=settings.requests_per_s,
-        requests_burst=settings.requests_burst,
-        names=NameLimits(settings.max_streams, settings.max_name_bytes),
+        connection=ConnectionLimits(
+            settings.outbox_bytes,
+            settings.slow_after_s,
+            settings.write_timeout_s,
+            settings.send_buffer_bytes,
+        ),
+        session=SessionLimits(
+            settings.requests_per_s,
+            settings.requests_burst,
+            settings.reply_bytes_per_s,
+            NameLimits(settings.max_streams, settings.max_name_bytes),
+        ),
         inbound=InboundLimits(settings.max_message_bytes, settings.max_fragments),
+        close_timeout_s=settings.close_timeout_s,
     )
 
 
