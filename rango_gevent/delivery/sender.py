@@ -63,7 +63,7 @@ _NEXT = {
 
 _WRITABLE = 2
 _PING_FRAME = frames.ping()
-_MOST_AT_ONCE = 4  # segments in one step: with the kernel's buffer this bounds what is copied
+_LEAST_LOOK_S = 0.2  # between two looks at a client that takes nothing
 
 
 class ConnectionLimits(NamedTuple):
@@ -181,19 +181,18 @@ class Sender:
         return self._queue(segments)
 
     def _send_on(self, segments: list[Segment], data: bytes, sent: int) -> list[Segment]:
-        """Send what follows a first segment, within bounds; return what is to be queued."""
-        for index in range(1, len(segments) + 1):
+        """Send what follows a first segment as far as the socket takes it; return the rest."""
+        for index in range(1, len(segments)):
             if sent < len(data):
-                self._block(data[sent:])
-                return segments[index:]
-            if index == min(_MOST_AT_ONCE, len(segments)):
                 break
             data = segments[index].encoded(self.encoding)
             sent = self._try_to_send(data)
-            if sent < 0:
-                return []
-        if index < len(segments):
-            self._block(b"")
+        else:
+            index = len(segments)
+        if sent < 0:
+            return []  # it is lost
+        if sent < len(data):
+            self._block(data[sent:])
         return segments[index:]
 
     def _try_to_send(self, data: bytes) -> int:
@@ -269,13 +268,7 @@ class Sender:
         hub = gevent.get_hub()
         self._write_watcher = hub.loop.io(self._sock.fileno(), _WRITABLE)
         try:
-            while self._pieces_wait():
-                try:
-                    with Timeout(self._keeper.limits.write_timeout_s):
-                        hub.wait(self._write_watcher)
-                except Timeout:
-                    self.lost(close.SLOW)
-                    break
+            while self._pieces_wait() and self._wait_until_writable():
                 self._keeper.writing.wait()
                 if self.state != CLOSED:
                     self._write_some()
@@ -289,6 +282,23 @@ class Sender:
             self._move(EMPTIED)
         if self.state == CLOSING:
             self._end_output()
+
+    def _wait_until_writable(self) -> bool:
+        """Wait until the socket takes more; False: it was given up for taking nothing."""
+        limits = self._keeper.limits
+        deadline_s = time.monotonic() + limits.write_timeout_s
+        while self.state != CLOSED:
+            left_s = deadline_s - time.monotonic()
+            try:
+                with Timeout(min(left_s, max(limits.slow_after_s, _LEAST_LOOK_S))):
+                    gevent.get_hub().wait(self._write_watcher)
+                return True
+            except Timeout:
+                if time.monotonic() >= deadline_s:
+                    self.lost(close.SLOW)
+                elif self.open and self._outbox is not None and self._is_slow(self._outbox):
+                    self.close(close.SLOW)
+        return False
 
     def _pieces_wait(self) -> bool:
         """Tell whether there is something to write, after giving books afresh if need be."""
