@@ -41,10 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         after Ctrl-C, 141 when nobody reads standard output any more.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] not in (["tail"], ["bench"]):
+    if words[:1] != ["tail"]:
         # before a command imports what must be patched. Not for tail: its library closes a
         # socket in one thread while another reads it, and as greenlets libev aborts at that.
-        # Not for bench: it has no greenlets
         monkey.patch_all()
     try:
         with interrupts_here():
@@ -83,6 +82,11 @@ def _with_subcommand(argv: list[str]) -> list[str]:
         return ["--help"]
     if first.startswith("-"):
         return ["serve", *argv]
+    if first == "bench":  # was one of them, and is still asked for
+        raise ConfigError(
+            "no command 'bench': the benchmark is `make bench` in the source tree; "
+            "`rango load` measures a deployment of your own"
+        )
     near = difflib.get_close_matches(first, _SUBCOMMANDS, 1)
     cure = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_SUBCOMMANDS)}"
     raise ConfigError(f"no command {first!r}: {cure}")
@@ -373,57 +377,6 @@ def _tail(arguments: argparse.Namespace) -> int:
     return tail.run(arguments, os.environ)
 
 
-def _add_bench(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("scenario", nargs="*", metavar="SCENARIO", help="scenario or group; see --list")
-    add("--list", action="store_true", help="list the scenarios and groups")
-    add(
-        "--compare",
-        action="store_true",
-        help="run peers and the floor of plain sends on the same work, if they are installed",
-    )
-    add(
-        "--seconds",
-        type=_number(0.1, 600),
-        default=5.0,
-        metavar="S",
-        help="length of the flow of messages (default: %(default)g)",
-    )
-    add("--json", metavar="FILE", help="write everything as JSON")
-    add("--chart", metavar="FILE.svg", help="draw cost per delivery; needs matplotlib")
-    add("--url", metavar="URL", help="measure a gateway that runs already, ws://127.0.0.1:PORT")
-    add("--pid", metavar="P[,P]", help="its processes, all workers")
-    add("--name", default="gateway", help="what to call it (default: %(default)s)")
-    add(
-        "--token-key",
-        metavar="PATH",
-        help="private key whose tokens it accepts, for scenarios with users",
-    )
-    _add_setting_flags(parser, "amqp-addr", "exchange")
-    for what in ("clients", "messages"):
-        add(
-            f"--max-{what}",
-            type=_whole(0),
-            default=0,
-            metavar="N",
-            help=f"no more {what} than this in any scenario; 0: as it says",
-        )
-    add(
-        "--client-threads",
-        type=_whole(1, 64),
-        default=1,
-        metavar="N",
-        help="threads of the load client (default: %(default)s)",
-    )
-    parser.set_defaults(run=_bench)
-
-
-def _bench(arguments: argparse.Namespace) -> int:
-    from rango_gevent.commands import bench
-
-    return bench.run(arguments, load_settings(_flags(arguments)).settings)
-
-
 def _add_config(parser: argparse.ArgumentParser) -> None:
     _add_setting_flags(parser)
     form = parser.add_mutually_exclusive_group()
@@ -496,18 +449,6 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "  rango tail eurusd.trades global.tickers\n"
         '  RANGO_TOKEN="$(rango token)" rango tail order trade --count 10 --timeout 60',
         _add_tail,
-    ),
-    "bench": (
-        "measure the gateway",
-        "Run scenarios on a gateway that is started for each, with RabbitMQ, thousands of clients\n"
-        "and a publisher on this machine: processor time per delivery, ages of messages, memory\n"
-        "per connection, connections a second. The broker is that of -amqp-addr or AMQP_URL, else\n"
-        "as for serve. Needs a C compiler: clients and publisher are built when first used.",
-        "example:\n"
-        "  rango bench fan-150 idle --json results.json\n"
-        "  rango bench clients --compare --chart chart.svg\n"
-        "  rango bench fan-400 --url ws://127.0.0.1:8080 --pid $(pgrep -d, -f rango_gevent)",
-        _add_bench,
     ),
     "config": (
         "show and check the settings",

@@ -1,4 +1,4 @@
-"""``rango bench`` as a process, tiny, with real gateway and broker; and its C tools by themselves.
+"""``make bench`` as a process, tiny, with real gateway and broker; and its C tools by themselves.
 
 What is checked is that it counts right and says what went wrong. No figure is compared with a
 time: that is what the benchmark itself is for.
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import gateways, machine, messages, native, peers, scenarios
+from bench.tools import BenchError, Load, Tool
 from support import (
     HOST,
     KEY,
@@ -28,12 +30,15 @@ from support import (
     wait_for,
 )
 
-from rango_gevent.bench import gateways, machine, messages, native, peers, scenarios
-from rango_gevent.bench.tools import BenchError, Load, Tool
-
-BENCH = [sys.executable, "-m", "rango_gevent", "bench"]
+SCRIPTS = Path(native.__file__).resolve().parents[1]
+BENCH = [sys.executable, "-m", "bench"]
 TINY = ["--max-clients", "20", "--max-messages", "100"]
 Ended = subprocess.CompletedProcess[str]
+
+
+def bench_env(env: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of the command, as `make bench` sets it."""
+    return {**os.environ, "PYTHONPATH": str(SCRIPTS), "AMQP_URL": amqp_url(), **(env or {})}
 
 
 def bench(*words: str, env: dict[str, str] | None = None) -> Ended:
@@ -43,7 +48,7 @@ def bench(*words: str, env: dict[str, str] | None = None) -> Ended:
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "AMQP_URL": amqp_url(), **(env or {})},
+        env=bench_env(env),
     )
 
 
@@ -152,7 +157,7 @@ def test_a_scenario_that_fails_is_told_and_the_others_go_on() -> None:
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "AMQP_URL": amqp_url()},
+        env=bench_env(),
     )
     assert ended.returncode == 1, ended.stderr + ended.stdout
     assert "own-5000, rango: failed: 20 clients need 120 open files" in ended.stdout
@@ -202,7 +207,7 @@ def test_sigterm_ends_the_gateway_and_reports_what_there_is() -> None:
         [*BENCH, "own-5000", "fan-50", "--max-clients", "5", "--seconds", "60"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "AMQP_URL": amqp_url()},
+        env=bench_env(),
     )
     try:
         wait_for(lambda: len(machine.family(process.pid)) >= 4, 30, "gateway, clients, publisher")

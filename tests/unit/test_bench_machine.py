@@ -9,8 +9,7 @@ import sys
 import time
 
 import pytest
-
-from rango_gevent.bench import machine
+from bench import machine
 
 
 def test_processor_time_grows_with_work() -> None:

@@ -74,6 +74,12 @@ def test_an_unknown_command_is_named_with_its_neighbour() -> None:
         parsed("qqq", "-exchange", "x")
 
 
+def test_the_benchmark_that_was_a_command_says_where_it_is() -> None:
+    """``rango bench`` names `make bench`, and what measures a deployment."""
+    with pytest.raises(ConfigError, match=r"^no command 'bench': .*`make bench`.*`rango load`"):
+        parsed("bench", "fan-50")
+
+
 def test_flags_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
     """The beginning of a flag is not that flag: it may become another's one day."""
     assert "unrecognized arguments: --exch=x" in refused(capsys, "--exch=x")

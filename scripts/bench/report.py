@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
-from rango_gevent.bench.scenarios import FLOOR, Goal, Scenario
+from bench.scenarios import FLOOR, Goal, Scenario
 
 _BUSY = 0.9  # share of a core from which a load client may have been what was measured
 _WAITING = 0.5  # share of the time that it had to wait for a core

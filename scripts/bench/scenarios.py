@@ -342,7 +342,7 @@ def select(names: Iterable[str]) -> list[Scenario]:
         elif name in _BY_NAME:
             wanted[name] = None
         else:
-            unknown.append(f"no scenario is called {name!r}; `rango bench --list` shows them")
+            unknown.append(f"no scenario is called {name!r}; `make bench ARGS=--list` shows them")
     if unknown:
         raise ConfigError(*unknown)
     return [_BY_NAME[name] for name in wanted]

@@ -10,12 +10,12 @@ import time
 from dataclasses import dataclass
 from typing import Any, Iterator
 
-from rango_gevent.bench import machine, scenarios
-from rango_gevent.bench.probe import Newcomer
-from rango_gevent.bench.report import Result, fill_ages, per
-from rango_gevent.bench.scenarios import Scenario
-from rango_gevent.bench.servers import HOST, Server, Work
-from rango_gevent.bench.tools import BenchError, Load, Shown, Tool
+from bench import machine, scenarios
+from bench.probe import Newcomer
+from bench.report import Result, fill_ages, per
+from bench.scenarios import Scenario
+from bench.servers import HOST, Server, Work
+from bench.tools import BenchError, Load, Shown, Tool
 
 _CONNECT_LIMIT_S = 90.0
 _QUIET_S = 3.0  # without any arrival: what is missing then is lost
