@@ -20,6 +20,14 @@ def test_processor_time_grows_with_work() -> None:
     assert 0.05 < machine.cpu_s([os.getpid()]) - before < 5
 
 
+def test_processor_time_is_as_fine_as_a_light_load_needs() -> None:
+    """A hundredth of a millisecond of work shows."""
+    before, own = machine.cpu_s([os.getpid()]), time.process_time()
+    while time.process_time() - own < 1e-5:
+        pass
+    assert machine.cpu_s([os.getpid()]) - before >= 1e-5
+
+
 def test_memory_is_that_of_all_processes() -> None:
     """The memory of several processes is their sum."""
     once = machine.rss_kb([os.getpid()])
