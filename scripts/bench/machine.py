@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
+import subprocess
 import time
-from typing import Iterable
+from typing import Collection, Iterable
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _LISTEN = "0A"  # state in /proc/net/tcp
+# a line of ss and the next one: the peer's port, the memory of its write queue
+_SOCKET = re.compile(r"^.*:(\d+)\s*\n\s+skmem:\(.*?,w(\d+),", re.MULTILINE)
+_SS_S = 5.0
 _QUIET_S = 0.2
 _QUIET_CPU_S = 0.01
 _OF_ALL_THREADS = 2  # Linux's clocks of a process: clock_getcpuclockid(3) gives this one
@@ -95,6 +100,26 @@ def _target(pid: str, fd: str) -> str:
         return os.readlink(f"/proc/{pid}/fd/{fd}")
     except OSError:  # closed since it was listed
         return ""
+
+
+def send_memory_bytes(port: int, peers: Collection[int]) -> int | None:
+    """Return the memory that the kernel holds for what sockets have still to send.
+
+    Args:
+        port: their own port, on this machine.
+        peers: the ports of their peers.
+
+    Returns:
+        The bytes of all of them (``w`` in ss(8)'s skmem), those of closed ones whose last bytes
+        wait included; None without iproute2's ``ss``.
+    """
+    command = ["ss", "-tmnH", "state", "connected", f"sport = :{port}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SS_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = _SOCKET.findall(done.stdout)
+    return sum(int(held) for peer, held in found if int(peer) in peers)
 
 
 def settle(pids: list[int]) -> None:

@@ -68,7 +68,10 @@ def short(result: Result) -> str:
     figures = (
         ("us_per_delivery", "us/delivery"),
         ("us_per_message", "us/message"),
+        ("p50_ms", "ms p50"),
         ("p99_ms", "ms p99"),
+        ("max_ms", "ms at most"),
+        ("kernel_kb_per_deaf", "KB of the kernel for one that reads nothing"),
         ("kb_per_connection", "KB/connection"),
         ("connects_per_s", "connects/s"),
         ("handshake_ms", "ms handshake"),

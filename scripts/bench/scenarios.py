@@ -70,6 +70,7 @@ class Scenario:
         kind: one of the kinds above.
         clients: WebSocket connections.
         rate: messages a second over all streams; 0: as fast as it goes.
+        burst: messages that go out together, at the rate over all.
         messages: number of messages; 0: as many as the rate gives in the time of the run.
         size: bytes of a body.
         streams: streams that the messages take turns in, when they are shared.
@@ -89,6 +90,7 @@ class Scenario:
     kind: str = FLOW
     clients: int = 1000
     rate: float = 0.0
+    burst: int = 1
     messages: int = 0
     size: int = 200
     streams: int = 1
@@ -305,22 +307,80 @@ _SLOW = tuple(
     for deaf in (0, 50)
 )
 
+
+def _light(name: str, clients: int, rate: float, *goals: Goal, **more: object) -> Scenario:
+    who = "1 client" if clients == 1 else f"{clients} clients"
+    text = f"one stream to {who}, {rate:g} messages/s: how old a message is when nobody is busy"
+    return _flow(name, text, clients=clients, rate=rate, goals=goals, **more)
+
+
+_NO_REST = {"RANGO_ROUND_REST": "0"}
+
+_LIGHT = (
+    _light("light-1x1000", 1, 1000, Goal("p50_ms", 0.6)),
+    _light("light-1x20", 1, 20, Goal("p50_ms", 0.8)),
+    _light("light-100x50", 100, 50, Goal("p50_ms", 1.5)),
+    _light("light-200x500", 200, 500),
+    _light("quick-1x1000", 1, 1000, Goal("p50_ms", 0.4), Goal("p99_ms", 1), settings=_NO_REST),
+    _light(
+        "quick-200x500",
+        200,
+        500,
+        *(Goal("p50_ms", 1.2), Goal("p99_ms", 4), _us(7)),
+        settings=_NO_REST,
+    ),
+)
+
+
+def _bursts(name: str, text: str, *goals: Goal, **more: object) -> Scenario:
+    three = {"size": 4096, "rate": 750, "burst": 1500, "messages": 4500}
+    return _flow(name, text, goals=goals, **three, **more)
+
+
+_BURSTS = (
+    _bursts(
+        "burst-deaf",
+        "three bursts of 1500 messages of 4 KB to 10 clients, and to 50 that read nothing",
+        Goal("max_ms", 50),
+        Goal("kernel_kb_per_deaf", 512),
+        clients=10,
+        deaf=50,
+    ),
+    _bursts(
+        "burst-read",
+        "the same bursts to 50 clients that read",
+        Goal("max_ms", 60),
+        clients=50,
+    ),
+)
+
 _BY_NAME = {
     scenario.name: scenario
-    for scenario in (*_TABLE, *_CLIENTS, *_STREAMS, *_SIZES, *_WORKERS, *_BOOKS, *_SLOW)
+    for scenario in (
+        *_TABLE,
+        *_LIGHT,
+        *_CLIENTS,
+        *_STREAMS,
+        *_SIZES,
+        *_WORKERS,
+        *_BOOKS,
+        *_SLOW,
+        *_BURSTS,
+    )
 }
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "table": tuple(scenario.name for scenario in _TABLE),
+    "light": tuple(scenario.name for scenario in _LIGHT),
     "clients": ("fan-50", *(scenario.name for scenario in _CLIENTS)),
     "streams": ("fan-400", "ten-streams", *(scenario.name for scenario in _STREAMS)),
     "size": tuple(scenario.name for scenario in _SIZES),
     "workers": ("fan-400", "fan-1500", *(scenario.name for scenario in _WORKERS)),
     "compression": tuple(scenario.name for scenario in _BOOKS),
-    "slow": tuple(scenario.name for scenario in _SLOW),
+    "slow": tuple(scenario.name for scenario in (*_SLOW, *_BURSTS)),
     "all": tuple(_BY_NAME),
 }
-DEFAULT_GROUPS = ("table", "clients")
+DEFAULT_GROUPS = ("table", "light", "clients")
 
 
 def every() -> list[Scenario]:

@@ -142,6 +142,7 @@ def pump_on(
             f"templates={templates.name}",
             f"count={work.messages}",
             f"rate={scenario.rate}",
+            f"burst={scenario.burst}",
             f"drain={int(drain)}",
         ]
         with Tool(command, work.limit_s, [sock.fileno()]) as tool:

@@ -116,6 +116,15 @@ def test_other_kinds_of_scenario_fill_in_their_own_figures(tmp_path: Path) -> No
     assert rows["fairness"]["ping_ms"] > 0
 
 
+def test_what_the_kernel_keeps_for_the_deaf_is_measured(tmp_path: Path) -> None:
+    """A burst to clients that read nothing stays behind their sockets; the others get it."""
+    rows = results("burst-deaf", path=tmp_path / "bench.json")
+    row = rows["burst-deaf"]
+    assert (row["clients"], row["messages"], row["lost"]) == (10, 100, 0)
+    assert row["kernel_kb_per_deaf"] >= 100
+    assert row["max_ms"] > 0
+
+
 def test_a_gateway_that_runs_already_is_measured_by_its_address(tmp_path: Path) -> None:
     """With --url the named processes and exchange are used; what needs an own one is left out."""
     key = tmp_path / "key"
@@ -386,6 +395,22 @@ def test_a_tool_that_fails_says_why(tools: dict[str, str]) -> None:
     refused = pytest.raises(BenchError, match="connect: Connection refused")
     with Tool(command, 60) as client, refused:
         client.answer(20)
+
+
+def test_pump_sends_bursts_at_the_rate_over_all(tools: dict[str, str], tmp_path: Path) -> None:
+    """Messages of one burst go out at once, the next one when the rate allows it."""
+    file = tmp_path / "templates"
+    file.write_bytes(messages.templates(["a"], [messages.body(50)], [], messages.nats_publish))
+    ours, theirs = socket.socketpair()
+    words = [f"fd={theirs.fileno()}", f"templates={file}", "count=9", "rate=30", "burst=3"]
+    with ours, theirs, Tool([tools["pump"], *words], 60, [theirs.fileno()]) as pump:
+        published = pump.answer(20)
+        lines = ours.recv(65536).split(b"\r\n")
+    times = [json.loads(line)["t"] for line in lines[1::2]]
+    assert len(times) == 9
+    starts = [(times[i] - published["start_ns"]) / 1e6 for i in (0, 3, 6)]
+    assert starts == [pytest.approx(due, abs=90) for due in (0, 100, 200)]
+    assert all(times[i + 2] - times[i] < times[i + 3] - times[i] for i in (0, 3))
 
 
 def test_pump_sends_every_message_with_the_time_in_it(
