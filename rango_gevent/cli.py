@@ -333,6 +333,16 @@ def _inject(arguments: argparse.Namespace) -> int:
     return inject.run(arguments, load_settings(_flags(arguments)).settings)
 
 
+def _add_token_arguments(parser: argparse.ArgumentParser) -> None:
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--token", metavar="JWT", help="token, for all to see in the list of processes"
+    )
+    tokens.add_argument(
+        "--token-file", metavar="F", help="file with the token (default: environment RANGO_TOKEN)"
+    )
+
+
 def _add_tail(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("streams", nargs="+", metavar="STREAM", help="name of a stream, such as eurusd.trades")
@@ -341,13 +351,7 @@ def _add_tail(parser: argparse.ArgumentParser) -> None:
         default=_URL,
         help="of the gateway; /public or /private is added (default: %(default)s)",
     )
-    tokens = parser.add_mutually_exclusive_group()
-    tokens.add_argument(
-        "--token", metavar="JWT", help="token, for all to see in the list of processes"
-    )
-    tokens.add_argument(
-        "--token-file", metavar="F", help="file with the token (default: environment RANGO_TOKEN)"
-    )
+    _add_token_arguments(parser)
     add(
         "--count",
         type=_whole(0),
@@ -375,6 +379,37 @@ def _tail(arguments: argparse.Namespace) -> int:
     from rango_gevent.commands import tail
 
     return tail.run(arguments, os.environ)
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("url", metavar="URL", help="of the gateway or its proxy; /public or /private is added")
+    add("streams", nargs="*", metavar="STREAM", help="name of a stream, such as eurusd.trades")
+    _add_token_arguments(parser)
+    add("--insecure", action="store_true", help="take any certificate of a wss:// URL, unchecked")
+    numbers: tuple[tuple[str, Callable[[str], float], float, str, str], ...] = (
+        ("clients", _whole(1, 60_000), 100, "N", "connections"),
+        ("connect-rate", _number(0.1, 100_000), 100, "N", "of them to make a second"),
+        ("seconds", _number(0.1, 86_400), 10, "S", "to publish or listen once all are connected"),
+        ("rate", _number(0.1, 100_000), 50, "N", "events to publish a second"),
+    )
+    for name, kind, default, metavar, text in numbers:
+        add(f"--{name}", type=kind, default=default, metavar=metavar,
+            help=f"{text} (default: %(default)g)")  # fmt: skip
+    add(
+        "--publish",
+        metavar="AMQP_URL",
+        help="publish stamped events to a stream of this run's own, and count what arrives of them",
+    )
+    _add_setting_flags(parser, "exchange")
+    add("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(run=_load)
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    from rango_gevent.commands import load
+
+    return load.run(arguments, os.environ, load_settings(_flags(arguments)).settings)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -449,6 +484,18 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "  rango tail eurusd.trades global.tickers\n"
         '  RANGO_TOKEN="$(rango token)" rango tail order trade --count 10 --timeout 60',
         _add_tail,
+    ),
+    "load": (
+        "measure a deployment of your own",
+        "Connect clients, through whatever is in front of the gateway, and count connects,\n"
+        "refusals, messages and closes. With --publish it also publishes to the exchange, on a\n"
+        "stream of its own, and measures latency from there to the clients, and what is lost.\n"
+        "Exit code 0 when nothing was lost, 1 when something was. It is one process, and says so\n"
+        "when the figures are its own limit and not the gateway's.",
+        "example:\n"
+        "  rango load wss://shop.example/ws eurusd.trades --clients 1000 --connect-rate 200\n"
+        "  rango load ws://127.0.0.1:8080 --publish amqp://localhost --rate 100 --seconds 30",
+        _add_load,
     ),
     "config": (
         "show and check the settings",

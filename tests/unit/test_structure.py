@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gunicorn_hooks": {"commands", "environment", "scrape", "settings", "errors"},
     "commands": {
         "wsgi", "gateway", "client", "demo", "broker", "environment", "settings", "logs",
-        "auth", "protocol", "urls", "errors", "__init__",
+        "auth", "protocol", "turns", "urls", "errors", "__init__",
     },
     "wsgi": {"gateway", "delivery", "environment", "logs", "protocol", "errors"},
     "gateway": {
@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
-    r"(protocol|auth|hub|demo)(\..*)?|settings|errors|parsers|urls"
+    r"(protocol|auth|hub|demo)(\..*)?|settings|errors|parsers|urls|commands\.load_figures"
     r"|bench\.(scenarios|report)|broker\.(topology|decoder)|delivery\.(admission|outbox|handshake)"
 )
 IMPURE_IMPORTS = {
