@@ -150,6 +150,14 @@ def test_what_a_gateway_drops_is_lost() -> None:
     assert found["messages"]["received"] == 0
 
 
+def test_a_rate_that_it_cannot_keep_is_told(gateway: Server) -> None:
+    """Publishing ends in time all the same, and the figures are called the tool's own."""
+    words = ["--clients", "1", "--seconds", "0.5", "--rate", "100000", "--publish", amqp_url()]
+    found = figures(gateway.url, *words, exchange=gateway.exchange)
+    assert 0 < found["messages"]["published"] < 50_000
+    assert found["tool"]["is_the_limit"] is True
+
+
 def test_closes_are_counted_by_code() -> None:
     """A gateway that restarts tells its clients, and so do the figures; nobody is left to wait for."""
     with start_gateway(env={"RANGO_DRAIN_S": "0.2"}) as server:
