@@ -13,6 +13,7 @@ from typing import Iterator, Sequence
 
 from bench import arguments, gateways, jobs, machine, native, output, runner
 from bench.report import Result
+from rango_gevent.commands.terminal import BROKEN_PIPE, drop_stdout
 from rango_gevent.errors import ConfigError
 
 _FAILED = 1
@@ -24,16 +25,22 @@ def main(words: Sequence[str]) -> int:
     """Run the command.
 
     Returns:
-        0, 1 when a scenario could not be measured, 2 for wrong arguments, 130 after Ctrl-C.
+        0, 1 when a scenario could not be measured, 2 for wrong arguments, 130 after Ctrl-C, 141
+        when nobody reads standard output any more.
     """
     try:
-        return run(words)
+        status = run(words)
+        sys.stdout.flush()  # here, where a pipe that nobody reads can be told
+        return status
     except ConfigError as error:
         for problem in error.problems:
             print(f"bench: {problem}", file=sys.stderr)
         return _WRONG
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        drop_stdout()
+        return BROKEN_PIPE
 
 
 def run(words: Sequence[str]) -> int:
