@@ -143,6 +143,7 @@ def pump_on(
             f"count={work.messages}",
             f"rate={scenario.rate}",
             f"burst={scenario.burst}",
+            f"spread={scenario.spread_s}",
             f"drain={int(drain)}",
         ]
         with Tool(command, work.limit_s, [sock.fileno()]) as tool:
