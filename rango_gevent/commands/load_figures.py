@@ -13,6 +13,7 @@ _KEPT_BITS = 7  # of a value in a histogram: it is right to 1.6 %
 _BUSY = 0.8  # share of a core
 _LATE_MS = 10.0
 _SLOW = 0.9  # share of the rate that was asked for
+_OWN_SHARE = 0.5  # of the median latency
 
 
 class Histogram:
@@ -178,9 +179,17 @@ class Tally:
         late_ms = self.late.percentile(0.99) / 1e3
         if late_ms > _LATE_MS:
             found.append(f"it woke up {late_ms:.0f} ms late")
+        if self._reading_ms() > _OWN_SHARE * self.latency.percentile(0.5) / 1e3:
+            found.append(f"it takes {self._reading_ms():.1f} ms to read one event at all clients")
         if self.published is not None and self._published_per_s() < _SLOW * self.rate:
             found.append(f"it published {self._published_per_s():.0f}/s of {self.rate:g}/s")
         return found
+
+    def _reading_ms(self) -> float:
+        """Return by how much the last client's event is older than the first one's by our doing."""
+        if self.published is None:
+            return 0.0
+        return 1e3 * self.up * _per(self.cpu * self.seconds, self.messages)
 
     def _published_per_s(self) -> float:
         return _per(self.published or 0, self.publish_s)
@@ -218,8 +227,8 @@ class Tally:
         return [*self.notes, *(found if limits else [])]
 
 
-def _per(amount: float, seconds: float) -> float:
-    return round(amount / seconds, 3) if seconds > 0 else 0.0
+def _per(amount: float, count: float) -> float:
+    return round(amount / count, 6) if count > 0 else 0.0
 
 
 def _short(value: float) -> str:

@@ -114,6 +114,12 @@ def test_the_table_names_what_there_is_and_leaves_out_what_there_is_not() -> Non
         (Tally(cpu=0.85), "it used 85 % of a core"),
         (Tally(late=histogram(*[25_000] * 10)), "it woke up 25 ms late"),
         (Tally(published=100, rate=50, publish_s=4), "it published 25/s of 50/s"),
+        (
+            Tally(
+                up=100, cpu=0.2, seconds=10, messages=50_000, published=0, latency=histogram(5000)
+            ),
+            "it takes 4.0 ms to read one event at all clients",
+        ),
     ],
 )
 def test_its_own_limit_is_told(tally: Tally, said: str) -> None:
@@ -125,6 +131,7 @@ def test_its_own_limit_is_told(tally: Tally, said: str) -> None:
 def test_an_idle_tool_says_nothing_of_limits() -> None:
     """Figures that are the gateway's have no warning."""
     tally = Tally(cpu=0.5, late=histogram(500), published=100, rate=50, publish_s=2)
+    tally.up, tally.messages, tally.seconds, tally.latency = 10, 1000, 2, histogram(25_000)
     assert tally.limits() == []
 
 
