@@ -129,7 +129,7 @@ class StreamClient:
         limits: Limits = Limits(),  # noqa: B008 - a tuple: nobody can change it
         jitter: random.Random | None = None,
     ) -> None:
-        self._token = _checked_token(token)
+        self._token = checked_token(token)
         self.url = endpoint(url, private=bool(self._token))
         self._names = dict.fromkeys(streams)  # a set that keeps the order
         self._reconnect = reconnect
@@ -230,10 +230,10 @@ class StreamClient:
         try:
             connection: ClientConnection = connect(self.url, **self._options(deadline))
         except InvalidStatus as error:
-            raise _refused(error) from None
+            raise refused(error) from None
         except Exception as error:  # a peer that speaks something else gives errors of any kind
             deadline.check()
-            raise ConnectionLost(f"cannot connect to {self.url}: {_reason(error)}") from None
+            raise ConnectionLost(f"cannot connect to {self.url}: {reason(error)}") from None
         return connection
 
     def _options(self, deadline: Deadline) -> dict[str, Any]:
@@ -390,7 +390,12 @@ def endpoint(url: str, *, private: bool) -> str:
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
 
 
-def _checked_token(token: str) -> str:
+def checked_token(token: str) -> str:
+    """Return a token as it goes into the header, with or without the word in front.
+
+    Raises:
+        ConfigError: it cannot be one.
+    """
     token = token.strip()
     if token.startswith("Bearer "):
         token = token[len("Bearer ") :].strip()
@@ -455,7 +460,7 @@ def _lost(error: ConnectionClosed) -> ConnectionLost:
     return ConnectionLost(text, frame.code)
 
 
-def _refused(error: InvalidStatus) -> Refused:
+def refused(error: InvalidStatus) -> Refused:
     """Translate a status other than 101, with the server's own words."""
     status = error.response.status_code
     body = (error.response.body or b"").decode("utf-8", "replace")
@@ -463,5 +468,6 @@ def _refused(error: InvalidStatus) -> Refused:
     return Refused(status, "handshake", f"refused with HTTP {status}: {text}")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return an error's own words, its kind when it has none."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

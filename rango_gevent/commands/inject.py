@@ -190,7 +190,7 @@ def _publish_passes(
                 time.sleep(arguments.wait)
                 pace.restart()
     finally:
-        _leave(publisher, settings.broker_timeout_s)
+        leave(publisher, settings.broker_timeout_s)
 
 
 def connect(urls: Iterable[str], exchange: str, timeout_s: float) -> SettlingPublisher:
@@ -206,10 +206,10 @@ def connect(urls: Iterable[str], exchange: str, timeout_s: float) -> SettlingPub
             raise ConfigError(f"{url}: nobody outside of this process could hear that broker")
         publisher = SettlingPublisher(url, exchange, timeout_s)
         try:
-            _within(timeout_s, publisher.connect)
+            within(timeout_s, publisher.connect)
         except BrokerAway as error:
             failed.append(f"no broker at {mask_url(url)}: {error}")
-            _leave(publisher, timeout_s)
+            leave(publisher, timeout_s)
         else:
             return publisher
     raise BrokerAway("; ".join(failed))
@@ -225,17 +225,17 @@ def _publish_pass(
     for message in messages:
         pace.wait()
         try:
-            _within(timeout_s, publisher.publish, message.key, message.body)
+            within(timeout_s, publisher.publish, message.key, message.body)
         except BrokerAway as error:
             raise BrokerAway(f"the broker is lost: {error}") from None
         progress.add()
     try:
-        _within(timeout_s, publisher.settle)
+        within(timeout_s, publisher.settle)
     except BrokerAway as error:
         raise BrokerAway(f"the broker is lost, and perhaps the last messages: {error}") from None
 
 
-def _within(timeout_s: float, call: Callable[..., object], *arguments: object) -> None:
+def within(timeout_s: float, call: Callable[..., object], *arguments: object) -> None:
     """Call the broker, for a bounded time.
 
     Raises:
@@ -250,10 +250,10 @@ def _within(timeout_s: float, call: Callable[..., object], *arguments: object) -
         raise BrokerAway(str(error) or type(error).__name__) from None
 
 
-def _leave(publisher: Publisher, timeout_s: float) -> None:
+def leave(publisher: Publisher, timeout_s: float) -> None:
     """Close the connection; a broker that is gone cannot be left any better."""
     try:
-        _within(timeout_s, publisher.close)
+        within(timeout_s, publisher.close)
     except BrokerAway:
         return
 

@@ -12,6 +12,7 @@ import time
 from types import TracebackType
 from typing import Any, Callable, Sequence
 
+_LEAVE_S = 0.5  # for a tool whose input has ended; the pump has none to listen to
 _END_S = 5.0
 _READ_BYTES = 1 << 16
 
@@ -116,7 +117,7 @@ class Tool:
             if pipe is not None:
                 pipe.close()
         try:
-            self.process.wait(_END_S)
+            self.process.wait(_LEAVE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(_END_S)

@@ -1,6 +1,6 @@
 /* pump: writes prepared messages to an open connection, at a rate.
  *
- *   pump fd=N templates=FILE count=N rate=PER_S drain=0|1 limit=SECONDS
+ *   pump fd=N templates=FILE count=N rate=PER_S [burst=N spread=S] drain=0|1 limit=SECONDS
  *
  * The caller has made the connection, logged in and encoded the messages for its protocol
  * (AMQP, NATS or HTTP), so that all servers are fed by the same few instructions. The file
@@ -8,7 +8,8 @@
  * its length, then for each message its size, the place of its time of sending (or -1) and its
  * bytes; numbers are 32 bit, of this machine's byte order.
  *
- * rate=0: as fast as the connection takes them. drain=1: throw away what comes back.
+ * rate=0: as fast as the connection takes them. burst=N: at the rate over all, but N within
+ * `spread` seconds and then none until the next N are due. drain=1: throw away what comes back.
  * Prints one line of JSON: published, start_ns, end_ns (CLOCK_MONOTONIC), cpu_s.
  */
 #include "common.h"
@@ -88,6 +89,8 @@ int main(int argc, char **argv) {
     drain = (int)number_option(argc, argv, "drain", 0);
     double rate = number_option(argc, argv, "rate", 0);
     long count = (long)number_option(argc, argv, "count", 0);
+    long burst = (long)number_option(argc, argv, "burst", 1);
+    double spread = number_option(argc, argv, "spread", 0);
     size_t size;
     const uint8_t *at = (uint8_t *)read_file(text_option(argc, argv, "templates", ""), &size);
     struct list turns = read_list(&at), last = read_list(&at);
@@ -97,7 +100,8 @@ int main(int argc, char **argv) {
     uint64_t start = clock_ns();
     for (long i = 0; i < count; i++) {
         if (rate > 0) {
-            uint64_t due = start + (uint64_t)((double)i / rate * 1e9);
+            double at = (double)(i - i % burst) / rate + (double)(i % burst) / (double)burst * spread;
+            uint64_t due = start + (uint64_t)(at * 1e9);
             if (due > clock_ns()) { /* what is late goes out together */
                 flush();
                 sleep_until_ns(due);

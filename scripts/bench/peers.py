@@ -12,8 +12,8 @@ import os
 import socket
 from typing import Iterator, Mapping
 
-from rango_gevent.bench import machine, messages
-from rango_gevent.bench.scenarios import (
+from bench import machine, messages
+from bench.scenarios import (
     CONNECT,
     FLOOR,
     FLOW,
@@ -23,7 +23,7 @@ from rango_gevent.bench.scenarios import (
     SHARED,
     Scenario,
 )
-from rango_gevent.bench.servers import (
+from bench.servers import (
     HOST,
     START_S,
     Dial,
@@ -36,7 +36,7 @@ from rango_gevent.bench.servers import (
     pump_on,
     said,
 )
-from rango_gevent.bench.tools import BenchError, Tool
+from bench.tools import BenchError, Tool
 
 _BROKER_TIMEOUT_S = 10.0
 _QUIET_S = 0.5  # without an answer: there are no more

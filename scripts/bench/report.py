@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
-from rango_gevent.bench.scenarios import FLOOR, Goal, Scenario
+from bench.scenarios import FLOOR, Goal, Scenario
 
 _BUSY = 0.9  # share of a core from which a load client may have been what was measured
 _WAITING = 0.5  # share of the time that it had to wait for a core
@@ -45,6 +45,8 @@ class Result:
         connects_per_s: from the first client's start to the last one's response.
         kb_per_connection: growth of the server's resident memory for each connection.
         growth_mb: growth of that memory while messages came.
+        kernel_kb_per_deaf: most memory of the kernel behind the sockets of clients that read
+            nothing, on the server's side, for each of them.
         rss_mb: the server's resident memory at the end.
         handshake_ms: longest time from a newcomer's connect to its response.
         ping_ms: longest time from a ping to its answer.
@@ -86,6 +88,7 @@ class Result:
     connects_per_s: float | None = None
     kb_per_connection: float | None = None
     growth_mb: float | None = None
+    kernel_kb_per_deaf: float | None = None
     rss_mb: float | None = None
     handshake_ms: float | None = None
     ping_ms: float | None = None
@@ -178,14 +181,15 @@ COLUMNS = (
     Column("clients", "clients"),
     Column("us/delivery", "us_per_delivery", 2),
     Column("us/message", "us_per_message", 1),
-    Column("p50 ms", "p50_ms", 1),
-    Column("p99 ms", "p99_ms", 1),
+    Column("p50 ms", "p50_ms", 2),
+    Column("p99 ms", "p99_ms", 2),
     Column("max ms", "max_ms", 1),
     Column("deliveries/s", "deliveries_per_s"),
     Column("messages/s", "messages_per_s"),
     Column("lost", "lost"),
     Column("connects/s", "connects_per_s"),
     Column("KB/conn", "kb_per_connection", 1),
+    Column("KB/deaf", "kernel_kb_per_deaf"),
     Column("client %", "client_busy", 0, 100),
     Column("others %", "others_busy", 0, 100),
 )

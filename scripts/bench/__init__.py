@@ -13,6 +13,9 @@ peers           IO  what it is compared with, and the floor
 probe           IO  a handshake and pings while others are served
 runner          IO  one scenario on one server
 chart           IO  the SVG
+arguments       IO  what is asked for
+jobs            IO  each scenario on each of its servers
+output          IO  how it goes and what came out
 ==============  ====================================================================
 
 Clients and publisher are C, so that they take little of the machine that they share with the

@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
-from rango_gevent.bench import messages
-from rango_gevent.bench.scenarios import (
+from bench import messages
+from bench.scenarios import (
     Scenario,
 )
-from rango_gevent.bench.tools import BenchError, Tool
+from bench.tools import BenchError, Tool
 
 HOST = "127.0.0.1"
 START_S = 30.0
@@ -142,6 +142,8 @@ def pump_on(
             f"templates={templates.name}",
             f"count={work.messages}",
             f"rate={scenario.rate}",
+            f"burst={scenario.burst}",
+            f"spread={scenario.spread_s}",
             f"drain={int(drain)}",
         ]
         with Tool(command, work.limit_s, [sock.fileno()]) as tool:

@@ -70,6 +70,8 @@ class Scenario:
         kind: one of the kinds above.
         clients: WebSocket connections.
         rate: messages a second over all streams; 0: as fast as it goes.
+        burst: messages that go out together, at the rate over all.
+        spread_s: seconds over which those of one burst go out.
         messages: number of messages; 0: as many as the rate gives in the time of the run.
         size: bytes of a body.
         streams: streams that the messages take turns in, when they are shared.
@@ -89,6 +91,8 @@ class Scenario:
     kind: str = FLOW
     clients: int = 1000
     rate: float = 0.0
+    burst: int = 1
+    spread_s: float = 0.0
     messages: int = 0
     size: int = 200
     streams: int = 1
@@ -305,22 +309,82 @@ _SLOW = tuple(
     for deaf in (0, 50)
 )
 
+
+def _light(name: str, clients: int, rate: float, *goals: Goal, **more: object) -> Scenario:
+    who = "1 client" if clients == 1 else f"{clients} clients"
+    text = f"one stream to {who}, {rate:g} messages/s: how old a message is when nobody is busy"
+    return _flow(name, text, clients=clients, rate=rate, goals=goals, **more)
+
+
+_NO_REST = {"RANGO_ROUND_REST": "0"}
+
+_LIGHT = (
+    _light("light-1x1000", 1, 1000, Goal("p50_ms", 0.6)),
+    _light("light-1x20", 1, 20, Goal("p50_ms", 0.8)),
+    _light("light-100x50", 100, 50, Goal("p50_ms", 1.5)),
+    _light("light-200x500", 200, 500),
+    _light("quick-1x1000", 1, 1000, Goal("p50_ms", 0.4), Goal("p99_ms", 1), settings=_NO_REST),
+    _light(
+        "quick-200x500",
+        200,
+        500,
+        *(Goal("p50_ms", 1.2), Goal("p99_ms", 4), _us(7)),
+        settings=_NO_REST,
+    ),
+)
+
+
+def _bursts(name: str, text: str, *goals: Goal, **more: object) -> Scenario:
+    # as fast as the broker passes them on without a queue: at full speed a bare consumer gets the
+    # last one after 40 to 90 ms, spread like this after 7 to 13 ms
+    three = {"size": 4096, "rate": 750, "burst": 1500, "spread_s": 0.1, "messages": 4500}
+    return _flow(name, text, goals=goals, **three, **more)
+
+
+_BURSTS = (
+    _bursts(
+        "burst-deaf",
+        "three bursts of 1500 x 4 KB in 0.1 s each, to 10 clients and to 50 that read nothing",
+        Goal("max_ms", 50),
+        Goal("kernel_kb_per_deaf", 512),
+        clients=10,
+        deaf=50,
+    ),
+    _bursts(
+        "burst-read",
+        "the same bursts to 50 clients that read",
+        Goal("max_ms", 60),
+        clients=50,
+    ),
+)
+
 _BY_NAME = {
     scenario.name: scenario
-    for scenario in (*_TABLE, *_CLIENTS, *_STREAMS, *_SIZES, *_WORKERS, *_BOOKS, *_SLOW)
+    for scenario in (
+        *_TABLE,
+        *_LIGHT,
+        *_CLIENTS,
+        *_STREAMS,
+        *_SIZES,
+        *_WORKERS,
+        *_BOOKS,
+        *_SLOW,
+        *_BURSTS,
+    )
 }
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "table": tuple(scenario.name for scenario in _TABLE),
+    "light": tuple(scenario.name for scenario in _LIGHT),
     "clients": ("fan-50", *(scenario.name for scenario in _CLIENTS)),
     "streams": ("fan-400", "ten-streams", *(scenario.name for scenario in _STREAMS)),
     "size": tuple(scenario.name for scenario in _SIZES),
     "workers": ("fan-400", "fan-1500", *(scenario.name for scenario in _WORKERS)),
     "compression": tuple(scenario.name for scenario in _BOOKS),
-    "slow": tuple(scenario.name for scenario in _SLOW),
+    "slow": tuple(scenario.name for scenario in (*_SLOW, *_BURSTS)),
     "all": tuple(_BY_NAME),
 }
-DEFAULT_GROUPS = ("table", "clients")
+DEFAULT_GROUPS = ("table", "light", "clients")
 
 
 def every() -> list[Scenario]:
@@ -342,7 +406,7 @@ def select(names: Iterable[str]) -> list[Scenario]:
         elif name in _BY_NAME:
             wanted[name] = None
         else:
-            unknown.append(f"no scenario is called {name!r}; `rango bench --list` shows them")
+            unknown.append(f"no scenario is called {name!r}; `make bench ARGS=--list` shows them")
     if unknown:
         raise ConfigError(*unknown)
     return [_BY_NAME[name] for name in wanted]

@@ -1,18 +1,25 @@
-"""A client beside a flow: how long its handshake and its pings take, or one that reads nothing.
+"""Clients beside a flow: newcomers whose handshake and pings are timed, and some that read nothing.
 
-Its own time on a busy machine is in the figures too, so they are upper bounds.
+A newcomer's own time on a busy machine is in the figures too, so they are upper bounds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
 from types import TracebackType
+from typing import Iterator
+
+from bench import machine
+from bench.report import Result
+from bench.servers import HOST, Dial
 
 _TIMEOUT_S = 10.0
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 section 1.3; any 16 bytes would do
 _TEXT, _PING, _PONG = 1, 9, 10
+_DEAF_BYTES = 4096  # so that it is the server that has to keep what they do not read
 
 
 class Newcomer:
@@ -25,6 +32,7 @@ class Newcomer:
         receive_bytes: size of the socket's receive buffer; 0: the system's choice.
 
     Attributes:
+        port: its own port.
         handshake_s: seconds from the connect to the whole response.
 
     Raises:
@@ -40,6 +48,7 @@ class Newcomer:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
             self._sock.settimeout(_TIMEOUT_S)
             self._sock.connect((host, port))
+            self.port: int = self._sock.getsockname()[1]
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._shake_hands(host, port, path)
         except BaseException:
@@ -106,3 +115,78 @@ class Newcomer:
                     self._unread = self._unread[at + size :]
                     return opcode, payload
             self._receive()
+
+
+class Aside:
+    """What is looked at while messages flow: nothing, here."""
+
+    def look(self) -> None:
+        """Look once."""
+
+    def take(self, result: Result) -> None:
+        """Set what was seen."""
+
+
+class Newcomers(Aside):
+    """Newcomers, one after the other.
+
+    Args:
+        dial: how they come in.
+    """
+
+    def __init__(self, dial: Dial) -> None:
+        self._dial = dial
+        self._handshakes_s: list[float] = []
+        self._pings_s: list[float] = []
+
+    def look(self) -> None:
+        """Let one come, and take the slower of its two kinds of ping."""
+        path = self._dial.path.partition("?")[0]
+        with Newcomer(HOST, self._dial.port, path) as newcomer:
+            self._handshakes_s.append(newcomer.handshake_s)
+            self._pings_s.append(max(newcomer.ping_s(), newcomer.text_ping_s()))
+
+    def take(self, result: Result) -> None:
+        """Set the longest."""
+        result.handshake_ms = 1e3 * max(self._handshakes_s)
+        result.ping_ms = 1e3 * max(self._pings_s)
+        result.probes = len(self._pings_s)
+
+
+class Deaf(Aside):
+    """Clients that subscribe and read nothing.
+
+    Args:
+        dial: how they came in.
+        ports: their own ports.
+    """
+
+    def __init__(self, dial: Dial, ports: set[int]) -> None:
+        self._dial = dial
+        self._ports = ports
+        self._most_bytes: int | None = None
+
+    def look(self) -> None:
+        """See what the kernel holds for them."""
+        held_bytes = machine.send_memory_bytes(self._dial.port, self._ports)
+        if held_bytes is not None:
+            self._most_bytes = max(self._most_bytes or 0, held_bytes)
+
+    def take(self, result: Result) -> None:
+        """Set the most of it, or say why there is no figure."""
+        self.look()  # a short run may have been over before the first bytes were kept
+        if self._most_bytes is None:
+            result.notes.append("the kernel's memory was not seen: that takes ss, of iproute2")
+        else:
+            result.kernel_kb_per_deaf = self._most_bytes / len(self._ports) / 1024
+
+
+@contextlib.contextmanager
+def deaf(dial: Dial, count: int) -> Iterator[Deaf]:
+    """Connect clients that read nothing, for the length of a ``with`` block."""
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(Newcomer(HOST, dial.port, dial.path, _DEAF_BYTES))
+            for _ in range(count)
+        ]
+        yield Deaf(dial, {client.port for client in clients})

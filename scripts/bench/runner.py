@@ -10,19 +10,18 @@ import time
 from dataclasses import dataclass
 from typing import Any, Iterator
 
-from rango_gevent.bench import machine, scenarios
-from rango_gevent.bench.probe import Newcomer
-from rango_gevent.bench.report import Result, fill_ages, per
-from rango_gevent.bench.scenarios import Scenario
-from rango_gevent.bench.servers import HOST, Server, Work
-from rango_gevent.bench.tools import BenchError, Load, Shown, Tool
+from bench import machine, scenarios
+from bench.probe import Aside, Newcomers, deaf
+from bench.report import Result, fill_ages, per
+from bench.scenarios import Scenario
+from bench.servers import HOST, Server, Work
+from bench.tools import BenchError, Load, Shown, Tool
 
 _CONNECT_LIMIT_S = 90.0
 _QUIET_S = 3.0  # without any arrival: what is missing then is lost
 _LATE_S = 30.0  # for what waits in queues behind the last message
 _PROBE_EVERY_S = 0.1
 _SPARE_FILES = 100
-_DEAF_BYTES = 4096  # so that it is the server that has to keep what they do not read
 
 
 @dataclass(frozen=True)
@@ -217,31 +216,29 @@ def _flow(scenario: Scenario, server: Server, options: Options, result: Result) 
         load = stack.enter_context(_load(scenario, server, options, scenario.clients, expect, True))
         _take_ready(result, load.ready(_CONNECT_LIMIT_S))
         result.messages = count
-        stack.enter_context(_deaf(scenario, server))
+        aside = _aside(scenario, server, stack)
         looks.settle()
         looks.take_memory(result)
         looks.start([load.process.pid])
         work = Work(scenario, count, options.tools["pump"], limit_s)
         with _held(scenario, server) as released_ns, server.flow(work) as pump:
-            published = _watch(pump, load, scenario, server, result)
+            published = _watch(pump, load, aside)
         if scenario.backlog:
             (published["start_ns"],) = released_ns
         done = load.done(limit_s)
         cpu_s = looks.take_work(result, published.get("cpu_s", 0.0))
         looks.take_growth(result)
+        aside.take(result)
     _take_counts(result, scenario, published, done)
     result.us_per_delivery = per(1e6 * cpu_s, result.deliveries)
     result.us_per_message = per(1e6 * cpu_s, count)
 
 
-@contextlib.contextmanager
-def _deaf(scenario: Scenario, server: Server) -> Iterator[None]:
-    """Connect the clients that read nothing, for the length of a ``with`` block."""
-    dial = server.dial(scenario)
-    with contextlib.ExitStack() as stack:
-        for _ in range(scenario.deaf):
-            stack.enter_context(Newcomer(HOST, dial.port, dial.path, _DEAF_BYTES))
-        yield
+def _aside(scenario: Scenario, server: Server, stack: contextlib.ExitStack) -> Aside:
+    """Return what is beside the flow, connected until the stack is left."""
+    if scenario.deaf:
+        return stack.enter_context(deaf(server.dial(scenario), scenario.deaf))
+    return Newcomers(server.dial(scenario)) if scenario.kind == scenarios.FAIRNESS else Aside()
 
 
 @contextlib.contextmanager
@@ -258,29 +255,14 @@ def _held(scenario: Scenario, server: Server) -> Iterator[list[int]]:
             server.release()
 
 
-def _watch(
-    pump: Tool, load: Load, scenario: Scenario, server: Server, result: Result
-) -> dict[str, Any]:
-    """Wait until everything is published, and probe meanwhile if that is the scenario."""
-    probes: list[tuple[float, float]] = []
+def _watch(pump: Tool, load: Load, aside: Aside) -> dict[str, Any]:
+    """Wait until everything is published, and look aside meanwhile."""
     published = None
     while published is None:
-        if scenario.kind == scenarios.FAIRNESS:
-            probes.append(_probe(server.dial(scenario)))
+        aside.look()
         load.look(_PROBE_EVERY_S)
         published = pump.poll(0)
-    if probes:
-        result.handshake_ms = 1e3 * max(handshake for handshake, _ in probes)
-        result.ping_ms = 1e3 * max(ping for _, ping in probes)
-        result.probes = len(probes)
     return published
-
-
-def _probe(dial: Any) -> tuple[float, float]:
-    """Return the seconds of a handshake, and of the slower of two kinds of ping."""
-    path = dial.path.partition("?")[0]
-    with Newcomer(HOST, dial.port, path) as newcomer:
-        return newcomer.handshake_s, max(newcomer.ping_s(), newcomer.text_ping_s())
 
 
 def _take_counts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any, Iterable, Sequence
 
-from rango_gevent.bench.report import Result
+from bench.report import Result
 from rango_gevent.errors import ConfigError
 
 _RATE_CLIENTS = 1000  # clients of the scenarios whose rate varies
@@ -20,9 +20,7 @@ def check() -> None:
         ConfigError: matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            "--chart needs matplotlib: pip install 'rango-gevent[bench]', or leave --chart out"
-        )
+        raise ConfigError("--chart needs matplotlib: pip install matplotlib, or leave --chart out")
 
 
 Points = dict[str, list[tuple[float, float]]]

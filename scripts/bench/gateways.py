@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 
 from kombu.connection import Connection
 
-from rango_gevent.auth.keys import SigningKey, generate, load_private_key
-from rango_gevent.auth.tokens import forge
-from rango_gevent.bench import machine, messages
-from rango_gevent.bench.scenarios import (
+from bench import machine, messages
+from bench.scenarios import (
     PRIVATE,
     Scenario,
 )
-from rango_gevent.bench.servers import HOST, Dial, Server, Started, Work, free_port, pump_on
-from rango_gevent.bench.tools import BenchError, Tool
+from bench.servers import HOST, Dial, Server, Started, Work, free_port, pump_on
+from bench.tools import BenchError, Tool
+from rango_gevent.auth.keys import SigningKey, generate, load_private_key
+from rango_gevent.auth.tokens import forge
 from rango_gevent.settings import ENV_FILE
 from rango_gevent.urls import mask_url
 
