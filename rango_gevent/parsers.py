@@ -102,10 +102,15 @@ def host(value: str) -> str:
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     try:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", bare):
-            ipaddress.IPv6Address(bare)
+            ipaddress.IPv6Address(_without_zone(bare))
     except ValueError:
         raise Problem("give the name or the IP address of a host, without a port") from None
     return bare
+
+
+def _without_zone(address: str) -> str:
+    """Take the zone of an IPv6 address away; in a URL it may hold few characters, RFC 6874."""
+    return re.sub(r"%[A-Za-z0-9._~-]+\Z", "", address)
 
 
 _URL_WANTED = "give URLs such as amqp://user:password@host:5672/vhost"
@@ -125,4 +130,6 @@ def amqp_url(value: str) -> str:
             raise Problem(_URL_WANTED)
         if "@" in url.path + url.query + url.fragment:  # a password with / ? or # in it
             raise Problem("give user, password and vhost percent-encoded, such as %2F for /")
+    if len({part.startswith("memory") for part in parts}) > 1:
+        raise Problem("give brokers of one kind: memory:// is none beside others")
     return ";".join(parts)
