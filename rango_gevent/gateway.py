@@ -1,6 +1,6 @@
 """The composition root: builds a gateway from settings, starts it, drains it, stops it.
 
-Here the rooms meet: the consumer's messages go into the hub, the hub's streams to the
+Here the rooms meet: the source's messages go into the hub, the hub's streams to the
 dispatcher, the dispatcher's buffers to the clients. Long-lived greenlets have one spawner,
 `Gateway.spawn`: one that ends is logged, counted and started again, and until it runs the
 gateway is not ready.
@@ -25,8 +25,6 @@ from gevent.queue import SimpleQueue
 
 from rango_gevent.auth.keys import VerificationKey
 from rango_gevent.auth.tokens import TokenVerifier
-from rango_gevent.broker.consumer import BrokerLimits, Consumer
-from rango_gevent.broker.topology import QueueLimits
 from rango_gevent.delivery.admission import AdmissionLimits, parse_networks
 from rango_gevent.delivery.client import Client
 from rango_gevent.delivery.dispatcher import Dispatcher
@@ -42,12 +40,18 @@ from rango_gevent.protocol import close, frames, routing
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.scrape import MetricsServer, Workers
 from rango_gevent.settings import Settings, options
+from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.kinds import open_source
+from rango_gevent.source.supervisor import Supervisor
+from rango_gevent.throttle import ThrottledLog
 
 log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
 _SPARE_FILES = 100  # for the broker, the metrics port, logs, what is accepted to be closed
+_DROPS_EVERY_S = 1.0  # metrics count each; a publisher of nothing but garbage fills no disk
+_SHOWN_KEY = 255
 _LOST = "the broker was lost"
 _FIXED = (
     "ws_host",
@@ -73,29 +77,6 @@ _FIXED = (
     "broker_queue_length",
     "broker_queue_ttl_s",
 )
-
-
-class DropLog:
-    """Says that messages are dropped, at most once a second for each reason.
-
-    Every drop is counted in the metrics; a publisher that sends nothing but garbage must
-    not be able to fill the disk with lines.
-    """
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._said: dict[str, float] = {}
-        self._unsaid: Counter[str] = Counter()
-
-    def warn(self, reason: str, key: str) -> None:
-        """Log a drop, or remember that it was not logged."""
-        now = self._now()
-        if now - self._said.get(reason, -1.0) < 1.0:
-            self._unsaid[reason] += 1
-            return
-        self._said[reason] = now
-        others = f" ({self._unsaid.pop(reason)} more since)" if self._unsaid[reason] else ""
-        log.warning("dropped a message, %s: routing key %r%s", reason, key[:255], others)
 
 
 class Gateway:
@@ -142,14 +123,14 @@ class Gateway:
             max_age_s=settings.max_age_s,
         )
         self.handshake = _handshake(settings, key)
-        self.consumer = Consumer(
+        source = open_source(
             settings.broker_urls,
             settings.exchange,
             self._publish,
             _broker_limits(settings),
             self.dispatcher.pace,
-            self._broker_is_lost,
         )
+        self.source = Supervisor(source, self._broker_is_lost)
         self._workers: Workers | None = None
         if sibling_of is not None:
             self._workers = Workers(self.metrics.text, sibling_of)
@@ -158,7 +139,7 @@ class Gateway:
             settings.metrics_host,
             settings.metrics_port,
         )
-        self._drops = DropLog()
+        self._drops = ThrottledLog(log, _DROPS_EVERY_S)
         self.restarts: Counter[str] = Counter()
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
@@ -183,7 +164,7 @@ class Gateway:
         self.metrics.watch_gc()
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
-        self.spawn("consumer", self.consumer.run)
+        self.spawn("source", self.source.run)
         if self._workers is not None:
             self.spawn("metrics-writer", self._workers.run)
         if self.settings.metrics_port:
@@ -274,7 +255,7 @@ class Gateway:
         self.drain()
         gevent.killall(list(self._running.values()), timeout=2)
         self._running.clear()
-        self.consumer.stop()
+        self.source.stop()
         self.metrics_server.stop()
         self.metrics.forget_gc()
         if self._workers is not None:
@@ -297,7 +278,7 @@ class Gateway:
         """Say why clients should not be sent here; empty when they should."""
         if not self.registry.admission.open:
             return "draining"
-        return self.health() or self.consumer.problem
+        return self.health() or self.source.problem
 
     def _book_is_stale(self, address: str, why: str) -> None:
         level = logging.DEBUG if why == _LOST else logging.WARNING  # then one line for all
@@ -309,24 +290,21 @@ class Gateway:
         self.hub.drop_books(time.time(), _LOST)
         log.warning("the broker is lost: %d books are stale until their next snapshots", live)
 
-    def _publish(self, key: str, body: bytes, at_s: float) -> None:
+    def _publish(self, key: str, body: bytes, at_s: float, position: int) -> None:
         outcome = self.hub.publish(key, body, at_s)
         if outcome in DROPPED:
-            self._drops.warn(outcome, key)
+            self._drops.warning(
+                outcome, "dropped a message, %s: routing key %r", outcome, key[:_SHOWN_KEY]
+            )
 
     def _read(self) -> Reading:
         """Collect the numbers of all rooms for a scrape."""
-        hub, registry, consumer, dispatcher = (
-            self.hub,
-            self.registry,
-            self.consumer,
-            self.dispatcher,
-        )
+        hub, registry, source, dispatcher = self.hub, self.registry, self.source, self.dispatcher
         return Reading(
             gauges={
                 "rango_hub_clients_count": len(registry),
                 "rango_ready": float(not self.readiness()),
-                "rango_broker_connected": float(consumer.connected),
+                "rango_broker_connected": float(source.connected),
                 "rango_books": len(hub.books),
                 "rango_books_stale": sum(
                     book.stale_since is not None for book in hub.books.values()
@@ -342,9 +320,9 @@ class Gateway:
                 "rango_bytes_sent": dispatcher.bytes,
                 "rango_dispatch_slices": dispatcher.slices,
                 "rango_connections_opened": registry.opened,
-                "rango_broker_connects": consumer.connects,
-                "rango_broker_failures": consumer.failures,
-                "rango_broker_disconnected_seconds": consumer.away_s(),
+                "rango_broker_connects": source.connects,
+                "rango_broker_failures": source.failures,
+                "rango_broker_disconnected_seconds": source.away_s(),
                 "rango_books_dropped": hub.books_dropped,
                 "rango_books_stale_seconds": hub.stale_s,
             },

@@ -16,12 +16,12 @@ import gevent
 from rango_gevent import logs
 from rango_gevent.auth.keys import generate, load_private_key, load_public_key
 from rango_gevent.auth.tokens import forge
-from rango_gevent.broker.publisher import Publisher
 from rango_gevent.commands.serve import serve_here
 from rango_gevent.demo.exchange import Exchange
 from rango_gevent.errors import ConfigError
 from rango_gevent.gateway import Gateway
 from rango_gevent.settings import load
+from rango_gevent.source.publisher import Publisher
 
 _BROKER = "memory://"
 _UID = "IDDEMO01"
@@ -112,7 +112,7 @@ def _feed(gateway: Gateway, exchange: Exchange, ticks_per_s: float) -> None:
     with Publisher(_BROKER, gateway.settings.exchange) as publisher:
         due = time.monotonic()
         while True:
-            if gateway.consumer.connected:  # an exchange without a queue drops the snapshots
+            if gateway.source.connected:  # an exchange without a queue drops the snapshots
                 for event in exchange.tick(time.time()):
                     publisher.publish(event.routing_key, event.body)
             due = max(due + 1 / ticks_per_s, time.monotonic())

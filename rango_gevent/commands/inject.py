@@ -16,12 +16,12 @@ from typing import Callable, NamedTuple
 import msgspec
 from gevent.timeout import Timeout
 
-from rango_gevent.broker import topology
-from rango_gevent.broker.publisher import Publisher
 from rango_gevent.commands.terminal import say
 from rango_gevent.errors import ConfigError
 from rango_gevent.protocol import routing
 from rango_gevent.settings import Settings
+from rango_gevent.source.amqp import topology
+from rango_gevent.source.publisher import Publisher
 from rango_gevent.urls import mask_url
 
 _MAX_KEY_BYTES = 255  # a short string of AMQP

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
-from rango_gevent.broker import topology
-from rango_gevent.broker.topology import QueueLimits
+from rango_gevent.source.amqp import topology
+from rango_gevent.source.base import QueueLimits
 
 LIMITS = QueueLimits(length=1000, ttl_s=2.5)
 

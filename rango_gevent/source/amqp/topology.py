@@ -11,18 +11,11 @@ broker's memory.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from kombu.entity import Exchange, Queue
 
+from rango_gevent.source.base import QueueLimits
+
 EVERYTHING = "#"
-
-
-class QueueLimits(NamedTuple):
-    """Bounds on a worker's queue in the broker: messages, and seconds that one may wait."""
-
-    length: int
-    ttl_s: float
 
 
 def exchange(name: str, *, passive: bool = False) -> Exchange:

@@ -1,22 +1,28 @@
-"""The consumer without a RabbitMQ: kombu's memory transport, and a broker that is not there."""
+"""Source and supervisor without a RabbitMQ: kombu's memory transport, and a broker that is not there."""
 
 from __future__ import annotations
 
 import math
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from patched import run_patched
 
-from rango_gevent.broker.consumer import published_at
+from rango_gevent.settings import load
+from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.kinds import KINDS, open_source
+from rango_gevent.source.message import published_at
 
+LIMITS = BrokerLimits(timeout_s=2.0, heartbeat_s=2, queue=QueueLimits(100, 60.0))
 _PARTS = """
 import json, time
 import gevent
-from rango_gevent.broker.consumer import BrokerLimits, Consumer
-from rango_gevent.broker.publisher import Publisher
-from rango_gevent.broker.topology import QueueLimits
+from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.kinds import open_source
+from rango_gevent.source.publisher import Publisher
+from rango_gevent.source.supervisor import Supervisor
 
 LIMITS = BrokerLimits(timeout_s=2.0, heartbeat_s=2, queue=QueueLimits(100, 60.0))
 received = []
@@ -28,11 +34,9 @@ def wait_until(predicate):
             gevent.sleep(0.005)
 
 def consume(url):
-    consumer = Consumer(
-        [url], "test.exchange", lambda *event: received.append(event), LIMITS,
-        on_lost=lambda: lost.append(1),
-    )
-    return consumer, gevent.spawn(consumer.run)
+    source = open_source([url], "test.exchange", lambda *event: received.append(event), LIMITS)
+    supervisor = Supervisor(source, on_lost=lambda: lost.append(1))
+    return supervisor, gevent.spawn(supervisor.run)
 """
 
 
@@ -41,22 +45,22 @@ def test_messages_arrive_in_order() -> None:
     found = run_patched(
         _PARTS
         + """
-consumer, running = consume("memory://")
-before = consumer.problem
-wait_until(lambda: consumer.connected)
-after = consumer.problem
+supervisor, running = consume("memory://")
+before = supervisor.problem
+wait_until(lambda: supervisor.connected)
+after = supervisor.problem
 with Publisher("memory://", "test.exchange") as publisher:
     for number in range(5):
         publisher.publish(f"public.m{number}.t", json.dumps([number, "é"]).encode())
 wait_until(lambda: len(received) == 5)
-ages = [time.time() - at_s for _, _, at_s in received]
-consumer.stop()
+ages = [time.time() - at_s for _, _, at_s, _ in received]
+supervisor.stop()
 running.join(5)
 print(json.dumps({
-    "before": before, "after": after, "connects": consumer.connects, "failures": consumer.failures,
-    "keys": [key for key, _, _ in received],
-    "bodies": [json.loads(body) for _, body, _ in received],
-    "are_bytes": all(type(body) is bytes for _, body, _ in received),
+    "before": before, "after": after, "connects": supervisor.connects, "failures": supervisor.failures,
+    "keys": [key for key, _, _, _ in received],
+    "bodies": [json.loads(body) for _, body, _, _ in received],
+    "are_bytes": all(type(body) is bytes for _, body, _, _ in received),
     "ages": ages, "ended": running.ready(),
 }))
 """
@@ -82,13 +86,13 @@ stream = io.StringIO()
 logs.configure("debug", "text", stream)
 with socket.socket() as taken:
     taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-    consumer, running = consume(f"amqp://user:S3CRET@127.0.0.1:{taken.getsockname()[1]}//")
-    wait_until(lambda: consumer.failures >= 3)
-    away = consumer.away_s()
-    consumer.stop()
+    supervisor, running = consume(f"amqp://user:S3CRET@127.0.0.1:{taken.getsockname()[1]}//")
+    wait_until(lambda: supervisor.failures >= 3)
+    away = supervisor.away_s()
+    supervisor.stop()
     running.join(5)
 print(json.dumps({
-    "connected": consumer.connected, "problem": consumer.problem, "connects": consumer.connects,
+    "connected": supervisor.connected, "problem": supervisor.problem, "connects": supervisor.connects,
     "away": away, "lost": lost, "log": stream.getvalue(), "ended": running.ready(),
 }))
 """
@@ -101,6 +105,16 @@ print(json.dumps({
     assert found["ended"]
     assert "S3CRET" not in found["log"] + found["problem"]
     assert found["log"].count("no broker at amqp://user:***@127.0.0.1:") == 1, "said once"
+
+
+@pytest.mark.parametrize("url", ["amqp://u:p@h:1/v", "amqps://h", "pyamqp://h", "memory://"])
+def test_the_url_chooses_the_kind(url: str) -> None:
+    """Every scheme that the settings take has a source, which says where it is, masked."""
+    assert load({"RANGO_AMQP_URL": url}).settings.broker_urls == [url]
+    source = open_source([url], "x", lambda *event: None, LIMITS)
+    assert source.exchange == "x"
+    assert "p@" not in source.place
+    assert urlsplit(url).scheme in KINDS
 
 
 NOW = -1.0  # stands for the moment of the call
