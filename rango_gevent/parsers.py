@@ -102,15 +102,18 @@ def host(value: str) -> str:
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     try:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", bare):
-            ipaddress.IPv6Address(_without_zone(bare))
+            _check_ipv6(bare)
     except ValueError:
         raise Problem("give the name or the IP address of a host, without a port") from None
     return bare
 
 
-def _without_zone(address: str) -> str:
-    """Take the zone of an IPv6 address away; in a URL it may hold few characters, RFC 6874."""
-    return re.sub(r"%[A-Za-z0-9._~-]+\Z", "", address)
+def _check_ipv6(address: str) -> None:
+    """Raise ValueError for what is none; in a URL its zone may hold few characters, RFC 6874."""
+    ipaddress.IPv6Address(address)
+    zone = address.partition("%")[2]
+    if not re.fullmatch(r"[A-Za-z0-9._~-]*", zone):
+        raise ValueError("no zone")
 
 
 _URL_WANTED = "give URLs such as amqp://user:password@host:5672/vhost"
