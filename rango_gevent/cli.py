@@ -299,6 +299,7 @@ def _add_inject(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help="lines of `routing.key json`; - for standard input")
     _add_setting_flags(parser, "amqp-addr", "exchange")
+    add("--create", action="store_true", help="declare the exchange if it is missing")
     add(
         "--rate",
         type=_number(0),

@@ -360,9 +360,22 @@ def test_a_broker_that_is_lost_ends_the_injection(tmp_path: Path, how: str) -> N
 def test_the_second_broker_is_tried() -> None:
     """Of several brokers the first that answers is taken."""
     env = {"RANGO_AMQP_URL": f"amqp://{HOST}:{free_port()}//;{server_env('x')['RANGO_AMQP_URL']}"}
-    injected = run("inject", "-", stdin=b"public.a.b 1", env=env)
+    injected = run("inject", "-", "--create", stdin=b"public.a.b 1", env=env)
     assert injected.returncode == 0
     assert injected.stderr.startswith(b"published 1 messages")
+
+
+def test_an_exchange_that_is_missing_is_told_and_not_made() -> None:
+    """A mistyped name is one line and exit code 1, again and again; --create makes it."""
+    exchange = new_exchange()
+    for _ in range(2):
+        injected = run("inject", "-", stdin=b"public.a.b 1", exchange=exchange)
+        assert (injected.returncode, injected.stdout) == (1, b"")
+        (line,) = injected.stderr.decode().splitlines()
+        assert line.startswith(f"rango: exchange '{exchange}' does not exist at amqp://")
+        assert "--create" in line
+    assert run("inject", "-", "--create", stdin=b"public.a.b 1", exchange=exchange).returncode == 0
+    assert run("inject", "-", stdin=b"public.a.b 1", exchange=exchange).returncode == 0
 
 
 def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
@@ -370,7 +383,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
-            [*RANGO, "inject", "-", "--count", "0", "--rate", "200"],
+            [*RANGO, "inject", "-", "--create", "--count", "0", "--rate", "200"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=theirs,
