@@ -52,7 +52,8 @@ class SlowPolicy:
     @property
     def only_close(self) -> bool:
         """Tell whether no stream has another policy than ``close``."""
-        return all(policy == CLOSE for policy in [self._default, *dict(self._patterns).values()])
+        policies = [self._default, *(policy for _, policy in self._patterns)]
+        return all(policy == CLOSE for policy in policies)
 
     def of(self, stream: Stream) -> str:
         """Return a stream's policy; it is remembered, in bounds."""

@@ -114,3 +114,5 @@ def test_close_for_all_is_known_as_such() -> None:
     assert SlowPolicy("close", parse_patterns("*.trades=close")).only_close
     assert not SlowPolicy("latest").only_close
     assert not SlowPolicy("close", parse_patterns("*.tickers=latest")).only_close
+    twice = SlowPolicy("close", parse_patterns("*.tickers=latest,*.tickers=close"))
+    assert not twice.only_close, "the first match counts, here too"
