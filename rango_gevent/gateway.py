@@ -227,13 +227,15 @@ class Gateway:
             self._drained.wait()
             return
         self._drained = Event()
-        self.registry.admission.open = False
-        log.info("draining %d connections", len(self.registry))
-        clients = list(self.registry)
-        random.shuffle(clients)
-        self._tell_restart(clients)
-        self._wait_until_gone(time.monotonic() + self.settings.close_timeout_s)
-        self._drained.set()
+        try:
+            self.registry.admission.open = False
+            log.info("draining %d connections", len(self.registry))
+            clients = list(self.registry)
+            random.shuffle(clients)
+            self._tell_restart(clients)
+            self._wait_until_gone(time.monotonic() + self.settings.close_timeout_s)
+        finally:
+            self._drained.set()  # or whoever waits for it would do so for ever
 
     def _tell_restart(self, clients: list[Client]) -> None:
         """Send close 1012, a share of the clients at a time."""
