@@ -25,13 +25,13 @@ from gevent.queue import SimpleQueue
 
 from rango_gevent.auth.keys import VerificationKey
 from rango_gevent.auth.tokens import TokenVerifier
-from rango_gevent.delivery.admission import AdmissionLimits, parse_networks
+from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.client import Client
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.handshake import Handshake
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
-from rango_gevent.delivery.outbox import SlowPolicy, parse_patterns
+from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.registry import ENDS, REFUSALS, ClientLimits, Registry
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
@@ -39,7 +39,7 @@ from rango_gevent.metrics import Metrics, Reading, runtime_gauges
 from rango_gevent.protocol import close, frames, routing
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.scrape import MetricsServer, Workers
-from rango_gevent.settings import Settings, options
+from rango_gevent.settings import Settings, changes, options, told_changes
 from rango_gevent.source.base import BrokerLimits, QueueLimits
 from rango_gevent.source.kinds import open_source
 from rango_gevent.source.supervisor import Supervisor
@@ -53,30 +53,6 @@ _SPARE_FILES = 100  # for the broker, the metrics port, logs, what is accepted t
 _DROPS_EVERY_S = 1.0  # metrics count each; a publisher of nothing but garbage fills no disk
 _SHOWN_KEY = 255
 _LOST = "the broker was lost"
-_FIXED = (
-    "ws_host",
-    "ws_port",
-    "amqp_url",
-    "rabbitmq_host",
-    "rabbitmq_port",
-    "rabbitmq_user",
-    "rabbitmq_password",
-    "rabbitmq_vhost",
-    "exchange",
-    "metrics_host",
-    "metrics_port",
-    "metrics_topics",
-    "workers",
-    "worker_timeout_s",
-    "ping_interval_s",
-    "pong_timeout_s",
-    "max_age_s",
-    "round_rest",
-    "broker_heartbeat_s",
-    "broker_timeout_s",
-    "broker_queue_length",
-    "broker_queue_ttl_s",
-)
 
 
 class Gateway:
@@ -97,6 +73,7 @@ class Gateway:
                 "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
             )
         self.settings = settings
+        self.key = key
         self.metrics = Metrics(self._read, settings.metrics_topics)
         self.hub = Hub(
             allows=settings.rbac.allows,
@@ -114,7 +91,7 @@ class Gateway:
             self.dispatcher,
             _client_limits(settings),
             self.metrics.duration,
-            parse_networks(settings.trusted_proxies),
+            settings.trusted_proxies,
         )
         self.heartbeat = Heartbeat(
             self.registry,
@@ -204,19 +181,23 @@ class Gateway:
         That is roles, origins, the key, limits and policies. Listeners, the broker and the
         heartbeat stay as they are until a restart.
         """
-        fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self.settings, name)]
+        before = self.settings
+        fixed = [name for name in changes(before, settings) if not options()[name].reload]
         for name in fixed:
             log.warning("%s needs a restart to change", options()[name].env)
-        self.settings = dataclasses.replace(
-            settings, **{name: getattr(self.settings, name) for name in fixed}
-        )
+        kept = {name: getattr(before, name) for name in fixed}
+        self.settings = dataclasses.replace(settings, **kept)
         self.hub.allows = settings.rbac.allows
         self.hub.limits = _hub_limits(settings)
         self.hub.pack = _pack(settings)
         self.dispatcher.set_policies(_slow_policy(settings))
-        self.registry.set_limits(_client_limits(settings), parse_networks(settings.trusted_proxies))
+        self.registry.set_limits(_client_limits(settings), settings.trusted_proxies)
         self.handshake = _handshake(settings, key)
-        log.info("settings are reloaded")
+        told = told_changes(before, self.settings)
+        if key.fingerprint != self.key.fingerprint:
+            told.append(f"{key.kind} key {key.fingerprint}")
+        self.key = key
+        log.info("settings are reloaded: %s", ", ".join(told) or "nothing has changed")
 
     def drain(self) -> None:
         """Refuse newcomers and tell all clients of the restart, spread over the drain time.
@@ -353,7 +334,7 @@ def _handshake(settings: Settings, key: VerificationKey) -> Handshake:
         settings.origins,
         NameLimits(settings.max_streams, settings.max_name_bytes),
         time.time,
-        compression=settings.compression == "on",
+        compression=settings.compression,
     )
 
 
@@ -366,7 +347,7 @@ def _pack(settings: Settings) -> Callable[[bytes], bytes]:
 
 
 def _slow_policy(settings: Settings) -> SlowPolicy:
-    return SlowPolicy(settings.slow_client, parse_patterns(settings.slow_streams))
+    return SlowPolicy(settings.slow_client, settings.slow_streams)
 
 
 def _hub_limits(settings: Settings) -> HubLimits:

@@ -38,6 +38,10 @@ class OriginPolicy:
     hosts: frozenset[str] = frozenset()
     any_origin: bool = False
 
+    def __str__(self) -> str:
+        """Return a list that `parse_origins` reads as this."""
+        return ",".join([ANY] * self.any_origin + sorted(self.hosts))
+
     def allows(self, origin: str | None, host: str | None) -> bool:
         """Tell whether a handshake may go on.
 
