@@ -5,27 +5,23 @@ They know no silence, so a fault is what they raise. For the demo and for tests.
 
 from __future__ import annotations
 
-import random
 import socket
 import time
 from contextlib import suppress
-from functools import partial
 from typing import Callable
 
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
-from rango_gevent.source.amqp import exchange, topology
+from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, drop, leave
 from rango_gevent.source.base import BrokerLimits, BrokerTimeout, Sink
-from rango_gevent.source.message import hand_on
 from rango_gevent.turns import give_way
 from rango_gevent.urls import mask_url
 
 _PERIOD_S = 0.4
 _POLL_S = 0.02
 _SLICE_S = 0.004
-_TAG = "rango"
 
 
 class EmbeddedSource:
@@ -70,14 +66,8 @@ class EmbeddedSource:
         )
         connect(self._connection, timeout_s, hasty=False)
         with Timeout(timeout_s, BrokerTimeout("no answer in time")):
-            self._subscribe(self._connection)
-
-    def _subscribe(self, connection: Connection) -> None:
-        exchange.declare_missing(connection, self.exchange)
-        instance = f"{random.getrandbits(64):016x}"  # a name, not a secret
-        queue = topology.queue(instance, self.exchange, self._limits.queue)(connection.channel())
-        queue.declare()
-        queue.consume(_TAG, partial(hand_on, sink=self._sink), no_ack=True)
+            declare.declare_missing(self._connection, self.exchange)
+            declare.subscribe(self._connection, self.exchange, self._limits.queue, self._sink)
 
     def pump(self) -> None:
         """Hand messages to the sink; ends by an exception only."""

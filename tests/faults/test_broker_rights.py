@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import sys
 from typing import Any, Iterator
 
 import amqp
 import pytest
 from scene import Login
-from support import HEALTHY, READY, ROOT, Server, start_gateway, wait_for
+from support import HEALTHY, READY, ROOT, Server, server_env, start_gateway, wait_for
 
 sys.path.append(str(ROOT / "scripts"))
 from rabbitmq_node import PrivateNode  # noqa: E402 - found on the line before
@@ -70,3 +72,25 @@ def test_a_missing_exchange_and_few_rights(node: PrivateNode, channel: Any) -> N
         channel.exchange_declare(EXCHANGE, "topic", auto_delete=False)
         gateway.wait_until(READY, 10)
         is_served(gateway, channel)
+
+
+def test_missing_rights_are_told_with_the_command_that_gives_them(
+    node: PrivateNode, channel: Any
+) -> None:
+    """`rango config --check --connect` says what to type, and that is enough."""
+    login = Login("blind", "secret")
+    node.ctl("add_user", login.user, login.password)
+    node.ctl("set_permissions", login.user, "^$", "^$", "^$")
+    channel.exchange_declare(EXCHANGE, "topic", auto_delete=False)
+    env = server_env(EXCHANGE, {"RANGO_AMQP_URL": login.url(node.port)})
+    words = [sys.executable, "-m", "rango_gevent", "config", "--check", "--connect"]
+
+    def check() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=30)
+
+    told = check()
+    assert told.returncode == 1
+    (line,) = [line for line in told.stdout.splitlines() if line.startswith("failed: rights: ")]
+    command = shlex.split(line.partition("`rabbitmqctl ")[2].rstrip("`"))
+    node.ctl(*command)
+    assert check().returncode == 0

@@ -607,3 +607,48 @@ def test_tail_ends_in_peace_while_much_is_on_its_way() -> None:
         for _ in range(3):
             done = run("tail", "--url", server.url, "--count", "3", "flood.ob-inc")
             assert done.returncode == 0, done.stderr
+
+
+# -- config -----------------------------------------------------------------------------
+
+
+def check(exchange: str, **env: str) -> tuple[int, list[str]]:
+    """Run ``rango config --check --connect``; return its exit code and lines."""
+    done = run("config", "--check", "--connect", exchange=exchange, env=env)
+    assert done.stderr == b""
+    return done.returncode, done.stdout.decode().splitlines()
+
+
+def test_a_good_configuration_is_tried_to_the_end(gateway: Server) -> None:
+    """Key, broker, exchange and rights: a line each, exit code 0."""
+    code, lines = check(gateway.exchange)
+    assert code == 0
+    assert [line.split(" ")[0] for line in lines] == ["ok:"] * 4
+    words = ("Ed25519", "broker amqp://", gateway.exchange, "rights")
+    assert [word for word, line in zip(words, lines) if word in line] == list(words)
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"JWT_PUBLIC_KEY": "bm9uZQ=="}, "JWT_PUBLIC_KEY"),
+        ({"RANGO_AMQP_URL": "amqp://guest:guest@127.0.0.1:1//"}, "can be reached"),
+        ({"RANGO_AMQP_URL": "{url}/none"}, "RABBITMQ_VHOST"),
+        ({"RANGO_EXCHANGE": "no.such.exchange"}, "does not exist"),
+        ({"RANGO_EXCHANGE": "amq.fanout"}, "is of type fanout, not topic"),
+    ],
+)
+def test_what_would_not_work_is_told_with_the_cure(
+    gateway: Server, env: dict[str, str], told: str
+) -> None:
+    """The one line that begins with failed says what to do; nothing is made; exit code 1."""
+    broker = broker_address()
+    url = f"amqp://{broker.user}:{broker.password}@{broker.host}:{broker.port}"
+    for _ in range(2):
+        code, lines = check(
+            gateway.exchange, **{name: value.replace("{url}", url) for name, value in env.items()}
+        )
+        (failed,) = [line for line in lines if line.startswith("failed: ")]
+        assert told in failed
+        assert code == 1
+        assert f":{broker.password}@" not in "".join(lines)

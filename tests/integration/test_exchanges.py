@@ -41,6 +41,16 @@ def test_an_exchange_of_another_type_is_an_error(exchange: str, kind: str) -> No
         gateway.wait_until(READY, 10)
 
 
+def test_the_brokers_own_exchanges() -> None:
+    """Names that begin with amq. are looked at like others."""
+    with start_gateway(exchange="amq.topic") as gateway, gateway.connect("/?stream=a.b") as client:
+        client.receive()
+        gateway.publish("public.a.b", "1")
+        assert client.receive() == '{"a.b":1}'
+    with start_gateway(exchange="amq.direct", until=HEALTHY) as gateway:
+        wait_for(lambda: "of type direct, not" in gateway.get(READY).body, what="the reason")
+
+
 @pytest.mark.parametrize("durable", [True, False])
 @pytest.mark.parametrize("auto_delete", [True, False])
 def test_a_topic_exchange_is_taken_as_it_is(

@@ -85,7 +85,7 @@ MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
     "settings": 540,  # one table with a row for each setting
-    "cli": 530,  # the arguments and the help of every subcommand
+    "cli": 560,  # the arguments and the help of every subcommand
     "delivery.client": 520,  # both directions of one connection share its state
 }
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 import socket
 import time
-from functools import partial
 from typing import Any, Callable, Iterator
 
 import amqp
@@ -28,9 +26,9 @@ from amqp.exceptions import (
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
-from rango_gevent.source.amqp import exchange as exchanges
-from rango_gevent.source.amqp import topology
+from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, describe, drop, leave
+from rango_gevent.source.amqp.declare import TAG
 from rango_gevent.source.amqp.decoder import Decoder
 from rango_gevent.source.base import (
     BrokerLimits,
@@ -39,7 +37,6 @@ from rango_gevent.source.base import (
     SourceError,
     SourceRefused,
 )
-from rango_gevent.source.message import hand_on
 from rango_gevent.turns import give_way
 from rango_gevent.urls import mask_url
 
@@ -49,7 +46,6 @@ _PERIOD_S = 0.4  # a beat is late by half of it at most: one second from one to 
 _SILENT_HEARTBEATS = 1.5  # a broker sends something at least once in a heartbeat's time
 _SLICE_S = 0.004
 _READ_BYTES = 64 * 1024
-_TAG = "rango"
 _MISCONFIGURED = (AccessRefused, NotAllowed, PreconditionFailed)  # 403, 530, 406
 
 
@@ -136,23 +132,18 @@ class AmqpSource:
     def _subscribe(self, connection: Connection) -> Any:
         """Declare exchange, queue and binding, begin to consume; return the bound queue."""
         is_deleted = time.monotonic() < self._declare_after
-        if is_deleted and not exchanges.exists(connection, self.exchange):
+        if is_deleted and not declare.exists(connection, self.exchange):
             # its owner may be about to declare it anew, in their way
             raise SourceError(f"exchange {self.exchange!r} was deleted")
-        exchanges.take(connection, self.exchange)
-        instance = f"{random.getrandbits(64):016x}"  # a name, not a secret
-        channel = connection.channel()
-        queue = topology.queue(instance, self.exchange, self._limits.queue)(channel)
-        queue.declare()
-        queue.consume(_TAG, partial(hand_on, sink=self._sink), no_ack=True)
-        return queue
+        declare.take(connection, self.exchange)
+        return declare.subscribe(connection, self.exchange, self._limits.queue, self._sink)
 
     def _pump(self, connection: amqp.Connection, queue: Any) -> None:
         """Read ahead and decode; beat; give way to others."""
         # hot path: one recv for all that is there, then a pause for more to gather
         transport = connection.transport
         channel = queue.channel.channel_id
-        decoder = Decoder(channel, _TAG, self.exchange, self._sink, connection.on_inbound_frame)
+        decoder = Decoder(channel, TAG, self.exchange, self._sink, connection.on_inbound_frame)
         beat = _Beat(connection.heartbeat, connection.heartbeat_tick, _binder(queue))
         with transport.having_timeout(_PERIOD_S):
             transport._read = _ReadAhead(transport, decoder)
