@@ -23,6 +23,7 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.queue import SimpleQueue
 
+from rango_gevent import __version__
 from rango_gevent.auth.keys import VerificationKey
 from rango_gevent.auth.tokens import TokenVerifier
 from rango_gevent.delivery.admission import AdmissionLimits
@@ -130,6 +131,7 @@ class Gateway:
         Raises:
             ConfigError: the metrics port is taken.
         """
+        self._say_what_starts()
         room = self.registry.limits.admission.sockets
         if self.settings.max_connections > room:
             log.warning(
@@ -146,6 +148,19 @@ class Gateway:
             self.spawn("metrics-writer", self._workers.run)
         if self.settings.metrics_port:
             self._start_metrics_server()
+
+    def _say_what_starts(self) -> None:
+        settings, key = self.settings, self.key
+        metrics = f"metrics on {settings.metrics_host}:{settings.metrics_port}"
+        log.info(
+            "rango_gevent %s: port %d, exchange %s, %s key %s, %s",
+            __version__,
+            settings.ws_port,
+            settings.exchange,
+            key.kind,
+            key.fingerprint,
+            metrics if settings.metrics_port else "no metrics",
+        )
 
     def _start_metrics_server(self) -> None:
         if self._workers is not None:

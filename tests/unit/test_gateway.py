@@ -40,3 +40,50 @@ with gevent.Timeout(10, False):
 """
     )
     assert found == {"failure": "on purpose", "stopped": "not started"}
+
+
+def test_the_first_line_says_what_runs() -> None:
+    """Version, ports, exchange and the kind of key: what a report of a fault begins with."""
+    found = run_patched(
+        _PARTS
+        + """
+import io
+from rango_gevent import __version__, logs
+stream = io.StringIO()
+logs.configure("info", "text", stream)
+gateway = Gateway(settings(RANGER_PORT="8088", RANGO_EXCHANGE="my.events"), KEY)
+gateway.start()
+gateway.stop()
+print(json.dumps([stream.getvalue().splitlines()[0], __version__, KEY.fingerprint]))
+"""
+    )
+    line, version, fingerprint = found
+    assert line.endswith(
+        f" info rango_gevent {version}: port 8088, exchange my.events, Ed25519 key {fingerprint}, "
+        "no metrics"
+    )
+
+
+def test_a_reload_says_what_changed() -> None:
+    """Names and values, secrets without; what needs a restart is told as that, and stays."""
+    found = run_patched(
+        _PARTS
+        + """
+import io
+from rango_gevent import logs
+stream = io.StringIO()
+logs.configure("info", "text", stream)
+gateway = Gateway(settings(), KEY)
+gateway.reload(settings(), KEY)
+other = load_public_key(generate()[1], "test")
+gateway.reload(settings(RANGO_MAX_STREAMS="7", RANGO_EXCHANGE="x", RANGO_RBAC_OPS="a"), other)
+print(json.dumps({
+    "log": stream.getvalue(), "key": other.fingerprint, "exchange": gateway.settings.exchange,
+}))
+"""
+    )
+    assert "settings are reloaded: nothing has changed\n" in found["log"]
+    assert "RANGO_EXCHANGE needs a restart to change\n" in found["log"]
+    told = f"RANGO_MAX_STREAMS=7, RANGO_RBAC_OPS=a, Ed25519 key {found['key']}"
+    assert f"settings are reloaded: {told}\n" in found["log"]
+    assert found["exchange"] == "peatio.events.ranger"

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
-    "gunicorn_hooks": {"commands", "environment", "scrape", "settings", "errors"},
+    "gunicorn_hooks": {"commands", "environment", "logs", "scrape", "settings", "errors"},
     "commands": {
         "wsgi", "gateway", "bench", "client", "demo", "source", "environment", "settings", "logs",
         "auth", "protocol", "urls", "errors", "__init__",
@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wsgi": {"gateway", "delivery", "environment", "logs", "protocol", "errors"},
     "gateway": {
         "delivery", "source", "demo", "metrics", "throttle", "scrape", "logs", "settings",
-        "hub", "auth", "protocol", "errors",
+        "hub", "auth", "protocol", "errors", "__init__",
     },
     "bench": {"settings", "auth", "urls", "errors"},
     "environment": {"settings", "auth", "errors"},
