@@ -131,7 +131,7 @@ class Settings:
         OriginPolicy(),
         "API_CORS_ORIGINS",
         partial(parse_origins, setting="API_CORS_ORIGINS"),
-        "Origins that may connect, comma separated hosts or URLs; "
+        "Origins that may connect, comma separated hosts or URLs, host:* for any port; "
         "empty: the page's host must be the gateway's",
     )
     log_level: str = _option(

@@ -30,6 +30,7 @@ from support import (
     start_gateway,
     wait_for,
 )
+from websockets.exceptions import InvalidStatus
 
 from rango_gevent.auth.keys import load_public_key
 from rango_gevent.auth.tokens import TokenVerifier
@@ -607,6 +608,20 @@ def test_tail_ends_in_peace_while_much_is_on_its_way() -> None:
         for _ in range(3):
             done = run("tail", "--url", server.url, "--count", "3", "flood.ob-inc")
             assert done.returncode == 0, done.stderr
+
+
+# -- demo -------------------------------------------------------------------------------
+
+
+def test_the_demo_serves_pages_of_this_machine() -> None:
+    """A page on another port of it may connect, and is told so; one from elsewhere may not."""
+    words = [*RANGO, "demo", "-ws-addr", "{port}", "--metrics-port", "{metrics_port}"]
+    with start_gateway(command=words, env={"RANGO_AMQP_URL": ""}) as server:
+        with server.connect("/?stream=btcusd.trades", headers={"Origin": "http://localhost:3000"}):
+            pass
+        with pytest.raises(InvalidStatus):
+            server.connect("/", headers={"Origin": "http://shop.example"})
+        assert "API_CORS_ORIGINS=127.0.0.1:*,[::1]:*,localhost:*" in server.log()
 
 
 # -- config -----------------------------------------------------------------------------
