@@ -73,12 +73,6 @@ class SlowPolicy:
         return RESYNC if is_book and policy != CLOSE else policy
 
 
-def parse_patterns(text: str) -> list[tuple[str, str]]:
-    """Read ``*.tickers=latest,*.kline-*=latest``, as the settings have checked it."""
-    entries = [entry.strip().rpartition("=") for entry in text.split(",") if entry.strip()]
-    return [(pattern, policy) for pattern, _, policy in entries]
-
-
 class Outbox:
     """Bytes that wait for one client.
 
