@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from patched import run_patched
@@ -107,14 +106,79 @@ print(json.dumps({
     assert found["log"].count("no broker at amqp://user:***@127.0.0.1:") == 1, "said once"
 
 
-@pytest.mark.parametrize("url", ["amqp://u:p@h:1/v", "amqps://h", "pyamqp://h", "memory://"])
-def test_the_url_chooses_the_kind(url: str) -> None:
-    """Every scheme that the settings take has a source, which says where it is, masked."""
+@pytest.mark.parametrize("scheme", KINDS)
+def test_the_url_chooses_the_kind(scheme: str) -> None:
+    """The settings take the scheme of every kind, and a source says where it is, masked."""
+    url = f"{scheme}://u:p@h:1/v"
     assert load({"RANGO_AMQP_URL": url}).settings.broker_urls == [url]
     source = open_source([url], "x", lambda *event: None, LIMITS)
     assert source.exchange == "x"
     assert "p@" not in source.place
-    assert urlsplit(url).scheme in KINDS
+    assert type(source) is KINDS[scheme]
+
+
+def test_a_source_of_any_kind_is_supervised_alike() -> None:
+    """The bare contract: connect, pump until it fails, drop, again; leave when it is stopped."""
+    found = run_patched(
+        _PARTS
+        + """
+import io
+from rango_gevent import logs
+from rango_gevent.source.base import SourceError, SourceRefused
+
+class Scripted:
+    exchange, place = "x", "here"
+
+    def __init__(self):
+        self.calls = []
+        self.failures = [
+            ("connect", SourceRefused("no such right")), ("connect", OSError("refused")),
+            ("pump", SourceError("gone")), ("pump", ZeroDivisionError("a bug")), (None, None),
+        ]
+
+    def do(self, what):
+        self.calls.append(what)
+        if self.failures[0][0] == what:
+            raise self.failures.pop(0)[1]
+
+    def connect(self, *, hasty):
+        self.do("connect")
+
+    def pump(self):
+        self.do("pump")
+        gevent.sleep(60)
+
+    def leave(self):
+        self.do("leave")
+
+    def drop(self):
+        self.do("drop")
+
+stream = io.StringIO()
+logs.configure("info", "text", stream)
+source = Scripted()
+supervisor = Supervisor(source, on_lost=lambda: lost.append(supervisor.connected))
+running = gevent.spawn(supervisor.run)
+wait_until(lambda: supervisor.connects == 3)
+during = [supervisor.connected, supervisor.problem, supervisor.failures]
+supervisor.stop()
+print(json.dumps({
+    "calls": source.calls, "during": during, "lost": lost, "log": stream.getvalue(),
+    "ended": running.ready(),
+}))
+"""
+    )
+    fails, breaks = ["connect", "drop"], ["connect", "pump", "drop"]
+    assert found["calls"] == [*fails * 2, *breaks * 2, "connect", "pump", "leave", "drop"]
+    assert found["during"] == [True, "", 4]
+    assert found["lost"] == [False, False]
+    assert "error the broker at here refuses this configuration: no such right" in found["log"]
+    assert "warn no broker at here: refused" in found["log"]
+    assert "warn no broker at here: gone" in found["log"]
+    assert found["log"].count("Traceback") == 1, "only what nobody foresaw"
+    assert "ZeroDivisionError: a bug" in found["log"]
+    assert found["log"].count("info consuming x at here") == 3
+    assert found["ended"]
 
 
 NOW = -1.0  # stands for the moment of the call
