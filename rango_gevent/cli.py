@@ -22,8 +22,9 @@ from rango_gevent import __version__
 from rango_gevent.commands.terminal import BROKEN_PIPE, drop_stdout, interrupts_here
 from rango_gevent.environment import load_settings
 from rango_gevent.errors import ConfigError
-from rango_gevent.settings import Settings, flag_names, options, shown
+from rango_gevent.settings import Loaded, Settings, flag_names, options, shown
 
+_FAILED = 1
 _BAD_SETTINGS = 2
 _INTERRUPTED = 130
 _KEY_FILE = "config/ed25519-key"
@@ -303,6 +304,7 @@ def _add_inject(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help="lines of `routing.key json`; - for standard input")
     _add_setting_flags(parser, "amqp-addr", "exchange")
+    add("--create", action="store_true", help="declare the exchange if it is missing")
     add(
         "--rate",
         type=_number(0),
@@ -418,6 +420,11 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--check", action="store_true", help="check only; exit code 2 when bad")
     form.add_argument("--env-example", action="store_true", help="print an environment file")
     form.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument(
+        "--connect",
+        action="store_true",
+        help="with --check: try key, broker, exchange and rights too; exit code 1 when one fails",
+    )
     parser.set_defaults(run=_config)
 
 
@@ -428,10 +435,26 @@ def _config(arguments: argparse.Namespace) -> int:
         print(config.env_example())
     elif arguments.markdown:
         print(config.markdown_table())
+    elif arguments.check and arguments.connect:
+        return _probe(load_settings(_flags(arguments)))
+    elif arguments.connect:
+        raise ConfigError("--connect goes with --check")
     else:
         loaded = load_settings(_flags(arguments))
         print(config.check(loaded) if arguments.check else config.show(loaded))
     return 0
+
+
+def _probe(loaded: Loaded) -> int:
+    from rango_gevent.commands.probe import probe
+
+    for warning in loaded.warnings:
+        print(warning)
+    is_good = True
+    for step in probe(loaded.settings):
+        print(step, flush=True)
+        is_good = is_good and step.is_good
+    return 0 if is_good else _FAILED
 
 
 # Name: summary, description, example, what adds its arguments.
@@ -500,7 +523,7 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
     "config": (
         "show and check the settings",
         "Show every setting, its value and where that came from; secrets are masked.",
-        "example:\n  RABBITMQ_HOST=rabbit rango config --check",
+        "example:\n  RABBITMQ_HOST=rabbit rango config --check --connect",
         _add_config,
     ),
 }

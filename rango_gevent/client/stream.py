@@ -31,6 +31,7 @@ from urllib.parse import urlsplit, urlunsplit
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from rango_gevent.backoff import Backoff
 from rango_gevent.errors import ConfigError, RangoError, Refused
 from rango_gevent.protocol import close, messages
 
@@ -41,7 +42,6 @@ STATE = "state"
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _ENDPOINTS = ("/public", "/private")
 _REQUEST_BYTES = 500  # Rango takes messages of up to 512
-_STEADY_S = 10.0  # a connection that lived for so long was a good one
 _EARLY_S = 0.005  # by which a wait may end before its time
 _STATUS_SHOWN = 200  # characters of a refusal's body
 
@@ -79,6 +79,7 @@ class Limits(NamedTuple):
         message_bytes: size of one message.
         first_wait_s: longest wait before the first attempt to come back.
         max_wait_s: longest wait before any attempt.
+        steady_s: a connection that lived for so long was a good one, and waits begin anew.
     """
 
     open_s: float = 10.0
@@ -87,6 +88,7 @@ class Limits(NamedTuple):
     message_bytes: int = 32 << 20
     first_wait_s: float = 1.0
     max_wait_s: float = 30.0
+    steady_s: float = 10.0
 
 
 class ConnectionLost(RangoError):
@@ -136,8 +138,12 @@ class StreamClient:
         self._on_notice = on_notice
         self._limits = limits
         self._backoff = Backoff(
-            limits.first_wait_s, limits.max_wait_s, jitter or random.Random()
-        )  # jitter
+            limits.first_wait_s,
+            limits.max_wait_s,
+            steady_s=limits.steady_s,
+            least=0.1,
+            jitter=jitter or random.Random(),
+        )
         self._connection: ClientConnection | None = None
         self._ended = threading.Event()
         self._unanswered = 0
@@ -173,7 +179,6 @@ class StreamClient:
         """
         deadline = Deadline(timeout_s)
         while not self._ended.is_set():
-            opened_s = time.monotonic()
             try:
                 yield from self._session(deadline)
             except (Refused, ConnectionLost) as error:
@@ -181,8 +186,6 @@ class StreamClient:
                     return
                 if not self._may_return(error):
                     raise
-                if time.monotonic() - opened_s > _STEADY_S:
-                    self._backoff.reset()
                 self._wait(error, deadline)
 
     def subscribe(self, *names: str) -> None:
@@ -207,6 +210,7 @@ class StreamClient:
     def _session(self, deadline: Deadline) -> Iterator[Event]:
         """Connect, subscribe, give events; always ends by an exception or `close`."""
         connection = self._connection = self._open(deadline)
+        opened_s = time.monotonic()  # not before: a path that swallows everything takes long too
         self._connects += 1
         self._unanswered = 1  # the first frame is a reply that nobody asked for
         try:
@@ -223,6 +227,7 @@ class StreamClient:
         except ConnectionClosed as error:
             raise _lost(error) from None
         finally:
+            self._backoff.lived(time.monotonic() - opened_s)
             self._connection = None
             connection.close()
 
@@ -344,31 +349,6 @@ class Deadline:
         """Raise TimeoutError when it is over."""
         if self._at is not None and time.monotonic() >= self._at - _EARLY_S:
             raise TimeoutError("the time is over")
-
-
-class Backoff:
-    """Waits that double up to a bound, each one random, so that a crowd comes back spread out.
-
-    Args:
-        first_s: longest first wait.
-        max_s: longest wait.
-        jitter: generator of random numbers.
-    """
-
-    def __init__(self, first_s: float, max_s: float, jitter: random.Random) -> None:
-        self._first_s = self._longest_s = first_s
-        self._max_s = max_s
-        self._jitter = jitter
-
-    def next(self) -> float:
-        """Return the next wait in seconds."""
-        wait_s = self._jitter.uniform(self._longest_s / 10, self._longest_s)
-        self._longest_s = min(self._max_s, self._longest_s * 2)
-        return wait_s
-
-    def reset(self) -> None:
-        """Begin with short waits again."""
-        self._longest_s = self._first_s
 
 
 def endpoint(url: str, *, private: bool) -> str:

@@ -52,7 +52,8 @@ class SlowPolicy:
     @property
     def only_close(self) -> bool:
         """Tell whether no stream has another policy than ``close``."""
-        return all(policy == CLOSE for policy in [self._default, *dict(self._patterns).values()])
+        policies = [self._default, *(policy for _, policy in self._patterns)]
+        return all(policy == CLOSE for policy in policies)
 
     def of(self, stream: Stream) -> str:
         """Return a stream's policy; it is remembered, in bounds."""
@@ -70,12 +71,6 @@ class SlowPolicy:
         policy = next(matching, self._default)
         is_book = stream.kind == routing.PUBLIC and stream.topic.endswith("-inc")
         return RESYNC if is_book and policy != CLOSE else policy
-
-
-def parse_patterns(text: str) -> list[tuple[str, str]]:
-    """Read ``*.tickers=latest,*.kline-*=latest``, as the settings have checked it."""
-    entries = [entry.strip().rpartition("=") for entry in text.split(",") if entry.strip()]
-    return [(pattern, policy) for pattern, _, policy in entries]
 
 
 class Outbox:

@@ -580,23 +580,25 @@ from gevent import monkey
 monkey.patch_all()
 import sys
 import gevent
-from rango_gevent.broker.consumer import BrokerLimits, Consumer
-from rango_gevent.broker.topology import QueueLimits
+from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.kinds import open_source
+from rango_gevent.source.supervisor import Supervisor
 
 limits = BrokerLimits(5.0, 2, QueueLimits(1000, 10.0))
-consumer = Consumer([sys.argv[1]], "stop.test", lambda key, body, at_s: None, limits)
-reader = gevent.spawn(consumer.run)
+source = open_source([sys.argv[1]], "stop.test", lambda key, body, at_s, position: None, limits)
+supervisor = Supervisor(source)
+reader = gevent.spawn(supervisor.run)
 with gevent.Timeout(10):
-    while not consumer.connected:
+    while not supervisor.connected:
         gevent.sleep(0.01)
 gevent.sleep(0.1)  # it reads by now
-consumer.stop()
+supervisor.stop()
 assert reader.dead
 """
 
 
 def test_a_consumer_is_stopped_while_it_reads(node: PrivateNode) -> None:
-    """`Consumer.stop` from another greenlet ends `Consumer.run`, with a goodbye."""
+    """`Supervisor.stop` from another greenlet ends `Supervisor.run`, with a goodbye."""
     login = _add_user(node, "stopper")
     url = login.url(node.port)
     subprocess.run([sys.executable, "-c", STOP_WHILE_READING, url], check=True, timeout=30)

@@ -40,22 +40,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     BENCH: {"commands", "environment", "settings", "auth", "urls", "errors", "__init__"},
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
-    "gunicorn_hooks": {"commands", "environment", "scrape", "settings", "errors"},
+    "gunicorn_hooks": {"commands", "environment", "logs", "scrape", "settings", "errors"},
     "commands": {
-        "wsgi", "gateway", "client", "demo", "broker", "environment", "settings", "logs",
+        "wsgi", "gateway", "client", "demo", "source", "environment", "settings", "logs",
         "auth", "protocol", "turns", "urls", "errors", "__init__",
     },
     "wsgi": {"gateway", "delivery", "environment", "logs", "protocol", "errors"},
     "gateway": {
-        "delivery", "broker", "demo", "metrics", "scrape", "logs", "settings",
-        "hub", "auth", "protocol", "errors",
+        "delivery", "source", "demo", "metrics", "throttle", "scrape", "logs", "settings",
+        "hub", "auth", "protocol", "errors", "__init__",
     },
     "environment": {"settings", "auth", "errors"},
-    # delivery and broker do not know each other, and nobody down here reads settings
+    # delivery and source do not know each other, and nobody down here reads settings
     "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
-    "broker": {"turns", "urls", "errors"},
+    "source": {"backoff", "throttle", "turns", "urls"},
     "demo": set(),
-    "client": {"protocol", "errors"},
+    "client": {"backoff", "protocol", "errors"},
     "settings": {"auth", "parsers", "urls", "errors"},
     "hub": {"protocol", "model"},
     "auth": {"errors"},
@@ -65,6 +65,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logs": set(),
     "turns": set(),
     "model": set(),
+    "throttle": set(),
+    "backoff": set(),
     "parsers": set(),
     "urls": set(),
     "errors": set(),
@@ -72,8 +74,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
-    r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls|commands\.load_figures"
-    r"|bench\.(scenarios|report)|broker\.(topology|decoder)"
+    r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls|backoff"
+    r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
     r"|delivery\.(admission|bundle|encoding|outbox|session|handshake)"
 )
 IMPURE_IMPORTS = {
@@ -85,8 +87,9 @@ IMPURE_IMPORTS = {
 IMPURE_CALLS = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
 ALLOWED_IN_PURE = {
     # values that describe what is declared, and an error's class
-    "broker.topology": {"kombu.entity": {"Exchange", "Queue"}},
-    "broker.decoder": {"amqp.exceptions": {"UnexpectedFrame"}},
+    "backoff": {"random": {"Random"}},  # for its type: the caller makes one
+    "source.amqp.topology": {"kombu.entity": {"Exchange", "Queue"}},
+    "source.amqp.decoder": {"amqp.exceptions": {"UnexpectedFrame"}},
     # a generator of numbers that its caller has seeded, and a form for numbers that it made
     **{
         module: {"random": {"Random"}, "uuid": {"UUID"}}
@@ -99,9 +102,8 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
-    "settings": 490,  # one table with a row for each setting
-    "cli": 530,  # the arguments and the help of every subcommand
-    "client.stream": 480,  # a state machine whose steps are read together
+    "settings": 560,  # one table with a row for each setting
+    "cli": 560,  # the arguments and the help of every subcommand
 }
 
 
@@ -193,7 +195,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_what_only_some_may_know() -> None:
     """Settings are read at the top, metrics and logs set up there; rooms get plain values."""
-    below = {"delivery", "broker", "hub", "auth", "protocol", "client", "demo"}
+    below = {"delivery", "source", "hub", "auth", "protocol", "client", "demo"}
     for module in MODULES:
         if room(module) in below:
             known = {room(name) for name in own_imports(module)}

@@ -18,8 +18,8 @@ from amqp.method_framing import frame_handler, frame_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rango_gevent.broker.consumer import published_at
-from rango_gevent.broker.decoder import Decoder
+from rango_gevent.source.amqp.decoder import Decoder
+from rango_gevent.source.message import published_at
 
 CHANNEL = 2
 TAG = "rango"
@@ -105,11 +105,11 @@ class Log:
         headers = content.properties.get("application_headers") or {}
         at_s = published_at(headers) if "timestamp_in_ms" in headers else NOW
         if (channel, tag, exchange) == (CHANNEL, TAG, EXCHANGE):
-            self.sink(key, body, at_s)
+            self.sink(key, body, at_s, 0)
         else:
             self.events.append((channel, tag, exchange, key, body))
 
-    def sink(self, key: str, body: bytes, at_s: float) -> None:
+    def sink(self, key: str, body: bytes, at_s: float, position: int) -> None:
         """Take a delivery of ours."""
         self.events.append((key, body, at_s))
 
@@ -250,12 +250,12 @@ def split_whole(data: bytes) -> list[AmqpFrame]:
 def test_a_delivery_does_not_go_through_pyamqp() -> None:
     """The usual message is decoded here: nothing of it reaches the slow way."""
     slow: list[AmqpFrame] = []
-    fast: list[tuple[str, bytes, float]] = []
+    fast: list[tuple[str, bytes, float, int]] = []
     decoder = Decoder(CHANNEL, TAG, EXCHANGE, lambda *event: fast.append(event), slow.append)
     for body in (b"{}", b"", b"7" * 20_000):
         decoder.feed(joined(Delivery("public.a.b", body, {}).frames()), NOW)
     assert slow == []
-    assert fast == [("public.a.b", body, NOW) for body in (b"{}", b"", b"7" * 20_000)]
+    assert fast == [("public.a.b", body, NOW, 0) for body in (b"{}", b"", b"7" * 20_000)]
 
 
 def test_a_delivery_is_handed_out_with_its_last_byte() -> None:

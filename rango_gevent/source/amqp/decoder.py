@@ -15,7 +15,7 @@ from typing import Callable
 
 from amqp.exceptions import UnexpectedFrame
 
-Sink = Callable[[str, bytes, float], object]
+from rango_gevent.source.base import Sink
 
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME_END = 0xCE
@@ -40,7 +40,7 @@ class Decoder:
         channel: channel number of the consumer.
         consumer_tag: its tag.
         exchange: exchange whose messages it gets: all have it in their method frame.
-        sink: called with routing key, body and Unix time of publishing.
+        sink: called with routing key, body, Unix time of publishing, and 0: AMQP has no position.
         other: called with every frame that is not part of such a delivery.
     """
 
@@ -163,7 +163,7 @@ class Decoder:
         key = buffer[key_at + 1 : header - 1].decode("utf-8", "surrogateescape")
         if flags & _HAS_HEADERS:
             now_s = _published_at(buffer, header, body, now_s)
-        self._sink(key, content, now_s)
+        self._sink(key, content, now_s, 0)
         return after
 
     def _long_body(

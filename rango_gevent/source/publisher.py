@@ -12,7 +12,8 @@ from types import TracebackType
 from kombu.connection import Connection
 from kombu.messaging import Producer
 
-from rango_gevent.broker import topology
+from rango_gevent.source.amqp import declare
+from rango_gevent.source.base import SourceError
 
 
 class Publisher:
@@ -20,13 +21,17 @@ class Publisher:
 
     Args:
         url: broker as a kombu URL.
-        exchange: exchange, declared like Peatio's when it is missing.
+        exchange: name of the exchange.
         timeout_s: seconds to connect.
+        create: declare the exchange like Peatio's when it is missing.
     """
 
-    def __init__(self, url: str, exchange: str, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, url: str, exchange: str, timeout_s: float = 5.0, *, create: bool = True
+    ) -> None:
         self._connection = Connection(url, connect_timeout=timeout_s)
         self._exchange = exchange
+        self._create = create
         self._producer: Producer | None = None
 
     def __enter__(self) -> Publisher:
@@ -49,14 +54,13 @@ class Publisher:
         Raises:
             OSError: the broker cannot be reached.
             amqp.exceptions.AMQPError: the broker refuses.
+            SourceError: the exchange is missing, and is not to be made.
         """
         self._connection.ensure_connection(max_retries=1)
-        try:
-            topology.exchange(self._exchange, passive=True).declare(
-                channel=self._connection.channel()
-            )
-        except self._connection.channel_errors:
-            topology.exchange(self._exchange).declare(channel=self._connection.channel())
+        if self._create:
+            declare.declare_missing(self._connection, self._exchange)
+        elif not declare.exists(self._connection, self._exchange):
+            raise SourceError(f"exchange {self._exchange!r} does not exist")
         self._producer = Producer(self._connection.channel(), auto_declare=False)
 
     def publish(self, routing_key: str, body: bytes) -> None:

@@ -1,33 +1,15 @@
-"""Exchange and queue as the broker is asked for them: what others declared must not be refused."""
+"""The queue as the broker is asked for it: bounded, our own, and gone with its connection."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
-from rango_gevent.broker import topology
-from rango_gevent.broker.topology import QueueLimits
+from rango_gevent.source.amqp import topology
+from rango_gevent.source.base import QueueLimits
 
 LIMITS = QueueLimits(length=1000, ttl_s=2.5)
-
-
-@pytest.mark.parametrize("passive", [False, True])
-def test_the_exchange_is_declared_as_peatio_does(passive: bool) -> None:
-    """Topic, not durable, not auto-delete; kombu's own default would be refused with 406."""
-    exchange = topology.exchange("peatio.events.ranger", passive=passive)
-    assert (exchange.name, exchange.type) == ("peatio.events.ranger", "topic")
-    assert exchange.durable is False
-    assert exchange.auto_delete is False
-    assert exchange.passive is passive
-    assert not exchange.arguments
-    assert exchange.no_declare is False
-
-
-def test_an_exchange_is_declared_unless_told_otherwise() -> None:
-    """Passive is asked for; whoever declares says nothing."""
-    assert topology.exchange("x").passive is False
 
 
 def test_the_queue_goes_with_its_connection() -> None:

@@ -1,6 +1,6 @@
 """One connection to a broker: described, made, left or dropped, each in bounded time.
 
-Nothing is tried twice here: when to try again is the consumer's business.
+Nothing is tried twice here: when to try again is the supervisor's business.
 """
 
 from __future__ import annotations
@@ -17,24 +17,14 @@ import gevent
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
+from rango_gevent.source.base import BrokerTimeout, Overtaken
+
 log = logging.getLogger(__name__)
 
 HANGS_AFTER_S = 0.4
 _LEAVE_S = 1.0
 _HEADER = b"AMQP\x00\x00\x09\x01"  # AMQP 0-9-1, section 4.2.2
 _METHOD = b"\x01"  # the first byte of connection.start, a method frame
-
-
-class BrokerTimeout(OSError):
-    """A call to the broker did not come back in time.
-
-    It is an OSError so that py-amqp, where it is raised, closes the socket of a connection
-    that is only half made.
-    """
-
-
-class Overtaken(BrokerTimeout):
-    """An attempt to connect hung while the broker answered others."""
 
 
 def describe(url: str, *, heartbeat_s: int, silence_s: float, timeout_s: float) -> Connection:
@@ -48,9 +38,7 @@ def describe(url: str, *, heartbeat_s: int, silence_s: float, timeout_s: float) 
     """
     parts = urlsplit(url)
     options: dict[str, object] = {}
-    if parts.scheme == "memory":
-        options = {"polling_interval": 0.02}
-    elif hasattr(socket, "TCP_USER_TIMEOUT"):
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
         # py-amqp's one second would end a connection for every short break of the network
         options = {"socket_settings": {socket.TCP_USER_TIMEOUT: int(silence_s * 1000)}}
     return Connection(

@@ -1,8 +1,4 @@
-"""Exchange and queue as Rango, Ranger and Peatio declare them. Pure: names and arguments.
-
-The exchange is topic, non-durable, not auto-delete; kombu's default is durable, and
-declaring it so beside a publisher that did otherwise is 406 PRECONDITION_FAILED. So an
-existing exchange is taken as it is, and a missing one is declared as Peatio does.
+"""A worker's queue as the broker is asked for it. Pure: names and arguments.
 
 Each process has one queue of its own: exclusive and auto-delete, so that it goes with its
 connection, and bounded in length and time, so that a stalled gateway cannot fill the
@@ -11,23 +7,11 @@ broker's memory.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from kombu.entity import Exchange, Queue
 
+from rango_gevent.source.base import QueueLimits
+
 EVERYTHING = "#"
-
-
-class QueueLimits(NamedTuple):
-    """Bounds on a worker's queue in the broker: messages, and seconds that one may wait."""
-
-    length: int
-    ttl_s: float
-
-
-def exchange(name: str, *, passive: bool = False) -> Exchange:
-    """Describe the exchange; passive: it must exist and is taken as it is."""
-    return Exchange(name, type="topic", durable=False, auto_delete=False, passive=passive)
 
 
 def queue(instance: str, exchange_name: str, limits: QueueLimits) -> Queue:
