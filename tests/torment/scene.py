@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import IO, Any, Iterator, Mapping, NamedTuple
 
-from rango_gevent.bench.machine import cpu_s, family, rss_kb
+from bench.machine import cpu_s, family, rss_kb
+
 from tests.support import ROOT, Server, free_port, start_gateway
 from tests.torment.attacks import Attack
 

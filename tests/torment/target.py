@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 import amqp
+from bench.machine import family, rss_kb
 
-from rango_gevent.bench.machine import family, rss_kb
 from tests.support import RawSocket, broker_channel, handshake, publish, sample_of, text_frame
 
 _SOURCES = 250
