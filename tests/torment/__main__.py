@@ -118,6 +118,8 @@ def _torment(scene: Scene, attack: Attack, options: Options) -> Row:
         measured["latency_ms"] = measured["ping_ms"]
         del bounds["lost"]
     problems = judge(measured, bounds)
+    if not measured["attacked"]:
+        problems.insert(0, "the attack did not come to its end")
     if not measured["alive"]:
         problems.insert(0, "the gateway ended")
     return Row(attack.name, measured, problems + notes if problems else [])

@@ -187,7 +187,7 @@ class Scene:
         return measured, notes
 
     def _attack(self, attack: Attack) -> tuple[dict[str, float], list[str]]:
-        found: dict[str, float] = {}
+        found = {"attacked": 0.0}
         notes: list[str] = []
         attacker = Child("attacker", attack.name, json.dumps(self._options(attack)))
         limit = threading.Timer(self.options.seconds + _MORE_S, attacker.process.kill)
@@ -197,7 +197,8 @@ class Scene:
             while line := attacker.line():
                 if "begin" in line:
                     self.crowd.ask("mark")
-                found.update(line.get("found", {}))
+                if "found" in line:
+                    found.update(line["found"], attacked=1.0)
                 notes += [line["note"]] if "note" in line else []
         finally:
             limit.cancel()
@@ -208,6 +209,7 @@ class Scene:
     def _options(self, attack: Attack) -> dict[str, object]:
         return {
             "port": self.port,
+            "gateway_port": self.server.port,
             "front": self.options.front,
             "metrics_port": self.server.metrics_port,
             "exchange": self.server.exchange,

@@ -259,7 +259,7 @@ def burst_deaf(target: Target) -> None:
         target.burst([target.stream] * target.size["messages"], bodies(4000))
         for _ in range(10):
             time.sleep(_WATCH_S)
-            most = max([most, *_send_memory(target.port)])
+            most = max([most, *_send_memory(target.gateway_port)])
     target.found["kernel_kb_each"] = most / 1024
 
 

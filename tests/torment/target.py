@@ -92,6 +92,7 @@ class Target:
 
     Attributes:
         port: of its WebSocket listener, or of the proxy before it.
+        gateway_port: of its WebSocket listener itself.
         front: that proxy's name, or ``none``.
         metrics_port: of its metrics listener.
         exchange: exchange that it consumes.
@@ -105,6 +106,7 @@ class Target:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.port: int = options["port"]
+        self.gateway_port: int = options["gateway_port"]
         self.front: str = options["front"]
         self.metrics_port: int = options["metrics_port"]
         self.exchange: str = options["exchange"]

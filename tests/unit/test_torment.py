@@ -10,6 +10,7 @@ import pytest
 from rango_gevent.protocol import frames
 from tests.torment.attacks import ATTACKS, BASELINE, Attack, by_name
 from tests.torment.crowd import whole_frames
+from tests.torment.scene import Options
 from tests.torment.target import Target, subscribe_frames
 from tests.torment.verdict import Row, judge, send_memory_bytes, table
 
@@ -90,6 +91,22 @@ def test_bounds_of_a_form() -> None:
     assert attack.bounds(True)["memory_mb"] == 16
     assert attack.bounds(True)["series"] == 5
     assert attack.sizes(True) == {"clients": 3}
+
+
+def test_options_become_settings() -> None:
+    """What is asked for on the command line reaches the gateway, over the attack's own settings."""
+    attack = Attack("a", "", Target.hold, 30, env={"RANGO_MAX_STREAMS": "7"})
+    plain = Options().env(attack)
+    assert plain["RANGO_MAX_STREAMS"] == "7"
+    assert plain["RANGO_SLOW_CLIENT"] == "close"
+    assert not plain.keys() & {"RANGO_WORKERS", "RANGO_COMPRESSION", "RANGO_TRUSTED_PROXIES"}
+    options = Options("workers", "nginx", "latest", compression=True)
+    assert options.env(attack).items() >= {
+        ("RANGO_WORKERS", "2"),
+        ("RANGO_COMPRESSION", "on"),
+        ("RANGO_TRUSTED_PROXIES", "127.0.0.1"),
+        ("RANGO_SLOW_CLIENT", "latest"),
+    }
 
 
 @each_attack
