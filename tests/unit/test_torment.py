@@ -29,6 +29,8 @@ each_attack = pytest.mark.parametrize("attack", ATTACKS[1:], ids=lambda attack: 
         ({"latency_ms": 30.0}, {"latency_ms": 30}, []),
         ({"latency_ms": 31.0}, {"latency_ms": 30}, ["latency_ms 31 > 30"]),
         ({"latency_ms": 31.0, "machine_ms": 2.0}, {"latency_ms": 30}, []),
+        ({"latency_ms": 31.0, "machine_ms": 0.5, "baseline_ms": 2.0}, {"latency_ms": 30}, []),
+        ({"latency_ms": 999.0, "baseline_ms": 1e6}, {"latency_ms": 30}, ["latency_ms 999 > 30"]),
         ({"memory_mb": 31.0, "machine_ms": 2.0}, {"memory_mb": 30}, ["memory_mb 31 > 30"]),
         ({}, {"series": 5}, ["series: not measured, bound 5"]),
         ({"lost": 1.0, "closed": 0.0}, {"lost": 0, "closed": 0}, ["lost 1 > 0"]),
@@ -36,7 +38,7 @@ each_attack = pytest.mark.parametrize("attack", ATTACKS[1:], ids=lambda attack: 
     ],
 )
 def test_verdict(measured: dict[str, float], bounds: dict[str, float], problems: list[str]) -> None:
-    """A bound may be reached and not passed; only latencies get the machine's own standstill."""
+    """A bound may be reached and not passed; only latencies get a busy machine's part."""
     assert judge(measured, bounds) == problems
 
 
