@@ -24,7 +24,7 @@ from __future__ import annotations
 import _socket  # the plain C socket: gevent's wrapper would cost memory and time per client
 import socket as pysocket
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Iterable, NamedTuple, cast
 
 import gevent
 from gevent.timeout import Timeout
@@ -63,6 +63,7 @@ _NEXT = {
 
 _WRITABLE = 2
 _PING_FRAME = frames.ping()
+_MOST_AT_ONCE = 8  # segments that are encoded and sent in one step
 _LEAST_LOOK_S = 0.2  # between two looks at a client that takes nothing
 
 
@@ -183,7 +184,7 @@ class Sender:
     def _send_on(self, segments: list[Segment], data: bytes, sent: int) -> list[Segment]:
         """Send what follows a first segment as far as the socket takes it; return the rest."""
         for index in range(1, len(segments)):
-            if sent < len(data):
+            if sent < len(data) or index == _MOST_AT_ONCE:
                 break
             data = segments[index].encoded(self.encoding)
             sent = self._try_to_send(data)
@@ -191,7 +192,7 @@ class Sender:
             index = len(segments)
         if sent < 0:
             return []  # it is lost
-        if sent < len(data):
+        if sent < len(data) or index < len(segments):
             self._block(data, sent)
         return segments[index:]
 
@@ -233,6 +234,13 @@ class Sender:
         """Leave out what waits of streams that the client gives up, where it may be left out."""
         if self._outbox is not None:
             self._outbox.forget(addresses)
+
+    def answer(self, parts: Iterable[Part]) -> None:
+        """Send or keep an answer; what is long is left to the writer, which gives way."""
+        for count, part in enumerate(parts):
+            if count == _MOST_AT_ONCE and self.state == READY:
+                self._block(b"", 0)
+            self.push(part)
 
     def push(self, part: Part) -> None:
         """Send or keep whatever the outbox holds: for replies, replays and control frames.
