@@ -83,7 +83,7 @@ ATTACKS = (
     Attack("long-replies", "97 lists of 1000 long names, asked for in one write", subscribers.long_replies, 100, 100, size={"clients": 40, "names": 1000}, short={"clients": 12, "names": 400}),
     Attack("distinct-sets", "each client its own 1000 streams, and a burst", subscribers.distinct_sets, 150, 150, size={"clients": 100, "messages": 3000, "bytes": 4000}, short={"clients": 48, "bytes": 2000}),
     Attack("deaf-distinct", "readers that read nothing, each with its own bytes", subscribers.deaf_distinct, 150, 50, 1.01, {"gauge_short_percent": 30}, size={"clients": 80}, short={"clients": 25}),
-    Attack("unique-names", "1000 names each, scrapes, all leave at once", subscribers.unique_names, 100, 800, checks={"kept_mb": 500}, size={"clients": 1000}, short={"clients": 100}),
+    Attack("unique-names", "1000 names each, scrapes, all leave at once", subscribers.unique_names, 100, 800, checks={"kept_mb": 800}, size={"clients": 1000}, short={"clients": 100}),
     Attack("pings-behind-handshake", "2600 pings in the write of each handshake", requests.pings_behind_handshake, 150, size={"rate": 150}),
     Attack("polite-crowd", "clients within their rate, all at the same instant", subscribers.polite_crowd, 150, 100, size={"clients": 2000}, short={"clients": 700}),
     Attack("polite-subscribers", "1000 names subscribed and left, all at the same instant", subscribers.polite_subscribers, 150, 200, size={"clients": 400}, short=None),
