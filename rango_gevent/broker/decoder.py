@@ -30,7 +30,7 @@ _CONTENT_SIZE = 21
 _TIMESTAMP = b"\x0ftimestamp_in_ms"  # a short string; a type octet and 8 bytes follow
 _int64, _double = Struct(">q").unpack_from, Struct(">d").unpack_from
 _NUMBERS = {ord("l"): _int64, ord("L"): _int64, ord("d"): _double}  # RabbitMQ's, py-amqp's, floats
-_LAST_MS = 1e15  # no publisher's clock is in the year 33658
+_OLDEST_MS = 24 * 60 * 60 * 1000  # nothing waits for a day on its way
 
 
 class Decoder:
@@ -213,8 +213,10 @@ def _published_at(buffer: bytes, start: int, end: int, now_s: float) -> float:
 
 
 def seconds(at_ms: float, now_s: float) -> float:
-    """Return the time of publishing in Unix seconds; now for a number that can be no time.
+    """Return the time of publishing in Unix seconds; now for a number that can be none.
 
-    A NaN among the observations of a histogram would spoil its sum for ever.
+    What lies ahead of now or a day behind it is another unit, or a clock that is wrong: a single
+    one among the observations of a histogram would spoil its sum for ever, as a NaN would.
     """
-    return at_ms / 1000 if 0 < at_ms < _LAST_MS else now_s
+    now_ms = now_s * 1000
+    return at_ms / 1000 if now_ms - _OLDEST_MS <= at_ms <= now_ms else now_s

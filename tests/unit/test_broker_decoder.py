@@ -18,8 +18,7 @@ from amqp.method_framing import frame_handler, frame_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rango_gevent.broker.consumer import published_at
-from rango_gevent.broker.decoder import Decoder
+from rango_gevent.broker.decoder import Decoder, seconds
 
 CHANNEL = 2
 TAG = "rango"
@@ -103,7 +102,7 @@ class Log:
         (tag, _, _, exchange, key), _ = serialization.loads("sLbss", args, 4)
         body = content.body.encode() if isinstance(content.body, str) else bytes(content.body)
         headers = content.properties.get("application_headers") or {}
-        at_s = published_at(headers) if "timestamp_in_ms" in headers else NOW
+        at_s = seconds(headers["timestamp_in_ms"], NOW) if "timestamp_in_ms" in headers else NOW
         if (channel, tag, exchange) == (CHANNEL, TAG, EXCHANGE):
             self.sink(key, body, at_s)
         else:
@@ -143,7 +142,7 @@ def portions_of(data: bytes, cuts: list[int]) -> list[bytes]:
 sizes = st.sampled_from([0, 1, 2, 200, FRAME_MAX - 9, FRAME_MAX - 8, FRAME_MAX - 7, 3 * FRAME_MAX])
 bodies = st.binary(max_size=40) | sizes.map(b"\xce".__mul__) | sizes.map(b"7".__mul__)
 names = st.text(st.characters(codec="utf-8"), max_size=20)
-milliseconds = st.integers(1 << 32, 10**14) | st.floats(1, 1e14)
+milliseconds = st.integers(0, int(NOW * 1000) + 99) | st.floats(NOW * 1000 - 9e7, NOW * 1000)
 headers = st.dictionaries(
     names.filter(lambda name: "timestamp" not in name),
     st.none()
@@ -390,6 +389,11 @@ def decoded_at(table: dict[str, Any]) -> float:
         ({"timestamp_in_ms": None}, NOW),
         ({"timestamp_in_ms": -1_700_000_000_123}, NOW),
         ({"timestamp_in_ms": 1 << 62}, NOW),
+        ({"timestamp_in_ms": 1.5}, NOW),
+        ({"timestamp_in_ms": 1_700_000_000}, NOW),
+        ({"timestamp_in_ms": 1_700_000_000_501}, NOW),
+        ({"timestamp_in_ms": 1_699_913_600_500}, NOW - 86_400),
+        ({"timestamp_in_ms": 1_699_913_600_499}, NOW),
         ({"timestamp_in_ms": math.nan}, NOW),
         ({"timestamp_in_ms": math.inf}, NOW),
     ],
