@@ -11,13 +11,12 @@ there with `Hub.take_dirty`.
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from typing import Callable, Iterable, NamedTuple, Protocol
 
 import msgspec
 
+from rango_gevent.hub.body import check_json, has_lone_surrogates_only
 from rango_gevent.hub.book import Book
 from rango_gevent.hub.stream import Stream, Waiting
 from rango_gevent.protocol import frames, messages, routing
@@ -116,8 +115,6 @@ NO_SNAPSHOT = "increment_before_snapshot"
 TOO_MANY_BOOKS = "too_many_books"
 QUEUE_FULL = "stream_queue_full"
 DROPPED = (BAD_KEY, BAD_BODY, BODY_TOO_BIG, NO_SNAPSHOT, TOO_MANY_BOOKS, QUEUE_FULL)
-
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Hub:
@@ -255,11 +252,11 @@ class Hub:
         if len(body) > self.limits.event_bytes:
             return self._drop(BODY_TOO_BIG)
         try:
-            _check_json(body)
+            check_json(body)
             if not body.isascii():
                 body.decode()  # the check above does not look at UTF-8 inside strings
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if not _has_lone_surrogates_only(body):
+            if not has_lone_surrogates_only(body):
                 return self._drop(BAD_BODY)
         if route.action:
             return self._publish_to_book(route, frames.event(head, body), at_s)
@@ -363,31 +360,6 @@ class Hub:
         if len(self._spare) < _SPARE_QUEUES:
             self._spare.append(queue)
         return Batch(stream, waiting, joined or {})
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_check_slowly = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_int=len, parse_float=len
-).decode
-
-
-def _has_lone_surrogates_only(body: bytes) -> bool:
-    """Tell whether a refused body is JSON all the same.
-
-    The fast check wants escaped surrogates in pairs. JSON does not (RFC 8259 section 8.2),
-    and Rango lets such a body pass.
-    """
-    if not _ESCAPED_SURROGATE.search(body):
-        return False
-    try:
-        _check_slowly(body.decode())
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _is_text(key: str) -> bool:
