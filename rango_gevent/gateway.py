@@ -149,6 +149,7 @@ class Gateway:
             _broker_limits(settings),
             self.dispatcher.pace,
             self._broker_is_lost,
+            self._accepts,
         )
         self._workers: Workers | None = None
         if sibling_of is not None:
@@ -313,6 +314,12 @@ class Gateway:
         outcome = self.hub.publish(key, body, at_s)
         if outcome in DROPPED:
             self._drops.warn(outcome, key)
+
+    def _accepts(self, key: str, size: int) -> bool:
+        refusal = self.hub.refusal(key, size)
+        if refusal:
+            self._drops.warn(refusal, key)
+        return not refusal
 
     def _read(self) -> Reading:
         """Collect the numbers of all rooms for a scrape."""

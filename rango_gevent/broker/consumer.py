@@ -41,7 +41,7 @@ from rango_gevent.broker.connection import (
     drop,
     leave,
 )
-from rango_gevent.broker.decoder import Decoder, Sink, seconds
+from rango_gevent.broker.decoder import Accepts, Decoder, Sink, seconds
 from rango_gevent.broker.topology import QueueLimits
 from rango_gevent.turns import give_way
 from rango_gevent.urls import mask_url
@@ -87,6 +87,7 @@ class Consumer:
         sink: called with routing key, body and Unix time for each message; must not block.
         limits: bounds.
         on_lost: called when a connection that was consumed from is lost.
+        accepts: asked with routing key and size whether to collect a large body.
         pace: called when all that had arrived is handed on; waits until reading pays again.
 
     Attributes:
@@ -104,6 +105,7 @@ class Consumer:
         limits: BrokerLimits,
         pace: Callable[[], None] = lambda: gevent.sleep(0),
         on_lost: Callable[[], None] = lambda: None,
+        accepts: Accepts = lambda key, size: True,
     ) -> None:
         self._urls = urls
         self._exchange = exchange
@@ -111,6 +113,7 @@ class Consumer:
         self._limits = limits
         self._pace = pace
         self._on_lost = on_lost
+        self._accepts = accepts
         self._slice_end = 0.0
         self._turn = 0
         self._wait_s = FIRST_WAIT_S
@@ -205,7 +208,9 @@ class Consumer:
         # hot path: one recv for all that is there, then a pause for more to gather
         transport = connection.transport
         channel = queue.channel.channel_id
-        decoder = Decoder(channel, _TAG, self._exchange, self._sink, connection.on_inbound_frame)
+        decoder = Decoder(
+            channel, _TAG, self._exchange, self._sink, connection.on_inbound_frame, self._accepts
+        )
         beat = _Beat(connection.heartbeat, connection.heartbeat_tick, _binder(queue))
         with transport.having_timeout(_PERIOD_S):
             transport._read = _ReadAhead(transport, decoder)

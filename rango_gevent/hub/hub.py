@@ -265,6 +265,21 @@ class Hub:
             return NOBODY
         return self._enqueue(stream, frames.event(head, body), at_s)
 
+    def refusal(self, key: str, size: int) -> str:
+        """Return why a body of this size would be dropped, and count it; empty: it may come.
+
+        Args:
+            key: routing key.
+            size: bytes that are announced.
+        """
+        if size <= self.limits.event_bytes:
+            return ""
+        known = self._routes[key] if key in self._routes else self._learn(key)
+        if known is None:
+            return self._drop(BAD_KEY)
+        self.received[known[0].kind] += 1
+        return self._drop(BODY_TOO_BIG)
+
     def _learn(self, key: str) -> tuple[Route, bytes, dict[str, Stream]] | None:
         """Parse a routing key once and remember what it means, in bounds."""
         if len(self._routes) >= _MAX_ROUTES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from support import RawSocket, Server, connect, start_gateway, wait_for
@@ -118,3 +119,22 @@ def test_a_stale_book_is_told_to_those_who_asked() -> None:
             heard = silent.receive_until(lambda text: "ob-snap" in text)
             assert len(heard) == 6
             assert "resync" not in "".join(heard)
+
+
+def test_a_body_past_its_bound_takes_no_memory() -> None:
+    """64 MB are announced and thrown away as they come; what is published behind is delivered."""
+    with start_gateway() as server, server.connect("/public?stream=a.trades") as client:
+        client.receive()
+        status = Path(f"/proc/{server.process.pid}/status")
+        before = _most_kb(status)
+        server.publish("public.a.trades", '"' + "x" * (64 << 20) + '"')
+        server.publish("public.a.trades", "1")
+        assert client.receive() == '{"a.trades":1}'
+        assert _most_kb(status) - before < 16 << 10
+        assert server.metric("rango_messages_dropped_total", reason="too_big") == 1
+        assert "dropped a message, too_big: routing key 'public.a.trades'" in server.log()
+
+
+def _most_kb(status: Path) -> int:
+    """Return the most memory that a process ever held."""
+    return int(status.read_text().partition("VmHWM:")[2].split()[0])

@@ -447,6 +447,19 @@ def test_a_body_of_the_largest_size_is_taken() -> None:
     assert hub.publish("public.m.trades", b"1" * 11, AT) == hub_module.BODY_TOO_BIG
 
 
+def test_a_body_is_refused_by_its_size_alone() -> None:
+    """It counts as if it had come, and what is refused so is what would be dropped."""
+    hub = make_hub(HubLimits(event_bytes=10))
+    assert hub.refusal("public.m.trades", 10) == ""
+    assert hub.refusal("bad", 10) == ""
+    assert not +hub.received
+    assert hub.refusal("public.m.trades", 11) == hub_module.BODY_TOO_BIG
+    assert hub.refusal("public.m.trades", 1 << 40) == hub_module.BODY_TOO_BIG
+    assert hub.refusal("bad", 11) == hub_module.BAD_KEY
+    assert +hub.received == {"public": 2}
+    assert +hub.dropped == {hub_module.BODY_TOO_BIG: 2, hub_module.BAD_KEY: 1}
+
+
 def test_a_queue_is_bounded() -> None:
     """What is too much is dropped and counted; what waits already is delivered."""
     hub, one = make_hub(HubLimits(queue_frames=2)), Subscriber()
@@ -701,6 +714,7 @@ def every_public_call() -> dict[str, Callable[[], object]]:
     return {
         "subscribe": subscribe,
         "publish": publish,
+        "refusal": lambda: [hub.refusal(key, 200) for key in keys],
         "names": lambda: [hub.names(subscriber) for subscriber in people],
         "take_dirty": hub.take_dirty,
         "drop_books": lambda: hub.drop_books(AT, "test"),
