@@ -332,6 +332,7 @@ class Gateway:
         return Reading(
             gauges={
                 "rango_hub_clients_count": len(registry),
+                "rango_subscriptions": hub.topics.total,
                 "rango_ready": float(not self.readiness()),
                 "rango_broker_connected": float(consumer.connected),
                 "rango_books": len(hub.books),
@@ -349,6 +350,7 @@ class Gateway:
                 "rango_bytes_sent": dispatcher.bytes,
                 "rango_dispatch_slices": dispatcher.slices,
                 "rango_connections_opened": registry.opened,
+                "rango_subscriptions_refused": hub.refused,
                 "rango_broker_connects": consumer.connects,
                 "rango_broker_failures": consumer.failures,
                 "rango_broker_disconnected_seconds": consumer.away_s(),
@@ -365,7 +367,8 @@ class Gateway:
                 "rango_greenlet_restarts": ("name", self.restarts),
                 "promhttp_metric_handler_requests": ("code", self.metrics_server.scrapes),
             },
-            subscriptions=hub.subscriptions,
+            subscriptions=hub.topics.held,
+            topics=hub.topics.counts(),
         )
 
 
@@ -398,6 +401,7 @@ def _slow_policy(settings: Settings) -> SlowPolicy:
 
 def _hub_limits(settings: Settings) -> HubLimits:
     return HubLimits(
+        subscriptions=settings.max_subscriptions,
         queue_frames=settings.queue_frames,
         event_bytes=settings.max_event_bytes,
         books=settings.max_books,

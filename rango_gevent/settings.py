@@ -138,9 +138,9 @@ class Settings:
     metrics_topics: int = _option(
         500,
         "RANGO_METRICS_TOPICS",
-        whole(0, 100_000),
-        "Topics with a series of their own in rango_hub_subscriptions_count; "
-        "the others are summed as `_other`",
+        whole(0, 10_000),
+        "Topics with a series of their own in rango_hub_subscriptions_count, of those that were "
+        "published on; the others are summed as `_other`",
     )
     workers: int = _option(
         1, "RANGO_WORKERS", whole(1, 256), "Worker processes; more than one needs gunicorn"
@@ -209,6 +209,12 @@ class Settings:
         "RANGO_MAX_STREAMS",
         whole(1, 1_000_000),
         "Streams that one client may hold; more are answered with an error",
+    )
+    max_subscriptions: int = _option(
+        2_000_000,
+        "RANGO_MAX_SUBSCRIPTIONS",
+        whole(1, 1_000_000_000),
+        "The same of all clients of a worker together",
     )
     max_name_bytes: int = _option(
         255, "RANGO_MAX_NAME_BYTES", whole(1, 8192), "Size of a stream's name, bytes"

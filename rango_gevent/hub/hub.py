@@ -12,13 +12,15 @@ there with `Hub.take_dirty`.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Callable, Iterable, NamedTuple, Protocol
+from typing import Callable, Collection, Iterable, NamedTuple, Protocol
 
 import msgspec
 
+from rango_gevent.errors import RequestError
 from rango_gevent.hub.body import check_json, has_lone_surrogates_only
 from rango_gevent.hub.book import Book
 from rango_gevent.hub.stream import Stream, Waiting
+from rango_gevent.hub.topics import Topics
 from rango_gevent.protocol import frames, messages, routing
 from rango_gevent.protocol.routing import Route
 
@@ -87,6 +89,7 @@ class HubLimits(NamedTuple):
     """Bounds of a hub.
 
     Attributes:
+        subscriptions: of all clients together.
         queue_frames: frames that may wait in one stream's queue.
         event_bytes: size of one published body.
         books: number of books.
@@ -94,6 +97,7 @@ class HubLimits(NamedTuple):
         book_bytes: size of one book.
     """
 
+    subscriptions: int = 2_000_000
     queue_frames: int = 10_000
     event_bytes: int = 1 << 20
     books: int = 10_000
@@ -149,7 +153,8 @@ class Hub:
         self.books: dict[str, Book] = {}
         self.dirty: list[Stream] = []
         self.sequence = 0
-        self.subscriptions: Counter[tuple[str, str]] = Counter()
+        self.topics = Topics()
+        self.refused = 0
         self.received: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.books_dropped = 0
@@ -159,7 +164,7 @@ class Hub:
 
     # -- clients ------------------------------------------------------------------------
 
-    def subscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[bytes]:
+    def subscribe(self, subscriber: Subscriber, names: Collection[str]) -> list[bytes]:
         """Subscribe to each name and return what must be sent before the reply.
 
         Replay and subscription are one step, so that no increment falls between them. A
@@ -167,7 +172,12 @@ class Hub:
 
         Returns:
             Bytes of whole frames: notices and replays of books, in the order of the names.
+
+        Raises:
+            RequestError: with these all clients together would hold too many.
         """
+        if self.topics.total + len(names) > self.limits.subscriptions:
+            self._check_room(subscriber, names)
         out: list[bytes] = []
         for name in names:
             kind = routing.kind_of(name)
@@ -186,10 +196,16 @@ class Hub:
                 stream.add(subscriber, self.sequence)
             if name not in subscriber.streams:
                 subscriber.streams[name] = stream
-                self.subscriptions[kind, stream.topic] += 1
+                self.topics.add(stream)
             if book is not None and replay:
                 out.append(book.packed_replay(self.pack) if subscriber.deflate else book.replay())
         return out
+
+    def _check_room(self, subscriber: Subscriber, names: Collection[str]) -> None:
+        wanted = len(set(names) - subscriber.streams.keys())
+        if wanted and self.topics.total + wanted > self.limits.subscriptions:
+            self.refused += wanted
+            raise RequestError("Too many streams: the server holds as many as it may")
 
     def _stream(self, kind: str, name: str, subscriber: Subscriber) -> Stream:
         address = name
@@ -210,16 +226,15 @@ class Hub:
 
     def drop(self, subscriber: Subscriber) -> None:
         """Forget a subscriber; doing so twice is harmless."""
-        self.unsubscribe(subscriber, list(subscriber.streams))
+        for stream in subscriber.streams.values():
+            self._leave(stream, subscriber)
+        subscriber.streams.clear()
 
     def _leave(self, stream: Stream, subscriber: Subscriber) -> None:
         stream.discard(subscriber)
-        key = (stream.kind, stream.topic)
-        self.subscriptions[key] -= 1
-        if not self.subscriptions[key]:
-            del self.subscriptions[key]
+        self.topics.remove(stream)
         if not stream.subscribers:
-            self.streams[stream.kind].pop(stream.address, None)
+            del self.streams[stream.kind][stream.address]
 
     @staticmethod
     def names(subscriber: Subscriber) -> list[str]:
@@ -287,7 +302,10 @@ class Hub:
         known = None
         route = routing.parse_key(key) if _is_text(key) else None
         if route is not None:
-            known = (route, messages.event_head(route.name), self.streams[route.kind])
+            registry = self.streams[route.kind]
+            known = (route, messages.event_head(route.name), registry)
+            if self.topics.publish(route, registry.get(route.address)):
+                self._routes.clear()  # so that each is noted again
         self._routes[key] = known
         return known
 

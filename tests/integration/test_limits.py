@@ -121,6 +121,23 @@ def test_a_stale_book_is_told_to_those_who_asked() -> None:
             assert "resync" not in "".join(heard)
 
 
+def test_subscriptions_of_all_clients_are_bounded() -> None:
+    """Past the bound a request is answered with an error; room that becomes free is used."""
+    with start_gateway(env={"RANGO_MAX_SUBSCRIPTIONS": "3"}) as server, server.connect() as other:
+        other.receive()
+        with server.connect("/public?stream=a.b,c.d") as one:
+            one.receive()
+            for names in (["e.f", "g.h"], ["e.f", "a.b"]):
+                other.send({"event": "subscribe", "streams": names})
+                answer = other.receive()
+                assert answer == '{"error":"Too many streams: the server holds as many as it may"}'
+            assert other.subscribe("a.b") == ["a.b"]
+            assert server.metric("rango_subscriptions") == 3
+            assert server.metric("rango_subscriptions_refused_total") == 4
+        wait_for(lambda: server.metric("rango_subscriptions") == 1, what="one to leave")
+        assert other.subscribe("e.f", "g.h") == ["a.b", "e.f", "g.h"]
+
+
 def test_a_body_past_its_bound_takes_no_memory() -> None:
     """64 MB are announced and thrown away as they come; what is published behind is delivered."""
     with start_gateway() as server, server.connect("/public?stream=a.trades") as client:

@@ -245,7 +245,7 @@ class Room:
         assert self.dispatcher.idle
         assert self.dispatcher.deflating == 0
         assert self.hub.streams == {"public": {}, "private": {}, "prefixed": {}}
-        assert self.hub.subscriptions == {}
+        assert self.hub.topics.total == 0
         assert sum(self.registry.closed.values()) == self.registry.opened
 
 

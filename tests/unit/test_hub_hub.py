@@ -22,6 +22,7 @@ from gevent.queue import SimpleQueue
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rango_gevent.errors import RequestError
 from rango_gevent.hub import hub as hub_module
 from rango_gevent.hub.hub import Batch, Hub, HubLimits
 from rango_gevent.hub.stream import Stream, Waiting
@@ -167,22 +168,32 @@ def test_names_are_listed_public_and_prefixed_first() -> None:
 def test_subscriptions_are_counted_once() -> None:
     """The gauge goes up and down under one name, and an empty topic leaves it."""
     hub, one, other = make_hub(), Subscriber("ID1", "admin"), Subscriber("ID2")
+    for key in ("public.m.trades", "private.ID9.order", "admin.m.sys"):
+        hub.publish(key, b"1", AT)
     hub.subscribe(one, ["m.trades", "m.trades", "order", "admin.m.sys"])
     hub.subscribe(one, ["m.trades"])
     hub.subscribe(other, ["m.trades", "order"])
-    assert hub.subscriptions == {
+    assert counts(hub) == {
         ("public", "m.trades"): 2,
         ("private", "order"): 2,
         ("prefixed", "admin.m.sys"): 1,
     }
     hub.unsubscribe(other, ["m.trades", "m.trades", "unheld"])
-    assert hub.subscriptions["public", "m.trades"] == 1
+    assert counts(hub)["public", "m.trades"] == 1
     hub.drop(one)
     hub.drop(one)
-    assert hub.subscriptions == {("private", "order"): 1}
+    assert counts(hub) == {("private", "order"): 1}
+    assert hub.topics.held == {"public": 0, "private": 1, "prefixed": 0}
     hub.drop(other)
-    assert hub.subscriptions == {}
+    assert counts(hub) == {}
+    assert hub.topics.total == 0
     assert hub.streams == {"public": {}, "private": {}, "prefixed": {}}
+
+
+def counts(hub: Hub) -> dict[tuple[str, str], int]:
+    """Return the subscriptions of each topic that is counted by itself."""
+    told = list(hub.topics.counts())
+    return {(kind, topic): count for count, kind, topic in told}
 
 
 def test_a_newcomer_gets_nothing_that_was_published_before() -> None:
@@ -526,6 +537,24 @@ def test_the_keys_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatc
         hub.publish(f"public.m{number}.trades", b"1", AT)
         assert len(hub._routes) <= 10
     assert hub.publish("public.m7.trades", b"2", AT) == hub_module.DELIVERED
+
+
+def test_subscriptions_of_all_clients_are_bounded() -> None:
+    """Past the bound a request is refused as a whole; what is held already is no news."""
+    hub, one, other = make_hub(HubLimits(subscriptions=3)), Subscriber(), Subscriber()
+    hub.subscribe(one, ["a.b", "c.d"])
+    with pytest.raises(RequestError, match="Too many streams"):
+        hub.subscribe(other, ["a.b", "e.f"])
+    assert other.streams == {}
+    assert (hub.refused, hub.topics.total) == (2, 2)
+    hub.subscribe(one, ["a.b", "c.d", "e.f", "e.f"])
+    hub.subscribe(one, ["a.b"])
+    assert hub.topics.total == 3
+    with pytest.raises(RequestError):
+        hub.subscribe(other, ["a.b"])
+    hub.unsubscribe(one, ["a.b"])
+    hub.subscribe(other, ["a.b"])
+    assert (hub.refused, hub.topics.total) == (3, 3)
 
 
 # -- what is dropped ------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ class HubMachine(RuleBasedStateMachine):
             Person(None, "", True),
         ]
         self.number = 0
+        self.published: set[tuple[str, str]] = set()
         self.waiting: Counter[tuple[str, str]] = Counter()  # frames since the last drain
         self.books: dict[str, list[bytes]] = {}  # an empty list is a stale book
         self.books_dropped = 0
@@ -192,6 +193,7 @@ class HubMachine(RuleBasedStateMachine):
         route = routing.parse_key(key)
         if route is None:
             return hub_module.BAD_KEY
+        self.published.add((route.kind, route.address if "." in route.name else route.name))
         if len(body) > LIMITS.event_bytes:
             return hub_module.BODY_TOO_BIG
         if not is_json:
@@ -289,8 +291,13 @@ class HubMachine(RuleBasedStateMachine):
                 held[routing.kind_of(name)].add(person.address_of(name))
         assert {kind: set(streams) for kind, streams in self.hub.streams.items()} == held
         counts = Counter((routing.kind_of(n), n) for person in self.people for n in person.owed)
-        assert self.hub.subscriptions == counts
-        assert all(count > 0 for count in self.hub.subscriptions.values())
+        told = list(self.hub.topics.counts())
+        assert {(kind, topic): count for count, kind, topic in told} == {
+            topic: count for topic, count in counts.items() if topic in self.published
+        }
+        for kind in routing.KINDS:
+            of_kind = sum(count for (its, _), count in counts.items() if its == kind)
+            assert self.hub.topics.held[kind] == of_kind
         for person in self.people:
             assert list(person.subscriber.streams) == list(person.owed)
         assert {a: b"".join(frames) for a, frames in self.books.items()} == {
@@ -324,7 +331,8 @@ class HubMachine(RuleBasedStateMachine):
             self.hub.drop(person.subscriber)
             assert person.subscriber.streams == {}
         assert self.hub.streams == {kind: {} for kind in routing.KINDS}
-        assert self.hub.subscriptions == {}
+        assert self.hub.topics.total == 0
+        assert list(self.hub.topics.counts()) == []
         assert self.hub.take_dirty() == []
 
 
