@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -150,6 +151,17 @@ def test_real_texts_merge_to_their_sum(
     for key, count in merged.items():
         if key[0] in ("rango_hub_subscriptions_count", "rango_frames_sent_total"):
             assert count == first.get(key, 0) + second.get(key, 0)
+
+
+def test_many_workers_with_many_topics_are_merged_quickly() -> None:
+    """Sixteen with 500 each: no client waits for a scrape longer than for its own samples."""
+    topics = {("public", f"market{number}.trades"): number + 1 for number in range(500)}
+    metrics = Metrics(lambda: reading(topics), 500)
+    started_s = time.process_time()
+    texts = [metrics.text().decode() for _ in range(16)]
+    written_s = time.process_time()
+    merge(texts)
+    assert time.process_time() - written_s < 1.5 * (written_s - started_s)
 
 
 def test_a_merge_of_one_is_the_same() -> None:
