@@ -76,18 +76,23 @@ _FIXED = (
 
 
 class DropLog:
-    """Says that messages are dropped, at most once a second for each reason.
+    """Says that something is dropped, at most once a second for each reason.
 
     Every drop is counted in the metrics; a publisher that sends nothing but garbage must
     not be able to fill the disk with lines.
+
+    Args:
+        text: of a line; it takes ``what``, ``reason`` and the number of ``others`` since.
+        now: monotonic time in seconds.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, text: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._text = text
         self._now = now
         self._said: dict[str, float] = {}
         self._unsaid: Counter[str] = Counter()
 
-    def warn(self, reason: str, key: str) -> None:
+    def warn(self, reason: str, what: str) -> None:
         """Log a drop, or remember that it was not logged."""
         now = self._now()
         if now - self._said.get(reason, -1.0) < 1.0:
@@ -95,7 +100,7 @@ class DropLog:
             return
         self._said[reason] = now
         others = f" ({self._unsaid.pop(reason)} more since)" if self._unsaid[reason] else ""
-        log.warning("dropped a message, %s: routing key %r%s", reason, key[:255], others)
+        log.warning(self._text, {"what": what[:255], "reason": reason, "others": others})
 
 
 class Gateway:
@@ -159,7 +164,10 @@ class Gateway:
             settings.metrics_host,
             settings.metrics_port,
         )
-        self._drops = DropLog()
+        self._drops = DropLog("dropped a message, %(reason)s: routing key %(what)r%(others)s")
+        self._stale = DropLog(
+            "book %(what)s is stale until its next snapshot: %(reason)s%(others)s"
+        )
         self.restarts: Counter[str] = Counter()
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
@@ -301,12 +309,12 @@ class Gateway:
         return self.health() or self.consumer.problem
 
     def _book_is_stale(self, address: str, why: str) -> None:
-        level = logging.DEBUG if why == _LOST else logging.WARNING  # then one line for all
-        log.log(level, "book %s is stale until its next snapshot: %s", address, why)
+        if why != _LOST:  # then one line for all
+            self._stale.warn(why, address)
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
-        live = sum(book.live for book in self.hub.books.values())
+        live = len(self.hub.books) - self.hub.shelf.stale
         self.hub.drop_books(time.time(), _LOST)
         log.warning("the broker is lost: %d books are stale until their next snapshots", live)
 
@@ -336,10 +344,8 @@ class Gateway:
                 "rango_ready": float(not self.readiness()),
                 "rango_broker_connected": float(consumer.connected),
                 "rango_books": len(hub.books),
-                "rango_books_stale": sum(
-                    book.stale_since is not None for book in hub.books.values()
-                ),
-                "rango_book_bytes": sum(book.bytes for book in hub.books.values()),
+                "rango_books_stale": hub.shelf.stale,
+                "rango_book_bytes": hub.shelf.bytes,
                 "rango_outbox_bytes": registry.outbox_bytes,
                 "rango_loop_lag_seconds": self.heartbeat.late_s,
                 "promhttp_metric_handler_requests_in_flight": self.metrics_server.in_flight,
@@ -405,6 +411,7 @@ def _hub_limits(settings: Settings) -> HubLimits:
         queue_frames=settings.queue_frames,
         event_bytes=settings.max_event_bytes,
         books=settings.max_books,
+        books_bytes=settings.books_bytes,
         book_increments=settings.book_increments,
         book_bytes=settings.book_bytes,
     )

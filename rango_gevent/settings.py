@@ -306,7 +306,19 @@ class Settings:
         whole(64, 128 << 20),
         "Size of a published body, bytes; a larger one is dropped and counted",
     )
-    max_books: int = _option(10_000, "RANGO_MAX_BOOKS", whole(1, 10_000_000), "Books held at once")
+    max_books: int = _option(
+        10_000,
+        "RANGO_MAX_BOOKS",
+        whole(1, 10_000_000),
+        "Books held at once; past it one goes, first of those that nobody holds, and of them "
+        "the one that was not used for longest",
+    )
+    books_bytes: int = _option(
+        256 << 20,
+        "RANGO_BOOKS_BYTES",
+        whole(1024, 1 << 40),
+        "Bytes held for all books; past it books go likewise",
+    )
     book_increments: int = _option(
         10_000,
         "RANGO_BOOK_INCREMENTS",

@@ -19,6 +19,7 @@ import msgspec
 from rango_gevent.errors import RequestError
 from rango_gevent.hub.body import check_json, has_lone_surrogates_only
 from rango_gevent.hub.book import Book
+from rango_gevent.hub.shelf import Shelf
 from rango_gevent.hub.stream import Stream, Waiting
 from rango_gevent.hub.topics import Topics
 from rango_gevent.protocol import frames, messages, routing
@@ -93,6 +94,7 @@ class HubLimits(NamedTuple):
         queue_frames: frames that may wait in one stream's queue.
         event_bytes: size of one published body.
         books: number of books.
+        books_bytes: size of all books.
         book_increments: increments of one book.
         book_bytes: size of one book.
     """
@@ -101,6 +103,7 @@ class HubLimits(NamedTuple):
     queue_frames: int = 10_000
     event_bytes: int = 1 << 20
     books: int = 10_000
+    books_bytes: int = 256 << 20
     book_increments: int = 10_000
     book_bytes: int = 16 << 20
 
@@ -116,9 +119,8 @@ BAD_KEY = "bad_routing_key"
 BAD_BODY = "bad_json"
 BODY_TOO_BIG = "too_big"
 NO_SNAPSHOT = "increment_before_snapshot"
-TOO_MANY_BOOKS = "too_many_books"
 QUEUE_FULL = "stream_queue_full"
-DROPPED = (BAD_KEY, BAD_BODY, BODY_TOO_BIG, NO_SNAPSHOT, TOO_MANY_BOOKS, QUEUE_FULL)
+DROPPED = (BAD_KEY, BAD_BODY, BODY_TOO_BIG, NO_SNAPSHOT, QUEUE_FULL)
 
 
 class Hub:
@@ -150,7 +152,8 @@ class Hub:
         self.on_stale = on_stale
         self.limits = limits or HubLimits()
         self.streams: dict[str, dict[str, Stream]] = {kind: {} for kind in routing.KINDS}
-        self.books: dict[str, Book] = {}
+        self.shelf = Shelf()
+        self.books = self.shelf.books
         self.dirty: list[Stream] = []
         self.sequence = 0
         self.topics = Topics()
@@ -197,8 +200,9 @@ class Hub:
             if name not in subscriber.streams:
                 subscriber.streams[name] = stream
                 self.topics.add(stream)
-            if book is not None and replay:
-                out.append(book.packed_replay(self.pack) if subscriber.deflate else book.replay())
+            if replay:
+                pack = self.pack if subscriber.deflate else None
+                out.append(self.shelf.replay(name, self.limits.books_bytes, pack))
         return out
 
     def _check_room(self, subscriber: Subscriber, names: Collection[str]) -> None:
@@ -215,6 +219,8 @@ class Hub:
         stream = registry.get(address)
         if stream is None:
             stream = registry[address] = Stream(kind, address, name)
+            if kind == routing.PUBLIC:
+                self.shelf.hold(address, True)
         return stream
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> None:
@@ -235,6 +241,8 @@ class Hub:
         self.topics.remove(stream)
         if not stream.subscribers:
             del self.streams[stream.kind][stream.address]
+            if stream.kind == routing.PUBLIC:
+                self.shelf.hold(stream.address, False)
 
     @staticmethod
     def names(subscriber: Subscriber) -> list[str]:
@@ -314,30 +322,41 @@ class Hub:
         return reason
 
     def _publish_to_book(self, route: Route, frame: bytes, at_s: float) -> str:
-        book = self.books.get(route.address)
+        address = route.address
         if route.action == routing.SNAPSHOT:
-            return self._store_snapshot(route.address, book, frame, at_s)
+            return self._store_snapshot(address, frame, at_s)
+        book = self.books.get(address)
         if book is None:
             return self._drop(NO_SNAPSHOT)
-        if book.live:
-            book.append(frame)
+        if book.stale_since is None:
+            self.shelf.append(address, book, frame)
             limits = self.limits
-            if len(book) > limits.book_increments or book.bytes > limits.book_bytes:
-                self._drop_book(route.address, book, at_s, "past its bound")
-        return self._enqueue_of_book(route.address, book, frame, at_s)
-
-    def _store_snapshot(self, address: str, book: Book | None, frame: bytes, at_s: float) -> str:
-        if book is None:
-            if len(self.books) >= self.limits.books:
-                return self._drop(TOO_MANY_BOOKS)
-            book = self.books[address] = Book()
-        stale_since = book.stale_since
-        book.replace(frame)
-        if stale_since is None:
-            return STORED
-        # some who wait here were given no snapshot, or missed increments
-        self.stale_s += max(0.0, at_s - stale_since)
+            if len(book.frames) > limits.book_increments + 1 or book.bytes > limits.book_bytes:
+                self._drop_book(address, at_s, "past its bound")
+            elif self.shelf.bytes > limits.books_bytes:
+                self._make_room(at_s)
         return self._enqueue_of_book(address, book, frame, at_s)
+
+    def _store_snapshot(self, address: str, frame: bytes, at_s: float) -> str:
+        book = self.books.get(address)
+        is_awaited = book is None or book.stale_since is not None
+        if book is not None and book.stale_since is not None:
+            self.stale_s += max(0.0, at_s - book.stale_since)
+        book = self.shelf.put(address, frame, address in self.streams[routing.PUBLIC])
+        # some who wait here were given no snapshot, or missed increments
+        outcome = self._enqueue_of_book(address, book, frame, at_s) if is_awaited else STORED
+        self._make_room(at_s)
+        return outcome
+
+    def _make_room(self, at_s: float) -> None:
+        """Let books go until the others are within their bounds together."""
+        while len(self.books) > self.limits.books:
+            address = self.shelf.first_to_go()
+            if self.books[address].live:
+                self._drop_book(address, at_s, "too many books")
+            self.shelf.forget(address)
+        while self.shelf.bytes > self.limits.books_bytes:
+            self._drop_book(self.shelf.first_live_to_go(), at_s, "too many bytes of books")
 
     def _enqueue_of_book(self, address: str, book: Book, frame: bytes, at_s: float) -> str:
         """Queue a frame of a book; subscribers who miss one need the next snapshot."""
@@ -346,11 +365,11 @@ class Hub:
             return STORED
         outcome = self._enqueue(stream, frame, at_s)
         if outcome == QUEUE_FULL and book.live:
-            self._drop_book(address, book, at_s, "its subscribers missed a frame")
+            self._drop_book(address, at_s, "its subscribers missed a frame")
         return outcome
 
-    def _drop_book(self, address: str, book: Book, at_s: float, why: str) -> None:
-        book.drop(at_s)
+    def _drop_book(self, address: str, at_s: float, why: str) -> None:
+        self.shelf.drop(address, at_s)
         self.books_dropped += 1
         self.on_stale(address, why)
 
@@ -363,7 +382,7 @@ class Hub:
         """
         for address, book in self.books.items():
             if book.live:
-                self._drop_book(address, book, at_s, why)
+                self._drop_book(address, at_s, why)
 
     def _enqueue(self, stream: Stream, frame: bytes, at_s: float) -> str:
         queue = stream.queue

@@ -16,7 +16,14 @@ from rango_gevent.hub.stream import Stream, Waiting
 from tests.fuzz.common import payload
 
 _PART = b"\xff\xff"  # parts keys and bodies: key, body, key, body, ...
-_LIMITS = HubLimits(queue_frames=6, event_bytes=400, books=3, book_increments=4, book_bytes=900)
+_LIMITS = HubLimits(
+    queue_frames=6,
+    event_bytes=400,
+    books=3,
+    books_bytes=1200,
+    book_increments=4,
+    book_bytes=900,
+)
 _OUTCOMES = {DELIVERED, NOBODY, STORED, *DROPPED}
 
 
@@ -66,6 +73,7 @@ def check(data: bytes) -> None:
             # a snapshot alone is bounded as every event is
             assert book.bytes <= _LIMITS.book_bytes or not len(book)
     assert len(hub.books) <= _LIMITS.books
+    assert hub.shelf.bytes <= _LIMITS.books_bytes
     for batch in hub.take_dirty():
         assert len(batch.waiting) <= _LIMITS.queue_frames
         for item in batch.waiting:

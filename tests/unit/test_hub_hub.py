@@ -440,14 +440,70 @@ def test_a_book_past_its_bytes_is_stale() -> None:
 
 
 def test_the_number_of_books_is_bounded() -> None:
-    """Books that are there go on."""
-    hub = make_hub(HubLimits(books=1))
+    """The one that nobody used for longest makes room for a new one."""
+    stale = Stale()
+    hub = make_hub(HubLimits(books=2), on_stale=stale)
+    for market in ("a", "b", "c"):
+        assert hub.publish(f"public.{market}.ob-snap", b"1", AT) == hub_module.STORED
+    assert list(hub.books) == ["b.ob-inc", "c.ob-inc"]
+    assert stale.books == ["a.ob-inc"]
+    assert hub.books_dropped == 1
+    assert hub.publish("public.a.ob-inc", b"2", AT) == hub_module.NO_SNAPSHOT
+
+
+def test_junk_books_push_out_junk() -> None:
+    """A book that is read, and one that is alive, stay; those who read feel nothing."""
+    hub, one = make_hub(HubLimits(books=10)), Subscriber()
+    for key in (SNAP, "public.alive.ob-snap"):
+        hub.publish(key, b"1", AT)
+    assert replay(hub, one) == snap(1)
+    for number in range(100):
+        hub.publish(f"public.junk{number}.ob-snap", b"1", AT)
+        hub.publish("public.alive.ob-inc", b"2", AT)
+        assert len(hub.books) <= 10
+    assert {"m.ob-inc", "alive.ob-inc"} <= set(hub.books)
+    assert hub.books_dropped == 92
+    hub.publish(INC, b"3", AT)
+    assert delivered(hub, one) == [inc(3)]
+    assert replay(hub) == snap(1) + inc(3)
+
+
+def test_who_holds_a_book_that_was_forgotten_gets_its_next_snapshot() -> None:
+    """Like that of a book that was never there; it is said before that it is stale."""
+    stale = Stale()
+    hub, one, other = make_hub(HubLimits(books=1), on_stale=stale), Subscriber(), Subscriber()
     hub.publish(SNAP, b"1", AT)
-    assert hub.publish("public.n.ob-snap", b"1", AT) == hub_module.TOO_MANY_BOOKS
-    assert hub.publish("public.n.ob-inc", b"1", AT) == hub_module.NO_SNAPSHOT
-    assert hub.publish(SNAP, b"2", AT) == hub_module.STORED
-    assert list(hub.books) == ["m.ob-inc"]
-    assert +hub.dropped == {hub_module.TOO_MANY_BOOKS: 1, hub_module.NO_SNAPSHOT: 1}
+    replay(hub, one)
+    hub.subscribe(other, ["n.ob-inc"])
+    hub.publish("public.n.ob-snap", b"1", AT)
+    assert stale.books == ["m.ob-inc"]
+    assert delivered(hub, other) == [frame("n.ob-snap", "1")]
+    assert hub.publish(INC, b"2", AT) == hub_module.NO_SNAPSHOT
+    assert hub.publish(SNAP, b"3", AT) == hub_module.DELIVERED
+    hub.publish(INC, b"4", AT)
+    assert delivered(hub, one) == [snap(3), inc(4)]
+
+
+def test_the_bytes_of_all_books_are_bounded() -> None:
+    """Past it the book that was not used for longest is stale; those that are held stay longer."""
+    stale = Stale()
+    hub, one = make_hub(HubLimits(books_bytes=1000), on_stale=stale), Subscriber()
+    hub.publish(SNAP, b"1" * 300, AT)
+    replay(hub, one)
+    for market in ("a", "b", "c"):
+        hub.publish(f"public.{market}.ob-snap", b"1" * 300, AT)
+        assert hub.shelf.bytes <= 1000
+    assert stale.books == ["a.ob-inc", "b.ob-inc"]
+    for _ in range(3):
+        hub.publish(INC, b"2" * 200, AT)
+        assert hub.shelf.bytes <= 1000
+    assert stale.books == ["a.ob-inc", "b.ob-inc", "c.ob-inc"]
+    assert hub.shelf.stale == 3
+    hub.publish(INC, b"2" * 200, AT)
+    assert stale.books[3:] == ["m.ob-inc"]
+    assert hub.shelf.bytes == 0
+    assert len(delivered(hub, one)) == 4
+    assert hub.publish(SNAP, b"3", AT) == hub_module.DELIVERED
 
 
 def test_a_body_of_the_largest_size_is_taken() -> None:

@@ -20,7 +20,14 @@ from rango_gevent.hub import hub as hub_module
 from rango_gevent.hub.hub import Hub, HubLimits
 from rango_gevent.protocol import frames, messages, routing
 
-LIMITS = HubLimits(queue_frames=6, event_bytes=200, books=2, book_increments=8, book_bytes=1200)
+LIMITS = HubLimits(
+    queue_frames=6,
+    event_bytes=200,
+    books=2,
+    books_bytes=1900,
+    book_increments=8,
+    book_bytes=1200,
+)
 
 NAMES = [
     "m.ob-inc", "n.ob-inc", "o.ob-inc", "m.trades", "m.ob-snap", "order", "ob-inc", "admin.m.sys",
@@ -185,6 +192,7 @@ class HubMachine(RuleBasedStateMachine):
         outcome = self.hub.publish(key, body, float(self.number))
         expected = self.expected_outcome(key, body, bool(broken))
         assert outcome == expected
+        self.follow_who_went()
         if expected in hub_module.DROPPED:
             self.dropped[expected] += 1
 
@@ -207,10 +215,8 @@ class HubMachine(RuleBasedStateMachine):
         """Follow a snapshot or an increment in the model."""
         book = self.books.get(address)
         if action == routing.SNAPSHOT:
-            if book is None and len(self.books) == LIMITS.books:
-                return hub_module.TOO_MANY_BOOKS
             self.books[address] = [frame]
-            if book != []:
+            if book:
                 return hub_module.STORED
         elif book is None:
             return hub_module.NO_SNAPSHOT
@@ -222,6 +228,26 @@ class HubMachine(RuleBasedStateMachine):
         if outcome == hub_module.QUEUE_FULL:
             self.make_stale(address)
         return outcome
+
+    def follow_who_went(self) -> None:
+        """See that books went only for want of room, and those first that should."""
+        for address in self.books.keys() - self.hub.books.keys():
+            assert len(self.books) > LIMITS.books
+            assert self.rank(address) == min(map(self.rank, self.books))
+            self.make_stale(address)
+            del self.books[address]
+        went = [address for address, book in self.hub.books.items() if not book.live]
+        for address in sorted(went, key=self.rank):
+            if self.books[address]:
+                frames = sum(len(frame) for book in self.books.values() for frame in book)
+                assert 4 * frames > LIMITS.books_bytes  # joined, compressed and joined again
+                live = [other for other, book in self.books.items() if book]
+                assert self.rank(address) == min(map(self.rank, live))
+                self.make_stale(address)
+
+    def rank(self, address: str) -> tuple[bool, bool]:
+        """Return who goes first: books that nobody holds, and of them the stale ones."""
+        return bool(self.holders(routing.PUBLIC, address)), bool(self.books[address])
 
     def make_stale(self, address: str) -> None:
         """Forget a book's frames; nothing happens to one that is stale already."""
@@ -314,9 +340,11 @@ class HubMachine(RuleBasedStateMachine):
     def bounds_hold(self) -> None:
         """Nothing grows past its bound."""
         assert len(self.hub.books) <= LIMITS.books
-        for book in self.hub.books.values():
+        for address, book in self.hub.books.items():
             assert len(book) <= LIMITS.book_increments
             assert book.bytes <= LIMITS.book_bytes
+            assert book.is_held is (address in self.hub.streams[routing.PUBLIC])
+        assert self.hub.shelf.bytes <= LIMITS.books_bytes
         for stream in self.hub.dirty:
             assert stream.queue is not None
             assert 0 < stream.queue.qsize() <= LIMITS.queue_frames
