@@ -17,7 +17,7 @@ from typing import Callable, Collection, Iterable, NamedTuple, Protocol
 import msgspec
 
 from rango_gevent.errors import RequestError
-from rango_gevent.hub.body import check_json, has_lone_surrogates_only
+from rango_gevent.hub.body import check_json, has_lone_surrogates_only, sequence_of
 from rango_gevent.hub.book import Book
 from rango_gevent.hub.shelf import Shelf
 from rango_gevent.hub.stream import Stream, Waiting
@@ -56,6 +56,7 @@ class Subscriber(Protocol):
         uid: user id of a verified token, None for anonymous.
         role: role of a verified token, empty for none.
         deflate: it takes compressed frames.
+        notices: it asked to be told of books that are stale.
         ready: nothing waits for it.
         served: when the dispatcher served it last.
         streams: names held and their streams, in order of subscription; the hub's to change.
@@ -64,6 +65,7 @@ class Subscriber(Protocol):
     uid: str | None
     role: str
     deflate: bool
+    notices: bool
     ready: bool
     served: Mark
     streams: dict[str, Stream]
@@ -174,7 +176,8 @@ class Hub:
         name that the subscriber may not have gives a notice (prefixed) or nothing (private).
 
         Returns:
-            Bytes of whole frames: notices and replays of books, in the order of the names.
+            Bytes of whole frames: notices and replays of books, in the order of the names;
+            last, for who asked for it, which books will be sent with their next snapshots.
 
         Raises:
             RequestError: with these all clients together would hold too many.
@@ -182,14 +185,12 @@ class Hub:
         if self.topics.total + len(names) > self.limits.subscriptions:
             self._check_room(subscriber, names)
         out: list[bytes] = []
+        missing: list[str] = []
         for name in names:
             kind = routing.kind_of(name)
-            if kind == routing.PREFIXED and not self.allows(
-                routing.prefix_of(name), subscriber.role
-            ):
-                out.append(messages.refused(name))
-                continue
-            if kind == routing.PRIVATE and subscriber.uid is None:
+            if not self._may_have(subscriber, kind, name):
+                if kind == routing.PREFIXED:
+                    out.append(messages.refused(name))
                 continue
             stream = self._stream(kind, name, subscriber)
             book = self.books.get(name) if kind == routing.PUBLIC else None
@@ -203,6 +204,10 @@ class Hub:
             if replay:
                 pack = self.pack if subscriber.deflate else None
                 out.append(self.shelf.replay(name, self.limits.books_bytes, pack))
+            elif subscriber.notices and kind == routing.PUBLIC and routing.is_book(name):
+                missing.append(name)
+        if missing:
+            out.append(messages.resync(missing))
         return out
 
     def _check_room(self, subscriber: Subscriber, names: Collection[str]) -> None:
@@ -210,6 +215,11 @@ class Hub:
         if wanted and self.topics.total + wanted > self.limits.subscriptions:
             self.refused += wanted
             raise RequestError("Too many streams: the server holds as many as it may")
+
+    def _may_have(self, subscriber: Subscriber, kind: str, name: str) -> bool:
+        if kind == routing.PREFIXED:
+            return self.allows(routing.prefix_of(name), subscriber.role)
+        return kind == routing.PUBLIC or subscriber.uid is not None
 
     def _stream(self, kind: str, name: str, subscriber: Subscriber) -> Stream:
         address = name
@@ -338,12 +348,15 @@ class Hub:
         return self._enqueue_of_book(address, book, frame, at_s)
 
     def _store_snapshot(self, address: str, frame: bytes, at_s: float) -> str:
+        is_held = address in self.streams[routing.PUBLIC]
         book = self.books.get(address)
+        # some who wait here were given no snapshot, or missed increments, or hold what is over
         is_awaited = book is None or book.stale_since is not None
         if book is not None and book.stale_since is not None:
             self.stale_s += max(0.0, at_s - book.stale_since)
-        book = self.shelf.put(address, frame, address in self.streams[routing.PUBLIC])
-        # some who wait here were given no snapshot, or missed increments
+        elif book is not None and is_held:
+            is_awaited = _is_before(frame, book.frames[-1])
+        book = self.shelf.put(address, frame, is_held)
         outcome = self._enqueue_of_book(address, book, frame, at_s) if is_awaited else STORED
         self._make_room(at_s)
         return outcome
@@ -412,6 +425,12 @@ class Hub:
         if len(self._spare) < _SPARE_QUEUES:
             self._spare.append(queue)
         return Batch(stream, waiting, joined or {})
+
+
+def _is_before(snapshot: bytes, last: bytes) -> bool:
+    """Tell by their sequences whether a book begins anew, since its publisher did."""
+    here, there = sequence_of(snapshot), sequence_of(last)
+    return here is not None and there is not None and here < there
 
 
 def _is_text(key: str) -> bool:

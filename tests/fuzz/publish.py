@@ -40,7 +40,7 @@ class _Queue:
 class _Client:
     """A user with every role who never reads: frames stay in the queues."""
 
-    role, deflate, ready = "admin", False, True
+    role, deflate, notices, ready = "admin", False, True, True
 
     def __init__(self, uid: str) -> None:
         self.uid: str | None = uid

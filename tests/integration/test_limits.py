@@ -121,6 +121,30 @@ def test_a_stale_book_is_told_to_those_who_asked() -> None:
             assert "resync" not in "".join(heard)
 
 
+def test_a_book_that_is_not_there_yet_is_told_to_those_who_asked() -> None:
+    """As after a restart of the gateway: first the notice, then the reply, then the snapshot."""
+    with start_gateway() as server:
+        asked = connect(server.url, "/public?stream=a.ob-inc,a.trades&notices=1")
+        silent = connect(server.url, "/public?stream=a.ob-inc,a.trades")
+        with asked, silent:
+            assert asked.receive() == '{"event":"resync","streams":["a.ob-inc"]}'
+            for client in (asked, silent):
+                assert "subscribed" in client.receive()
+            server.publish("public.a.ob-inc", '{"sequence":6}')
+            server.publish("public.a.ob-snap", '{"sequence":6}')
+            server.publish("public.a.ob-inc", '{"sequence":7}')
+            server.publish("public.a.ob-snap", '{"sequence":7}')
+            server.publish("public.a.ob-snap", '{"sequence":1}')
+            server.publish("public.a.ob-inc", '{"sequence":2}')
+            for client in (asked, silent):
+                assert [client.receive() for _ in range(4)] == [
+                    '{"a.ob-snap":{"sequence":6}}',
+                    '{"a.ob-inc":{"sequence":7}}',
+                    '{"a.ob-snap":{"sequence":1}}',
+                    '{"a.ob-inc":{"sequence":2}}',
+                ]
+
+
 def test_subscriptions_of_all_clients_are_bounded() -> None:
     """Past the bound a request is answered with an error; room that becomes free is used."""
     with start_gateway(env={"RANGO_MAX_SUBSCRIPTIONS": "3"}) as server, server.connect() as other:

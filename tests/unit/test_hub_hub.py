@@ -42,10 +42,17 @@ class Queue(deque):  # type: ignore[type-arg]  # of Waiting; Python 3.9 takes no
 class Subscriber:
     """A client as the hub sees it."""
 
-    def __init__(self, uid: str | None = None, role: str = "", deflate: bool = False) -> None:
+    def __init__(
+        self,
+        uid: str | None = None,
+        role: str = "",
+        deflate: bool = False,
+        notices: bool = False,
+    ) -> None:
         self.uid = uid
         self.role = role
         self.deflate = deflate
+        self.notices = notices
         self.ready = True
         self.streams: dict[str, Stream] = {}
 
@@ -342,6 +349,79 @@ def test_public_and_global_scopes_share_their_books() -> None:
     hub.publish("global.m.ob-snap", b"1", AT)
     hub.publish(INC, b"2", AT)
     assert replay(hub) == snap(1) + inc(2)
+
+
+def test_the_first_snapshot_goes_to_all_who_wait() -> None:
+    """Increments before it go to nobody; after it there is no gap, for whoever came when."""
+    hub, early, late = make_hub(), Subscriber(), Subscriber()
+    hub.subscribe(early, ["m.ob-inc"])
+    assert hub.publish(INC, b"1", AT) == hub_module.NO_SNAPSHOT
+    assert hub.publish(SNAP, b"2", AT) == hub_module.DELIVERED
+    hub.publish(INC, b"3", AT)
+    assert replay(hub, late) == snap(2) + inc(3)
+    hub.publish(INC, b"4", AT)
+    batches = hub.take_dirty()
+    assert [w.frame for batch in batches for w in batch.waiting] == [snap(2), inc(3), inc(4)]
+    assert batches[0].joined == {late: 2}
+    assert hub.publish(SNAP, b"5", AT) == hub_module.STORED
+
+
+@pytest.mark.parametrize(
+    ("last", "snapshot", "is_sent"),
+    [
+        ('{"sequence":7}', '{"sequence":6}', True),
+        ('{"sequence":7}', '{"sequence":7}', False),
+        ('{"sequence":7}', '{"sequence":8}', False),
+        ('{"a":{"sequence":1},"sequence":7}', '{"a":{"sequence":9},"sequence":6}', True),
+        ('{"a":"\\ud800","sequence":7}', '{"sequence":6,"a":"\\ud800"}', True),
+        (f'{{"a":"{"x" * 70_000}","sequence":7}}', f'{{"a":"{"x" * 300}","sequence":0}}', True),
+        (f'{{"sequence":{10**30}}}', '{"sequence":0}', True),
+        ('{"sequence":7}', "{}", False),
+        ("{}", '{"sequence":6}', False),
+        ('{"sequence":"7"}', '{"sequence":6}', False),
+        ('{"sequence":7}', '{"sequence":null}', False),
+        ('{"sequence":7}', '{"sequence":6.5}', False),
+        ("[7]", '{"sequence":6}', False),
+        ('{"sequence":7}', "6", False),
+        ('{"sequence":7}', "[" * 500 + "]" * 500, False),
+    ],
+)
+def test_a_book_that_begins_anew_goes_to_all_who_hold_it(
+    last: str, snapshot: str, is_sent: bool
+) -> None:
+    """When its sequence falls behind, what they hold is of an engine that is gone."""
+    hub, one = make_hub(), Subscriber()
+    hub.publish(SNAP, b'{"sequence":1}', AT)
+    replay(hub, one)
+    hub.publish(INC, last.encode(), AT)
+    outcome = hub.publish(SNAP, snapshot.encode(), AT)
+    assert outcome == (hub_module.DELIVERED if is_sent else hub_module.STORED)
+    sent = [frame("m.ob-snap", snapshot)] if is_sent else []
+    assert delivered(hub, one) == [frame("m.ob-inc", last), *sent]
+
+
+def test_the_last_snapshot_counts_where_no_increment_came() -> None:
+    """An engine may begin anew before it says anything else."""
+    hub, one = make_hub(), Subscriber()
+    hub.publish(SNAP, b'{"sequence":5}', AT)
+    replay(hub, one)
+    assert hub.publish(SNAP, b'{"sequence":5}', AT) == hub_module.STORED
+    assert hub.publish(SNAP, b'{"sequence":1}', AT) == hub_module.DELIVERED
+    assert delivered(hub, one) == [frame("m.ob-snap", '{"sequence":1}')]
+
+
+def test_who_asked_for_notices_hears_which_books_are_not_there() -> None:
+    """All of a request in one notice, behind the replays; of books alone."""
+    hub, one, other = make_hub(), Subscriber("ID1", "admin", notices=True), Subscriber()
+    hub.publish(SNAP, b"1", AT)
+    hub.publish("public.s.ob-snap", b"1", AT)
+    hub.shelf.drop("s.ob-inc", AT)
+    names = ["s.ob-inc", "m.ob-inc", "n.ob-inc", "a.b", "a.b-snap", "ob-inc", "admin.m.ob-inc"]
+    notice = messages.resync(["s.ob-inc", "n.ob-inc"])
+    assert hub.subscribe(one, names) == [snap(1), notice]
+    assert hub.subscribe(one, ["n.ob-inc", "a.b"]) == [messages.resync(["n.ob-inc"])]
+    assert hub.subscribe(one, ["m.ob-inc", "a.b"]) == [snap(1)]
+    assert hub.subscribe(other, names) == [snap(1), messages.refused("admin.m.ob-inc")]
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ keys = st.sampled_from(
 class Person:
     """A subscriber and what the model knows of it."""
 
-    def __init__(self, uid: str | None, role: str, deflate: bool) -> None:
-        self.subscriber = Subscriber(uid, role, deflate)
+    def __init__(self, uid: str | None, role: str, deflate: bool, notices: bool = False) -> None:
+        self.subscriber = Subscriber(uid, role, deflate, notices)
         self.owed: dict[str, list[tuple[int, bytes]]] = {}  # name: frames and their numbers
         self.got: list[bytes] = []
         self.wanted: list[bytes] = []
@@ -99,10 +99,12 @@ class HubMachine(RuleBasedStateMachine):
         self.people = [
             Person("ID1", "admin", False),
             Person("ID1", "member", True),
-            Person("ID2", "", False),
+            Person("ID2", "", False, True),
             Person(None, "", True),
         ]
         self.number = 0
+        self.began_at = 0  # the number at which the publisher began to count
+        self.sequences: dict[str, int] = {}  # the last of each book
         self.published: set[tuple[str, str]] = set()
         self.waiting: Counter[tuple[str, str]] = Counter()  # frames since the last drain
         self.books: dict[str, list[bytes]] = {}  # an empty list is a stale book
@@ -116,7 +118,7 @@ class HubMachine(RuleBasedStateMachine):
     def subscribe(self, who: int, wanted: list[str]) -> None:
         """Subscribe, perhaps again, perhaps to the same name twice."""
         person = self.people[who]
-        expected = []
+        expected, missing = [], []
         for name in wanted:
             if not person.may_have(name):
                 if name.count(".") == 2:
@@ -130,6 +132,9 @@ class HubMachine(RuleBasedStateMachine):
                 expected.append(b"".join(form(frame) for frame in replay))
                 person.wanted += replay
                 person.got += replay
+            elif person.subscriber.notices and routing.kind_of(name) == "public":
+                missing += [name] if name.endswith("-inc") else []
+        expected += [messages.resync(missing)] if missing else []
         assert self.hub.subscribe(person.subscriber, wanted) == expected
 
     @rule(who=st.integers(0, 3))
@@ -187,7 +192,9 @@ class HubMachine(RuleBasedStateMachine):
         """Publish a message and compare what became of it."""
         self.number += 1
         body = (
-            json.dumps([self.number, "x" * padding]).encode() if broken else b"{" + b"x" * padding
+            json.dumps({"sequence": self.number - self.began_at, "x": "x" * padding}).encode()
+            if broken
+            else b"{" + b"x" * padding
         )
         outcome = self.hub.publish(key, body, float(self.number))
         expected = self.expected_outcome(key, body, bool(broken))
@@ -209,14 +216,16 @@ class HubMachine(RuleBasedStateMachine):
         frame = frames.event(messages.event_head(route.name), body)
         if route.action == routing.EVENT:
             return self.send(route.kind, route.address, frame) or hub_module.NOBODY
-        return self.expected_of_book(route.action, route.address, frame)
+        expected = self.expected_of_book(route.action, route.address, frame)
+        self.sequences[route.address] = self.number - self.began_at
+        return expected
 
     def expected_of_book(self, action: int, address: str, frame: bytes) -> str:
         """Follow a snapshot or an increment in the model."""
         book = self.books.get(address)
         if action == routing.SNAPSHOT:
             self.books[address] = [frame]
-            if book:
+            if book and self.sequences[address] <= self.number - self.began_at:
                 return hub_module.STORED
         elif book is None:
             return hub_module.NO_SNAPSHOT
@@ -275,6 +284,12 @@ class HubMachine(RuleBasedStateMachine):
         for address in self.books:
             self.make_stale(address)
         self.hub.drop_books(float(self.number), "lost")
+
+    @rule(is_time=st.integers(0, 3).map(lambda number: number == 0))
+    def begin_anew(self, is_time: bool) -> None:
+        """Let the publisher restart: it counts from the beginning."""
+        if is_time:
+            self.began_at = self.number
 
     # -- the dispatcher -----------------------------------------------------------------
 
