@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from operator import itemgetter
-from typing import Callable, Iterable, Iterator, Mapping, NamedTuple
+from typing import Callable, Iterator, Mapping, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -32,6 +32,7 @@ _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 _DURATION_BUCKETS = (1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)
 
 Numbers = Callable[[], "Reading"]
+Topics = Mapping[str, Mapping[str, int]]
 
 
 class Reading(NamedTuple):
@@ -42,14 +43,14 @@ class Reading(NamedTuple):
         counters: name to value, without ``_total``.
         labelled: counter name to its label's name and its counts.
         subscriptions: type to number of subscriptions.
-        topics: number of subscriptions, type and topic; not all topics need be there.
+        topics: type to topic to number of subscriptions; not all topics need be there.
     """
 
     gauges: dict[str, float]
     counters: dict[str, float]
     labelled: dict[str, tuple[str, Counter[str]]]
     subscriptions: Mapping[str, int]
-    topics: Iterable[tuple[int, str, str]]
+    topics: Topics
 
 
 _TEXTS = {
@@ -115,22 +116,27 @@ class GatewayCollector(Collector):
             yield family
         yield self._subscriptions(reading.subscriptions, reading.topics)
 
-    def _subscriptions(
-        self, held: Mapping[str, int], topics: Iterable[tuple[int, str, str]]
-    ) -> Metric:
+    def _subscriptions(self, held: Mapping[str, int], topics: Topics) -> Metric:
         name = "rango_hub_subscriptions_count"
         family = GaugeMetricFamily(name, _TEXTS[name], labels=["type", "topic"])
         others = Counter(held)
-        # a stream may be called `_other`; that series is for the sum
-        named = [entry for entry in topics if entry[2] != OTHER_TOPICS]
-        named.sort(key=itemgetter(0), reverse=True)
-        for count, kind, topic in named[: self._max_topics]:
+        for count, kind, topic in self._most_held(topics):
             others[kind] -= count
             family.add_metric([kind, topic], count)
         for kind, count in others.items():
             if count:
                 family.add_metric([kind, OTHER_TOPICS], count)
         return family
+
+    def _most_held(self, topics: Topics) -> list[tuple[int, str, str]]:
+        most: list[tuple[int, str, str]] = []
+        for kind, counts in topics.items():
+            of_kind = sorted(counts.items(), key=itemgetter(1), reverse=True)
+            # a stream may be called `_other`; that series is for the sum
+            named = [pair for pair in of_kind[: self._max_topics + 1] if pair[0] != OTHER_TOPICS]
+            most += [(count, kind, topic) for topic, count in named]
+        most.sort(key=itemgetter(0), reverse=True)
+        return most[: self._max_topics]
 
 
 class Metrics:

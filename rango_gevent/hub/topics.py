@@ -7,14 +7,11 @@ clients make up, except by the few bytes that each subscription to a private one
 
 from __future__ import annotations
 
-from typing import Iterator
-
 from rango_gevent.hub.stream import Stream
 from rango_gevent.protocol import routing
 from rango_gevent.protocol.routing import Route
 
-MAX_PUBLISHED = 50_000  # topics that are remembered
-MAX_SHOWN = 10_000  # streams that are counted by themselves: a scrape looks at each, for 0.8 us
+MAX_PUBLISHED = 50_000  # topics that are remembered, and that a scrape looks at
 
 
 class Topics:
@@ -28,7 +25,7 @@ class Topics:
         self.held = dict.fromkeys(routing.KINDS, 0)
         self._private: dict[str, int] = {}
         self._published: dict[str, set[str]] = {kind: set() for kind in routing.KINDS}
-        self._shown: dict[tuple[str, str], Stream] = {}
+        self._shown: dict[str, dict[str, int]] = {kind: {} for kind in routing.KINDS}
 
     @property
     def total(self) -> int:
@@ -37,27 +34,26 @@ class Topics:
 
     def add(self, stream: Stream) -> None:
         """Count a subscription to a stream; its subscriber is in it already."""
-        kind = stream.kind
+        kind, topic = stream.kind, stream.topic
         self.held[kind] += 1
         if kind == routing.PRIVATE:
-            self._private[stream.topic] = self._private.get(stream.topic, 0) + 1
-        elif len(stream.subscribers) == 1 and stream.topic in self._published[kind]:
-            self._show(stream)
+            self._private[topic] = self._private.get(topic, 0) + 1
+        elif topic in self._published[kind]:
+            self._shown[kind][topic] = len(stream.subscribers)
 
     def remove(self, stream: Stream) -> None:
         """Take a subscription from the counts; its subscriber has left the stream already."""
-        kind = stream.kind
+        kind, topic = stream.kind, stream.topic
         self.held[kind] -= 1
         if kind == routing.PRIVATE:
-            left = self._private.pop(stream.topic) - 1
+            left = self._private.pop(topic) - 1
             if left:
-                self._private[stream.topic] = left
-        elif not stream.subscribers and stream.topic in self._published[kind]:
-            self._shown.pop((kind, stream.topic), None)
-
-    def _show(self, stream: Stream) -> None:
-        if len(self._shown) < MAX_SHOWN:
-            self._shown[stream.kind, stream.topic] = stream
+                self._private[topic] = left
+        elif topic in self._published[kind]:
+            if stream.subscribers:
+                self._shown[kind][topic] = len(stream.subscribers)
+            else:
+                del self._shown[kind][topic]
 
     def publish(self, route: Route, stream: Stream | None) -> bool:
         """Note that a topic is published on.
@@ -76,18 +72,15 @@ class Topics:
             return False
         is_full = sum(map(len, self._published.values())) >= MAX_PUBLISHED
         if is_full:
-            self._shown.clear()
-            for topics in self._published.values():
-                topics.clear()
+            for other in routing.KINDS:
+                self._published[other].clear()
+                self._shown[other].clear()
         self._published[kind].add(topic)
         if kind != routing.PRIVATE and stream is not None:
-            self._show(stream)
+            self._shown[kind][topic] = len(stream.subscribers)
         return is_full
 
-    def counts(self) -> Iterator[tuple[int, str, str]]:
-        """Yield number of subscriptions, kind and topic, for all that are published on and held."""
-        for (kind, topic), stream in self._shown.items():
-            yield len(stream.subscribers), kind, topic
-        for topic in self._published[routing.PRIVATE]:
-            if topic in self._private:
-                yield self._private[topic], routing.PRIVATE, topic
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the subscriptions of all topics that are published on and held, by kind."""
+        private = self._published[routing.PRIVATE] & self._private.keys()
+        return {**self._shown, routing.PRIVATE: {topic: self._private[topic] for topic in private}}

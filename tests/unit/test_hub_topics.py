@@ -66,17 +66,3 @@ def test_topics_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch)
         assert counts(hub) == {("public", "a.b"): 1, ("private", "order"): 1}
     hub.drop(one)
     assert counts(hub) == {}
-
-
-def test_topics_that_a_scrape_looks_at_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those beyond are in the sum, and one that leaves makes room for a newcomer."""
-    monkeypatch.setattr(topics_module, "MAX_SHOWN", 2)
-    hub, one = make_hub(), Subscriber()
-    for number in range(4):
-        hub.publish(f"public.m{number}.a", b"1", AT)
-    hub.subscribe(one, [f"m{number}.a" for number in range(4)])
-    assert counts(hub) == {("public", "m0.a"): 1, ("public", "m1.a"): 1}
-    hub.unsubscribe(one, ["m3.a", "m0.a"])
-    hub.subscribe(one, ["m3.a"])
-    assert counts(hub) == {("public", "m1.a"): 1, ("public", "m3.a"): 1}
-    assert hub.topics.total == 3
