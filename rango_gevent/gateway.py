@@ -28,13 +28,15 @@ from rango_gevent.auth.tokens import TokenVerifier
 from rango_gevent.broker.consumer import BrokerLimits, Consumer
 from rango_gevent.broker.topology import QueueLimits
 from rango_gevent.delivery.admission import AdmissionLimits, parse_networks
-from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.handshake import Handshake
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.outbox import SlowPolicy, parse_patterns
 from rango_gevent.delivery.registry import ENDS, REFUSALS, ClientLimits, Registry
+from rango_gevent.delivery.sender import ConnectionLimits
+from rango_gevent.delivery.session import SessionLimits
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
 from rango_gevent.metrics import Metrics, Reading, runtime_gauges
@@ -78,21 +80,15 @@ _FIXED = (
 class DropLog:
     """Says that something is dropped, at most once a second for each reason.
 
-    Every drop is counted in the metrics; a publisher that sends nothing but garbage must
-    not be able to fill the disk with lines.
-
-    Args:
-        text: of a line; it takes ``what``, ``reason`` and the number of ``others`` since.
-        now: monotonic time in seconds.
+    Every drop is counted in the metrics; garbage must not be able to fill the disk with lines.
     """
 
-    def __init__(self, text: str, now: Callable[[], float] = time.monotonic) -> None:
-        self._text = text
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._said: dict[str, float] = {}
         self._unsaid: Counter[str] = Counter()
 
-    def warn(self, reason: str, what: str) -> None:
+    def warn(self, reason: str, text: str, *args: object) -> None:
         """Log a drop, or remember that it was not logged."""
         now = self._now()
         if now - self._said.get(reason, -1.0) < 1.0:
@@ -100,7 +96,7 @@ class DropLog:
             return
         self._said[reason] = now
         others = f" ({self._unsaid.pop(reason)} more since)" if self._unsaid[reason] else ""
-        log.warning(self._text, {"what": what[:255], "reason": reason, "others": others})
+        log.warning(f"{text}%s", *args, others)
 
 
 class Gateway:
@@ -126,25 +122,25 @@ class Gateway:
             allows=settings.rbac.allows,
             make_queue=SimpleQueue,
             limits=_hub_limits(settings),
-            pack=_pack(settings),
             on_stale=self._book_is_stale,
         )
         self.dispatcher = Dispatcher(
             self.hub, lag=self.metrics.lag, rest_factor=settings.round_rest
         )
         self.dispatcher.set_policies(_slow_policy(settings))
-        self.registry = Registry(
-            self.hub,
-            self.dispatcher,
-            _client_limits(settings),
-            self.metrics.duration,
-            parse_networks(settings.trusted_proxies),
-        )
         self.heartbeat = Heartbeat(
-            self.registry,
             ping_interval_s=settings.ping_interval_s,
             pong_timeout_s=settings.pong_timeout_s,
             max_age_s=settings.max_age_s,
+        )
+        self.registry = Registry(
+            self.hub,
+            self.dispatcher,
+            self.heartbeat,
+            _client_limits(settings),
+            self.metrics.duration,
+            trusted=parse_networks(settings.trusted_proxies),
+            pack=_pack(settings),
         )
         self.handshake = _handshake(settings, key)
         self.consumer = Consumer(
@@ -164,10 +160,7 @@ class Gateway:
             settings.metrics_host,
             settings.metrics_port,
         )
-        self._drops = DropLog("dropped a message, %(reason)s: routing key %(what)r%(others)s")
-        self._stale = DropLog(
-            "book %(what)s is stale until its next snapshot: %(reason)s%(others)s"
-        )
+        self._drops = DropLog()
         self.restarts: Counter[str] = Counter()
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
@@ -181,7 +174,7 @@ class Gateway:
         Raises:
             ConfigError: the metrics port is taken.
         """
-        room = self.registry.limits.admission.sockets
+        room = self.registry.admission.limits.sockets
         if self.settings.max_connections > room:
             log.warning(
                 "RANGO_MAX_CONNECTIONS=%d, but there are files for %d only: raise the limit "
@@ -240,9 +233,10 @@ class Gateway:
         )
         self.hub.allows = settings.rbac.allows
         self.hub.limits = _hub_limits(settings)
-        self.hub.pack = _pack(settings)
         self.dispatcher.set_policies(_slow_policy(settings))
-        self.registry.set_limits(_client_limits(settings), parse_networks(settings.trusted_proxies))
+        self.registry.set_limits(
+            _client_limits(settings), parse_networks(settings.trusted_proxies), _pack(settings)
+        )
         self.handshake = _handshake(settings, key)
         log.info("settings are reloaded")
 
@@ -263,7 +257,7 @@ class Gateway:
         self._wait_until_gone(time.monotonic() + self.settings.close_timeout_s)
         self._drained.set()
 
-    def _tell_restart(self, clients: list[Client]) -> None:
+    def _tell_restart(self, clients: list[Connection]) -> None:
         """Send close 1012, a share of the clients at a time."""
         started = time.monotonic()
         for index, client in enumerate(clients):
@@ -310,7 +304,7 @@ class Gateway:
 
     def _book_is_stale(self, address: str, why: str) -> None:
         if why != _LOST:  # then one line for all
-            self._stale.warn(why, address)
+            self._drops.warn(why, "book %s is stale until its next snapshot: %s", address, why)
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
@@ -321,12 +315,12 @@ class Gateway:
     def _publish(self, key: str, body: bytes, at_s: float) -> None:
         outcome = self.hub.publish(key, body, at_s)
         if outcome in DROPPED:
-            self._drops.warn(outcome, key)
+            self._drops.warn(outcome, "dropped a message, %s: routing key %r", outcome, key[:255])
 
     def _accepts(self, key: str, size: int) -> bool:
         refusal = self.hub.refusal(key, size)
         if refusal:
-            self._drops.warn(refusal, key)
+            self._drops.warn(refusal, "dropped a message, %s: routing key %r", refusal, key[:255])
         return not refusal
 
     def _read(self) -> Reading:
@@ -431,13 +425,20 @@ def _client_limits(settings: Settings) -> ClientLimits:
             settings.max_per_uid,
             _most_sockets(),
         ),
-        outbox_bytes=settings.outbox_bytes,
-        write_timeout_s=settings.write_timeout_s,
-        close_timeout_s=settings.close_timeout_s,
-        requests_per_s=settings.requests_per_s,
-        requests_burst=settings.requests_burst,
-        names=NameLimits(settings.max_streams, settings.max_name_bytes),
+        connection=ConnectionLimits(
+            settings.outbox_bytes,
+            settings.slow_after_s,
+            settings.write_timeout_s,
+            settings.send_buffer_bytes,
+        ),
+        session=SessionLimits(
+            settings.requests_per_s,
+            settings.requests_burst,
+            settings.reply_bytes_per_s,
+            NameLimits(settings.max_streams, settings.max_name_bytes),
+        ),
         inbound=InboundLimits(settings.max_message_bytes, settings.max_fragments),
+        close_timeout_s=settings.close_timeout_s,
     )
 
 

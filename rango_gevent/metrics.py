@@ -74,7 +74,7 @@ _TEXTS = {
     "rango_broker_failures": "Connections to the broker that failed or broke.",
     "rango_broker_disconnected_seconds": "Time without the broker.",
     "rango_books": "Books held.",
-    "rango_book_bytes": "Bytes of all books, and of what is ready for newcomers to them.",
+    "rango_book_bytes": "Bytes of all books.",
     "rango_books_dropped": "Books dropped for passing a bound; stale until the next snapshot.",
     "rango_books_stale": "Books that are stale until their next snapshot.",
     "rango_books_stale_seconds": "How long books were stale, summed when they are good again.",

@@ -186,6 +186,13 @@ class Settings:
     requests_burst: int = _option(
         200, "RANGO_REQUESTS_BURST", whole(1, 10_000_000), "Frames that it may send at once"
     )
+    reply_bytes_per_s: int = _option(
+        4 << 20,
+        "RANGO_MAX_REPLY_BYTES_PER_S",
+        whole(1024, 1 << 30),
+        "Bytes of replies and books that a client is answered a second in the long run; "
+        "further requests of one that asked for more wait",
+    )
     max_age_s: float = _option(
         0.0,
         "RANGO_MAX_AGE_S",
@@ -224,6 +231,20 @@ class Settings:
         "RANGO_OUTBOX_BYTES",
         whole(1024, 1 << 30),
         "Bytes that may wait for one client; past it the client is slow and closed with 4008",
+    )
+    slow_after_s: float = _option(
+        1.0,
+        "RANGO_SLOW_AFTER_S",
+        seconds(0, 60),
+        "Seconds that more than RANGO_OUTBOX_BYTES may wait for a client before it is slow; "
+        "events that it shares with others only, and never 16 times as much",
+    )
+    send_buffer_bytes: int = _option(
+        256 * 1024,
+        "RANGO_SEND_BUFFER_BYTES",
+        whole(0, 64 << 20),
+        "Memory that the kernel may take for what is on its way to one client, bytes; "
+        "more serves long fat paths; 0: as the system has it",
     )
     slow_client: str = _option(
         "close",

@@ -88,7 +88,7 @@ class Consumer:
         limits: bounds.
         on_lost: called when a connection that was consumed from is lost.
         accepts: asked with routing key and size whether to collect a large body.
-        pace: called when all that had arrived is handed on; waits until reading pays again.
+        pace: called after each read, and told if more is there; waits until reading pays again.
 
     Attributes:
         connected: messages can arrive.
@@ -103,7 +103,7 @@ class Consumer:
         exchange: str,
         sink: Sink,
         limits: BrokerLimits,
-        pace: Callable[[], None] = lambda: gevent.sleep(0),
+        pace: Callable[[bool], None] = lambda more: gevent.sleep(0),
         on_lost: Callable[[], None] = lambda: None,
         accepts: Accepts = lambda key, size: True,
     ) -> None:
@@ -239,9 +239,8 @@ class Consumer:
 
     def _pause(self, more: bool) -> None:
         """Give way: as long as it pays when all was read, for one turn when more is there."""
-        if not more:
-            self._pace()
-        elif time.monotonic() >= self._slice_end:
+        self._pace(more)
+        if more and time.monotonic() >= self._slice_end:
             give_way()  # reading what is there already never switches by itself
             self._slice_end = time.monotonic() + _SLICE_S
 

@@ -7,114 +7,90 @@ and stale until the publisher's next snapshot. All books together are the `Shelf
 
 from __future__ import annotations
 
-from typing import Callable
+from rango_gevent.model import SEGMENT_BYTES, Event, Segment
 
 
 class Book:
-    """Frames of a snapshot and its increments, ready to send.
+    """A snapshot and its increments, ready to send.
 
     Attributes:
-        frames: the snapshot's and the increments'; none while the book is stale.
         stale_since: Unix time at which the book was dropped, None while it is good: its live
             increments go on, newcomers get no replay, and the next snapshot is sent to
             everyone who is subscribed.
         bytes: size of all frames held.
-        copies: size of what is kept beside them, joined and compressed for newcomers.
+        count: number of them.
         is_held: somebody is subscribed; the shelf's to change.
     """
 
     __slots__ = (
-        "_joined",
-        "_packed",
-        "_packed_joined",
+        "_closed",
+        "_last",
+        "_open",
+        "_open_bytes",
         "bytes",
-        "copies",
-        "frames",
+        "count",
         "is_held",
         "stale_since",
     )
 
     def __init__(self, is_held: bool = False) -> None:
         self.is_held = is_held
-        self.frames: list[bytes] = []
-        self._joined: bytes | None = b""
-        self._packed: list[bytes] = []
-        self._packed_joined: bytes | None = b""
-        self.bytes = 0
-        self.copies = 0
         self.stale_since: float | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._closed: list[Segment] = []
+        self._open: list[Event] = []
+        self._open_bytes = 0
+        self._last: Segment | None = None
+        self.count = 0
+        self.bytes = 0
 
     def __len__(self) -> int:
         """Return the number of increments held."""
-        return max(0, len(self.frames) - 1)
+        return max(0, self.count - 1)
 
     @property
     def live(self) -> bool:
         """Tell whether there is a snapshot to replay."""
-        return bool(self.frames)
+        return self.count > 0
 
     @property
-    def weight(self) -> int:
-        """Return the bytes that it takes, its copies among them."""
-        return self.bytes + self.copies
+    def newest(self) -> Event:
+        """Return the last increment, or the snapshot where there is none; of a live book."""
+        return self._open[-1] if self._open else self._closed[-1].events[-1]
 
-    def replace(self, snapshot: bytes) -> None:
-        """Start again from a snapshot frame."""
-        self._set([snapshot])
+    def replace(self, snapshot: Event) -> None:
+        """Start again from a snapshot."""
+        self._clear()
         self.stale_since = None
+        self.append(snapshot)
 
-    def append(self, increment: bytes) -> int:
-        """Add an increment's frame; only a live book takes one. Return the change of weight."""
-        # hot path: nothing is joined but where a newcomer came just before
-        size = len(increment)
-        self.frames.append(increment)
+    def append(self, increment: Event) -> None:
+        """Add an increment; only a live book takes one."""
+        size = len(increment.frame)
+        self._open.append(increment)
+        self._open_bytes += size
+        self._last = None
+        self.count += 1
         self.bytes += size
-        if self._joined is not None or self._packed_joined is not None:
-            return size - self._forget_joined()
-        return size
-
-    def _forget_joined(self) -> int:
-        size = len(self._joined or b"") + len(self._packed_joined or b"")
-        self._joined = self._packed_joined = None
-        self.copies -= size
-        return size
-
-    def forget_copies(self) -> None:
-        """Keep the frames alone."""
-        self._packed = []
-        self._joined = self._packed_joined = None
-        self.copies = 0
+        if self._open_bytes >= SEGMENT_BYTES:
+            self._closed.append(Segment(self._open, self._open_bytes))
+            self._open, self._open_bytes = [], 0
 
     def drop(self, at_s: float) -> None:
-        """Forget all frames and be stale until the next snapshot."""
-        self._set([])
+        """Forget all events and be stale until the next snapshot."""
+        self._clear()
         if self.stale_since is None:
             self.stale_since = at_s
 
-    def _set(self, frames: list[bytes]) -> None:
-        self.frames = frames
-        self.bytes = sum(map(len, frames))
-        self.forget_copies()
+    def replay(self) -> list[Segment]:
+        """Return the snapshot and all increments; empty when not live.
 
-    def replay(self) -> bytes:
-        """Return the snapshot and all increments as bytes to send; empty when not live.
-
-        The bytes are joined once and shared by all newcomers until the book changes.
+        The segments are shared by all newcomers; the last one until the book changes.
         """
-        if self._joined is None:
-            self._joined = b"".join(self.frames)
-            self.copies += len(self._joined)
-        return self._joined
-
-    def packed_replay(self, pack: Callable[[bytes], bytes]) -> bytes:
-        """Return the same for clients with compression; each frame is compressed once.
-
-        Args:
-            pack: compresses one frame.
-        """
-        if self._packed_joined is None:
-            more = [pack(frame) for frame in self.frames[len(self._packed) :]]
-            self._packed += more
-            self._packed_joined = b"".join(self._packed)
-            self.copies += sum(map(len, more)) + len(self._packed_joined)
-        return self._packed_joined
+        if not self._open:
+            return list(self._closed)
+        if self._last is None:
+            self._last = Segment(list(self._open), self._open_bytes)
+        return [*self._closed, self._last]

@@ -8,9 +8,9 @@ out itself.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Callable
 
 from rango_gevent.hub.book import Book
+from rango_gevent.model import Event, Segment
 
 _Ring = OrderedDict[str, Book]
 
@@ -20,7 +20,7 @@ class Shelf:
 
     Attributes:
         books: all of them, the stale ones too; others only read it.
-        bytes: weight of all books.
+        bytes: size of all their frames.
     """
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ class Shelf:
         """Return the number of books that wait for their next snapshot."""
         return len(self._stale[False]) + len(self._stale[True])
 
-    def put(self, address: str, snapshot: bytes, is_held: bool) -> Book:
-        """Begin a book, or begin it again, with the frame of a snapshot; return it."""
+    def put(self, address: str, snapshot: Event, is_held: bool) -> Book:
+        """Begin a book, or begin it again, with a snapshot; return it."""
         book = self.books.get(address)
         if book is None:
             book = self.books[address] = Book(is_held)
@@ -46,14 +46,15 @@ class Shelf:
         self._place(address, book)
         return book
 
-    def append(self, address: str, book: Book, increment: bytes) -> None:
-        """Add an increment's frame to a live book."""
+    def append(self, address: str, book: Book, increment: Event) -> None:
+        """Add an increment to a live book."""
         # hot path: to keep the order of use costs 0.05 us
-        self.bytes += book.append(increment)
+        book.append(increment)
+        self.bytes += len(increment.frame)
         self._live[book.is_held].move_to_end(address)
 
     def drop(self, address: str, at_s: float) -> None:
-        """Forget the frames of a book; it is stale until its next snapshot."""
+        """Forget the events of a book; it is stale until its next snapshot."""
         book = self.books[address]
         self._take(address, book)
         book.drop(at_s)
@@ -71,22 +72,11 @@ class Shelf:
             book.is_held = is_held
             self._place(address, book)
 
-    def replay(self, address: str, most_bytes: int, pack: Callable[[bytes], bytes] | None) -> bytes:
-        """Return all frames of a live book as bytes to send; keep them joined if there is room.
-
-        Args:
-            address: of the book.
-            most_bytes: what all books may take.
-            pack: compresses one frame; None: for a client without compression.
-        """
+    def replay(self, address: str) -> list[Segment]:
+        """Return all events of a live book."""
         book = self.books[address]
-        self.bytes -= book.weight
-        replay = book.replay() if pack is None else book.packed_replay(pack)
-        if self.bytes + book.weight > most_bytes:
-            book.forget_copies()
-        self.bytes += book.weight
         self._live[book.is_held].move_to_end(address)
-        return replay
+        return book.replay()
 
     def first_to_go(self) -> str:
         """Return the address of the book that goes next; there must be one."""
@@ -94,7 +84,7 @@ class Shelf:
         return next(iter(idle or self._stale[True] or self._live[True]))
 
     def first_live_to_go(self) -> str:
-        """Return the same among those whose frames can be dropped."""
+        """Return the same among those whose events can be dropped."""
         return next(iter(self._live[False] or self._live[True]))
 
     def _ring(self, book: Book) -> _Ring:
@@ -102,8 +92,8 @@ class Shelf:
 
     def _take(self, address: str, book: Book) -> None:
         del self._ring(book)[address]
-        self.bytes -= book.weight
+        self.bytes -= book.bytes
 
     def _place(self, address: str, book: Book) -> None:
         self._ring(book)[address] = book
-        self.bytes += book.weight
+        self.bytes += book.bytes

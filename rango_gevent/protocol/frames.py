@@ -41,11 +41,6 @@ def event(head: bytes, body: bytes) -> bytes:
     return b"".join((_text_header(len(head) + len(body) + 1), head, body, b"}"))
 
 
-def payload(frame: bytes) -> memoryview:
-    """Return the payload of a text frame of ours."""
-    return memoryview(frame)[{126: 4, 127: 10}.get(frame[1], 2) :]
-
-
 def packed(frame: bytes, min_bytes: int, level: int) -> bytes:
     """Return a text frame of ours with its payload deflated, by RFC 7692 section 7.2.1.
 
@@ -57,22 +52,22 @@ def packed(frame: bytes, min_bytes: int, level: int) -> bytes:
         min_bytes: payloads below this size stay plain.
         level: zlib's level, 1 to 9.
     """
-    plain = payload(frame)
-    if len(plain) < min_bytes:
+    start = {126: 4, 127: 10}.get(frame[1], 2)
+    if len(frame) - start < min_bytes:
         return frame
     deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-    deflated = deflate.compress(plain) + deflate.flush(zlib.Z_SYNC_FLUSH)
-    deflated = deflated[:-4]  # 00 00 FF FF, which the receiver puts back
-    size = len(deflated)
-    if size >= len(plain):
+    payload = deflate.compress(memoryview(frame)[start:]) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    payload = payload[:-4]  # 00 00 FF FF, which the receiver puts back
+    if len(payload) >= len(frame) - start:
         return frame
+    size = len(payload)
     if size < 126:
         header = bytes((_PACKED_TEXT, size))
     elif size < 65536:
         header = pack("!BBH", _PACKED_TEXT, 126, size)
     else:
         header = pack("!BBQ", _PACKED_TEXT, 127, size)
-    return header + deflated
+    return header + payload
 
 
 def close(code: int, reason: str = "") -> bytes:

@@ -11,17 +11,18 @@ from typing import Any, Iterator
 
 import gevent
 import pytest
-from delivery_room import LIMITS, Peer, Room, delivery_room, wait_until
+from delivery_room import Peer, Room, as_segments, delivery_room, limits, wait_until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import Histogram
 
-from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.hub.hub import HubLimits, Mark
+from rango_gevent.delivery.session import Mark
+from rango_gevent.hub.hub import HubLimits
 
-SMALL = LIMITS._replace(outbox_bytes=4096)
+SMALL = limits(outbox_bytes=4096)
 PAD = "x" * 1000
 CROWD = 400  # so many that a round gives way a dozen times
 
@@ -34,7 +35,7 @@ def room() -> Iterator[Room]:
         yield made
 
 
-def crowd(room: Room, name: str, count: int = CROWD) -> list[tuple[Client, Peer]]:
+def crowd(room: Room, name: str, count: int = CROWD) -> list[tuple[Connection, Peer]]:
     """Connect many clients to one stream."""
     return [room.connect(name) for _ in range(count)]
 
@@ -84,13 +85,13 @@ def test_clients_with_the_same_streams_share_one_buffer(room: Room) -> None:
     for names in (("a.t", "b.t"), ("b.t", "a.t"), ("a.t", "b.t", "c.t")):
         client, _ = room.connect(*names, buffer=4096)
         while client.ready:
-            client.offer(b"\x81\x00" * 500)
+            client.offer(as_segments(b"\x81\x00" * 500))
         lagging.append(client)
     for key in ("public.a.t", "public.b.t"):
         room.publish(key, json.dumps(PAD))
     room.dispatcher.set_policies(SlowPolicy("close"))
     room.round()
-    last = [client._outbox.next_pieces()[-1] for client in lagging if client._outbox is not None]
+    last = [client._outbox._pieces[-1][0] for client in lagging if client._outbox is not None]
     assert len(last) == 3
     assert last[0] is last[1] is last[2]
 
@@ -121,7 +122,7 @@ def test_one_who_joined_and_has_nothing_to_get_gets_nothing(room: Room) -> None:
     lagging, reader = room.connect("m.t", buffer=4096)
     count = 0
     while lagging.ready:
-        lagging.offer(b"\x81\x00" * 500)
+        lagging.offer(as_segments(b"\x81\x00" * 500))
         count += 500
     room.round()
     old.receive()
@@ -302,7 +303,7 @@ def test_a_round_over_clients_that_lag_gives_way_too() -> None:
         room.dispatcher.set_policies(policies)
         for client, _ in [room.connect("m.t", buffer=4096) for _ in range(200)]:
             while client.ready:
-                client.offer(b"\x81\x00" * 500)
+                client.offer(as_segments(b"\x81\x00" * 500))
         room.publish("public.m.t", "1")
         assert turns_during_round(room) >= 3
 
@@ -408,7 +409,7 @@ def test_it_goes_on_after_a_failure(room: Room, monkeypatch: pytest.MonkeyPatch)
     broken, _ = room.connect("m.t")
     room.publish("public.m.t", "1")
     with monkeypatch.context() as patch:
-        patch.setattr(Client, "offer", _failing_for(broken))
+        patch.setattr(Connection, "offer", _failing_for(broken))
         with pytest.raises(ZeroDivisionError):
             room.dispatcher.run()
     running = gevent.spawn(room.dispatcher.run)
@@ -418,10 +419,10 @@ def test_it_goes_on_after_a_failure(room: Room, monkeypatch: pytest.MonkeyPatch)
     running.kill()
 
 
-def _failing_for(broken: Client) -> Any:
-    offer = Client.offer
+def _failing_for(broken: Connection) -> Any:
+    offer = Connection.offer
 
-    def failing(client: Client, data: bytes) -> bool:
+    def failing(client: Connection, data: bytes) -> bool:
         if client is broken:
             raise ZeroDivisionError
         return offer(client, data)
@@ -430,31 +431,59 @@ def _failing_for(broken: Client) -> Any:
 
 
 def test_the_consumer_is_held_while_much_waits(room: Room) -> None:
-    """A few milliseconds at least; beyond that only until what was read is under way."""
-    started = time.monotonic()
-    room.dispatcher.pace()
-    assert time.monotonic() - started > 0.003
+    """Whether it could read on or not, until what was read is under way."""
     _, peer = room.connect("m.t")
     for number in range(300):
         room.publish("public.m.t", str(number))
-    pacing = gevent.spawn(room.dispatcher.pace)
+    pacing = [gevent.spawn(room.dispatcher.pace, more) for more in (True, False)]
+    gevent.sleep(0.05)
+    assert not any(greenlet.ready() for greenlet in pacing)
+    room.round()
+    gevent.joinall(pacing, 5)
+    assert all(greenlet.ready() for greenlet in pacing)
+    peer.receive()
+    assert len(peer.receive_all(300)) == 300
+
+
+def test_the_consumer_is_held_while_many_bytes_wait(room: Room) -> None:
+    """A few large messages are as much work as many small ones."""
+    room.connect("m.t")
+    for number in range(3):
+        room.publish("public.m.t", json.dumps([number, "x" * 500_000]))
+    pacing = gevent.spawn(room.dispatcher.pace, True)
     gevent.sleep(0.05)
     assert not pacing.ready()
     room.round()
     pacing.join(5)
     assert pacing.ready()
-    peer.receive()
-    assert len(peer.receive_all(300)) == 300
+
+
+def test_the_consumer_rests_as_long_as_work_took() -> None:
+    """Never a fixed time: after nothing was done it reads on at once."""
+    with delivery_room(rest_factor=2.0) as room:
+        room.dispatcher.pace(False)
+        began_s = time.process_time()
+        while time.process_time() - began_s < 0.003:
+            pass
+        started_s = time.monotonic()
+        room.dispatcher.pace(False)
+        assert time.monotonic() - started_s > 0.003
+        rests = []
+        for _ in range(20):
+            started_s = time.monotonic()
+            room.dispatcher.pace(False)
+            rests.append(time.monotonic() - started_s)
+        assert min(rests) < 0.002
 
 
 # -- turns ----------------------------------------------------------------------------------------
 
 
-def sends(room: Room) -> Counter[Client]:
+def sends(room: Room) -> Counter[Connection]:
     """Count the sends to each client from now on."""
-    found: Counter[Client] = Counter()
+    found: Counter[Connection] = Counter()
 
-    def counting(client: Client, send: Any) -> Any:
+    def counting(client: Connection, send: Any) -> Any:
         def count(data: bytes) -> int:
             found[client] += 1
             sent: int = send(data)
@@ -484,21 +513,6 @@ def test_what_comes_while_others_are_served_is_joined(room: Room, deflate: bool)
     assert set(found.values()) == {1, 2}
     assert found[people[0][0]] == 2, "it was first in line"
     assert found[people[-1][0]] == 1, "it was last"
-
-
-def test_what_is_kept_compressed_is_bounded(room: Room) -> None:
-    """While the line is never empty too; every frame arrives all the same."""
-    people = [room.connect("m.t", deflate=True) for _ in range(100)]
-    people[0][1].receive()
-    for number in range(1500):
-        room.publish("public.m.t", str(number))
-        room.dispatcher._gather_after = 0.0
-        room.dispatcher._serve()
-        assert not room.dispatcher.idle
-        assert len(room.dispatcher._packed) <= 1001
-    room.round()
-    _, peer = people[0]
-    assert values(peer.receive_all(1500)) == [("m.t", number) for number in range(1500)]
 
 
 def test_streams_that_come_while_others_are_served_keep_their_order(room: Room) -> None:
@@ -545,9 +559,9 @@ def test_who_was_silent_for_long_makes_nobody_rest(room: Room) -> None:
     dispatcher = room.dispatcher
     dispatcher._busy_s = 100.0
     assert dispatcher._rest_s() <= 0, "it was never served"
-    client.served = Mark(time.monotonic() - 10.0, 90.5)
+    client.session.served = Mark(time.monotonic() - 10.0, 90.5)
     assert dispatcher._rest_s() <= 0
-    client.served = Mark(time.monotonic() - 0.007, 99.995)
+    client.session.served = Mark(time.monotonic() - 0.007, 99.995)
     assert 0 < dispatcher._rest_s() < 0.02, "it is served in turn"
 
 
@@ -710,7 +724,7 @@ class Person:
 
     def change(self, event: str, name: str, book: list[tuple[str, int]]) -> None:
         """Subscribe or unsubscribe, and wait until that is done."""
-        registry = self.client._registry
+        registry = self.client._keeper
         before = Counter(registry.requests)
         self.peer.ask(event, name)
         wait_until(lambda: registry.requests[event] > before[event])

@@ -39,7 +39,6 @@ def test_text_headers(size: int, header: bytes) -> None:
     """FIN and text, no mask, and the shortest form of the length (RFC 6455 section 5.2)."""
     payload = b"x" * size
     assert frames.text(payload) == header + payload
-    assert frames.payload(frames.text(payload)) == payload
 
 
 @pytest.mark.parametrize("size", [0, 120, 121, 122, 65530, 65531, 65532])

@@ -36,18 +36,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {"settings", "auth", "urls", "errors"},
     "environment": {"settings", "auth", "errors"},
     # delivery and broker do not know each other, and nobody down here reads settings
-    "delivery": {"hub", "auth", "protocol", "turns", "errors"},
+    "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
     "broker": {"turns", "urls", "errors"},
     "demo": set(),
     "client": {"protocol", "errors"},
     "settings": {"auth", "parsers", "urls", "errors"},
-    "hub": {"protocol", "errors"},
+    "hub": {"protocol", "model", "errors"},
     "auth": {"errors"},
     "protocol": {"errors"},
     "metrics": set(),
     "scrape": set(),
     "logs": set(),
     "turns": set(),
+    "model": set(),
     "parsers": set(),
     "urls": set(),
     "errors": set(),
@@ -55,8 +56,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
-    r"(protocol|auth|hub|demo)(\..*)?|settings|errors|parsers|urls"
-    r"|broker\.(topology|decoder)|delivery\.(admission|outbox|handshake)"
+    r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls"
+    r"|broker\.(topology|decoder)|delivery\.(admission|bundle|encoding|outbox|session|handshake)"
 )
 IMPURE_IMPORTS = {
     "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
@@ -81,10 +82,9 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
-    "settings": 490,  # one table with a row for each setting
+    "settings": 520,  # one table with a row for each setting
     "cli": 530,  # the arguments and the help of every subcommand
     "client.stream": 480,  # a state machine whose steps are read together
-    "delivery.client": 520,  # both directions of one connection share its state
 }
 
 
