@@ -45,7 +45,7 @@ conformance: install ## Run Autobahn's testsuite, all of it or CASES='5.* 7.1.5'
 
 bench: install ## Measure the gateway; results in bench-results/ (ARGS="fan-50 --compare")
 	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	scripts/with-rabbitmq $(BIN)/rango bench --json bench-results/bench.json --chart bench-results/bench.svg $(ARGS)
+	PYTHONPATH=scripts scripts/with-rabbitmq $(BIN)/python -m bench --json bench-results/bench.json --chart bench-results/bench.svg $(ARGS)
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .
@@ -53,7 +53,7 @@ lint: install ## Check style and format
 
 audit: install ## Look for insecure code, and for known holes in what we depend on
 	$(BIN)/python -c 'import bandit, pip_audit' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[audit]'
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rango_gevent
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rango_gevent scripts/bench
 	$(BIN)/pip-audit --skip-editable
 
 types: install ## Check types

@@ -1,6 +1,6 @@
 """The composition root: builds a gateway from settings, starts it, drains it, stops it.
 
-Here the rooms meet: the consumer's messages go into the hub, the hub's streams to the
+Here the rooms meet: the source's messages go into the hub, the hub's streams to the
 dispatcher, the dispatcher's buffers to the clients. Long-lived greenlets have one spawner,
 `Gateway.spawn`: one that ends is logged, counted and started again, and until it runs the
 gateway is not ready.
@@ -23,17 +23,16 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.queue import SimpleQueue
 
+from rango_gevent import __version__
 from rango_gevent.auth.keys import VerificationKey
 from rango_gevent.auth.tokens import TokenVerifier
-from rango_gevent.broker.consumer import BrokerLimits, Consumer
-from rango_gevent.broker.topology import QueueLimits
-from rango_gevent.delivery.admission import AdmissionLimits, parse_networks
+from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.handshake import Handshake
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
-from rango_gevent.delivery.outbox import SlowPolicy, parse_patterns
+from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.registry import ENDS, REFUSALS, ClientLimits, Registry
 from rango_gevent.delivery.sender import ConnectionLimits
 from rango_gevent.delivery.session import SessionLimits
@@ -43,60 +42,20 @@ from rango_gevent.metrics import Metrics, Reading, runtime_gauges
 from rango_gevent.protocol import close, frames, routing
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.scrape import MetricsServer, Workers
-from rango_gevent.settings import Settings, options
+from rango_gevent.settings import Settings, changes, options, told_changes
+from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.kinds import open_source
+from rango_gevent.source.supervisor import Supervisor
+from rango_gevent.throttle import ThrottledLog
 
 log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
 _SPARE_FILES = 100  # for the broker, the metrics port, logs, what is accepted to be closed
+_DROPS_EVERY_S = 1.0  # metrics count each; a publisher of nothing but garbage fills no disk
+_SHOWN_KEY = 255
 _LOST = "the broker was lost"
-_FIXED = (
-    "ws_host",
-    "ws_port",
-    "amqp_url",
-    "rabbitmq_host",
-    "rabbitmq_port",
-    "rabbitmq_user",
-    "rabbitmq_password",
-    "rabbitmq_vhost",
-    "exchange",
-    "metrics_host",
-    "metrics_port",
-    "metrics_topics",
-    "workers",
-    "worker_timeout_s",
-    "ping_interval_s",
-    "pong_timeout_s",
-    "max_age_s",
-    "round_rest",
-    "broker_heartbeat_s",
-    "broker_timeout_s",
-    "broker_queue_length",
-    "broker_queue_ttl_s",
-)
-
-
-class DropLog:
-    """Says that something is dropped, at most once a second for each reason.
-
-    Every drop is counted in the metrics; garbage must not be able to fill the disk with lines.
-    """
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._said: dict[str, float] = {}
-        self._unsaid: Counter[str] = Counter()
-
-    def warn(self, reason: str, text: str, *args: object) -> None:
-        """Log a drop, or remember that it was not logged."""
-        now = self._now()
-        if now - self._said.get(reason, -1.0) < 1.0:
-            self._unsaid[reason] += 1
-            return
-        self._said[reason] = now
-        others = f" ({self._unsaid.pop(reason)} more since)" if self._unsaid[reason] else ""
-        log.warning(f"{text}%s", *args, others)
 
 
 class Gateway:
@@ -117,6 +76,7 @@ class Gateway:
                 "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
             )
         self.settings = settings
+        self.key = key
         self.metrics = Metrics(self._read, settings.metrics_topics)
         self.hub = Hub(
             allows=settings.rbac.allows,
@@ -139,19 +99,19 @@ class Gateway:
             self.heartbeat,
             _client_limits(settings),
             self.metrics.duration,
-            trusted=parse_networks(settings.trusted_proxies),
+            trusted=settings.trusted_proxies,
             pack=_pack(settings),
         )
         self.handshake = _handshake(settings, key)
-        self.consumer = Consumer(
+        source = open_source(
             settings.broker_urls,
             settings.exchange,
             self._publish,
             _broker_limits(settings),
             self.dispatcher.pace,
-            self._broker_is_lost,
             self._accepts,
         )
+        self.source = Supervisor(source, self._broker_is_lost)
         self._workers: Workers | None = None
         if sibling_of is not None:
             self._workers = Workers(self.metrics.text, sibling_of)
@@ -160,7 +120,7 @@ class Gateway:
             settings.metrics_host,
             settings.metrics_port,
         )
-        self._drops = DropLog()
+        self._drops = ThrottledLog(log, _DROPS_EVERY_S)
         self.restarts: Counter[str] = Counter()
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
@@ -174,6 +134,7 @@ class Gateway:
         Raises:
             ConfigError: the metrics port is taken.
         """
+        self._say_what_starts()
         room = self.registry.admission.limits.sockets
         if self.settings.max_connections > room:
             log.warning(
@@ -185,11 +146,24 @@ class Gateway:
         self.metrics.watch_gc()
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
-        self.spawn("consumer", self.consumer.run)
+        self.spawn("source", self.source.run)
         if self._workers is not None:
             self.spawn("metrics-writer", self._workers.run)
         if self.settings.metrics_port:
             self._start_metrics_server()
+
+    def _say_what_starts(self) -> None:
+        settings, key = self.settings, self.key
+        metrics = f"metrics on {settings.metrics_host}:{settings.metrics_port}"
+        log.info(
+            "rango_gevent %s: port %d, exchange %s, %s key %s, %s",
+            __version__,
+            settings.ws_port,
+            settings.exchange,
+            key.kind,
+            key.fingerprint,
+            metrics if settings.metrics_port else "no metrics",
+        )
 
     def _start_metrics_server(self) -> None:
         if self._workers is not None:
@@ -225,20 +199,24 @@ class Gateway:
         That is roles, origins, the key, limits and policies. Listeners, the broker and the
         heartbeat stay as they are until a restart.
         """
-        fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self.settings, name)]
+        before = self.settings
+        fixed = [name for name in changes(before, settings) if not options()[name].reload]
         for name in fixed:
             log.warning("%s needs a restart to change", options()[name].env)
-        self.settings = dataclasses.replace(
-            settings, **{name: getattr(self.settings, name) for name in fixed}
-        )
+        kept = {name: getattr(before, name) for name in fixed}
+        self.settings = dataclasses.replace(settings, **kept)
         self.hub.allows = settings.rbac.allows
         self.hub.limits = _hub_limits(settings)
         self.dispatcher.set_policies(_slow_policy(settings))
         self.registry.set_limits(
-            _client_limits(settings), parse_networks(settings.trusted_proxies), _pack(settings)
+            _client_limits(settings), settings.trusted_proxies, _pack(settings)
         )
         self.handshake = _handshake(settings, key)
-        log.info("settings are reloaded")
+        told = told_changes(before, self.settings)
+        if key.fingerprint != self.key.fingerprint:
+            told.append(f"{key.kind} key {key.fingerprint}")
+        self.key = key
+        log.info("settings are reloaded: %s", ", ".join(told) or "nothing has changed")
 
     def drain(self) -> None:
         """Refuse newcomers and tell all clients of the restart, spread over the drain time.
@@ -249,13 +227,15 @@ class Gateway:
             self._drained.wait()
             return
         self._drained = Event()
-        self.registry.admission.open = False
-        log.info("draining %d connections", len(self.registry))
-        clients = list(self.registry)
-        random.shuffle(clients)
-        self._tell_restart(clients)
-        self._wait_until_gone(time.monotonic() + self.settings.close_timeout_s)
-        self._drained.set()
+        try:
+            self.registry.admission.open = False
+            log.info("draining %d connections", len(self.registry))
+            clients = list(self.registry)
+            random.shuffle(clients)
+            self._tell_restart(clients)
+            self._wait_until_gone(time.monotonic() + self.settings.close_timeout_s)
+        finally:
+            self._drained.set()  # or whoever waits for it would do so for ever
 
     def _tell_restart(self, clients: list[Connection]) -> None:
         """Send close 1012, a share of the clients at a time."""
@@ -277,7 +257,7 @@ class Gateway:
         self.drain()
         gevent.killall(list(self._running.values()), timeout=2)
         self._running.clear()
-        self.consumer.stop()
+        self.source.stop()
         self.metrics_server.stop()
         self.metrics.forget_gc()
         if self._workers is not None:
@@ -300,11 +280,11 @@ class Gateway:
         """Say why clients should not be sent here; empty when they should."""
         if not self.registry.admission.open:
             return "draining"
-        return self.health() or self.consumer.problem
+        return self.health() or self.source.problem
 
     def _book_is_stale(self, address: str, why: str) -> None:
         if why != _LOST:  # then one line for all
-            self._drops.warn(why, "book %s is stale until its next snapshot: %s", address, why)
+            self._drops.warning(why, "book %s is stale until its next snapshot: %s", address, why)
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
@@ -312,31 +292,29 @@ class Gateway:
         self.hub.drop_books(time.time(), _LOST)
         log.warning("the broker is lost: %d books are stale until their next snapshots", live)
 
-    def _publish(self, key: str, body: bytes, at_s: float) -> None:
+    def _publish(self, key: str, body: bytes, at_s: float, position: int) -> None:
         outcome = self.hub.publish(key, body, at_s)
         if outcome in DROPPED:
-            self._drops.warn(outcome, "dropped a message, %s: routing key %r", outcome, key[:255])
+            self._say_dropped(outcome, key)
 
     def _accepts(self, key: str, size: int) -> bool:
         refusal = self.hub.refusal(key, size)
         if refusal:
-            self._drops.warn(refusal, "dropped a message, %s: routing key %r", refusal, key[:255])
+            self._say_dropped(refusal, key)
         return not refusal
+
+    def _say_dropped(self, why: str, key: str) -> None:
+        self._drops.warning(why, "dropped a message, %s: routing key %r", why, key[:_SHOWN_KEY])
 
     def _read(self) -> Reading:
         """Collect the numbers of all rooms for a scrape."""
-        hub, registry, consumer, dispatcher = (
-            self.hub,
-            self.registry,
-            self.consumer,
-            self.dispatcher,
-        )
+        hub, registry, source, dispatcher = self.hub, self.registry, self.source, self.dispatcher
         return Reading(
             gauges={
                 "rango_hub_clients_count": len(registry),
                 "rango_subscriptions": hub.topics.total,
                 "rango_ready": float(not self.readiness()),
-                "rango_broker_connected": float(consumer.connected),
+                "rango_broker_connected": float(source.connected),
                 "rango_books": len(hub.books),
                 "rango_books_stale": hub.shelf.stale,
                 "rango_book_bytes": hub.shelf.bytes,
@@ -351,9 +329,9 @@ class Gateway:
                 "rango_dispatch_slices": dispatcher.slices,
                 "rango_connections_opened": registry.opened,
                 "rango_subscriptions_refused": hub.refused,
-                "rango_broker_connects": consumer.connects,
-                "rango_broker_failures": consumer.failures,
-                "rango_broker_disconnected_seconds": consumer.away_s(),
+                "rango_broker_connects": source.connects,
+                "rango_broker_failures": source.failures,
+                "rango_broker_disconnected_seconds": source.away_s(),
                 "rango_books_dropped": hub.books_dropped,
                 "rango_books_stale_seconds": hub.stale_s,
             },
@@ -383,7 +361,7 @@ def _handshake(settings: Settings, key: VerificationKey) -> Handshake:
         settings.origins,
         NameLimits(settings.max_streams, settings.max_name_bytes),
         time.time,
-        compression=settings.compression == "on",
+        compression=settings.compression,
     )
 
 
@@ -396,7 +374,7 @@ def _pack(settings: Settings) -> Callable[[bytes], bytes]:
 
 
 def _slow_policy(settings: Settings) -> SlowPolicy:
-    return SlowPolicy(settings.slow_client, parse_patterns(settings.slow_streams))
+    return SlowPolicy(settings.slow_client, settings.slow_streams)
 
 
 def _hub_limits(settings: Settings) -> HubLimits:

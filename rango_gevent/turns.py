@@ -67,5 +67,7 @@ class Turns:
             self._begun = False
             return
         self._begin()
-        while self._line and time.monotonic() < self._until_s:
+        while self._line:
             self._line.popleft().switch(None)
+            if time.monotonic() >= self._until_s:
+                break

@@ -133,13 +133,13 @@ class Connection(Sender):
     def _answer(self, items: list[tuple[Opcode, bytes]]) -> None:
         """Handle messages and send pongs, in the order in which they are due."""
         for kind, data in items:
+            self._pause()
             if not self.open:
                 break
             if kind is PONG:
                 self.push(data)
             else:
                 self.handle(data, kind is TEXT)
-            self._pause()
 
     def handle(self, message: bytes, is_text: bool) -> None:
         """Answer one message; a binary one is read like text, as Rango does."""
@@ -154,14 +154,15 @@ class Connection(Sender):
             parts = self.session.subscribe(names)
         except RequestError as error:
             parts = [messages.error(str(error))]
+        now_s = time.monotonic()
         for part in parts:
-            self.session.charge(part, self._keeper.clock.now_s)
+            self.session.charge(part, now_s)
             self.push(part)
 
     def _pause(self) -> None:
         """Answer no more while the client does not read, has had much, or others wait."""
-        bound = self._keeper.limits.outbox_bytes
-        while self.outbox_bytes > bound and self._writer is not None:
+        outbox, bound = self._outbox, self._keeper.limits.outbox_bytes
+        if outbox is not None and outbox.has_answered(bound) and self._writer is not None:
             self._writer.join()
         owed_s = self.session.owed_s(time.monotonic())
         if owed_s > 0:

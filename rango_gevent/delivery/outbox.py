@@ -52,7 +52,8 @@ class SlowPolicy:
     @property
     def only_close(self) -> bool:
         """Tell whether no stream has another policy than ``close``."""
-        return all(policy == CLOSE for policy in [self._default, *dict(self._patterns).values()])
+        policies = [self._default, *(policy for _, policy in self._patterns)]
+        return all(policy == CLOSE for policy in policies)
 
     def of(self, stream: Stream) -> str:
         """Return a stream's policy; it is remembered, in bounds."""
@@ -70,12 +71,6 @@ class SlowPolicy:
         policy = next(matching, self._default)
         is_book = stream.kind == routing.PUBLIC and stream.topic.endswith("-inc")
         return RESYNC if is_book and policy != CLOSE else policy
-
-
-def parse_patterns(text: str) -> list[tuple[str, str]]:
-    """Read ``*.tickers=latest,*.kline-*=latest``, as the settings have checked it."""
-    entries = [entry.strip().rpartition("=") for entry in text.split(",") if entry.strip()]
-    return [(pattern, policy) for pattern, _, policy in entries]
 
 
 class Outbox:
@@ -114,7 +109,7 @@ class Outbox:
     @property
     def size(self) -> int:
         """Return the size of all that waits."""
-        return self.live_bytes + self.free_bytes
+        return self.live_bytes + self.free_bytes + len(self._rest)
 
     def is_slow(self, bound: int, grace_s: float, now_s: float) -> bool:
         """Tell whether more than may has waited for too long.
@@ -132,6 +127,10 @@ class Outbox:
     def over(self, bound: int) -> bool:
         """Tell whether more events wait than may."""
         return self.live_bytes > bound
+
+    def has_answered(self, bound: int) -> bool:
+        """Tell whether answers wait, and with them more than the bound."""
+        return self.free_bytes > 0 and self.size > bound
 
     def append(self, segments: Iterable[Segment]) -> None:
         """Add events."""
@@ -234,7 +233,6 @@ class Outbox:
             self.commit()
         parts = [self._rest]
         size = len(self._rest)
-        self.free_bytes -= size
         self._rest = b""
         while self._pieces and size < SEGMENT_BYTES:
             piece, is_free = self._pieces.popleft()
@@ -249,14 +247,12 @@ class Outbox:
     def put_back(self, rest: bytes) -> None:
         """Put back what the socket did not take, before all else; it may begin inside a frame."""
         self._rest = rest
-        self.free_bytes += len(rest)
 
     def forget_whole(self) -> None:
         """Drop what waits, but not what was put back: it may be the rest of a frame."""
         self._pieces.clear()
         self._droppable = self._latest = self.resync = None
-        self._held = self.live_bytes = 0
-        self.free_bytes = len(self._rest)
+        self._held = self.live_bytes = self.free_bytes = 0
 
 
 def _size(piece: Piece) -> int:

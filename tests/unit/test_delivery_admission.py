@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rango_gevent.delivery.admission import Admission, AdmissionLimits, parse_networks
+from rango_gevent.delivery.admission import Admission, AdmissionLimits
 from rango_gevent.errors import Refused
+from rango_gevent.parsers import networks
 
 _NONE = AdmissionLimits(10, 0, 0)
 
@@ -77,7 +78,7 @@ def test_only_trusted_proxies_are_believed(
     peer: str, headers: dict[str, str], expected: str
 ) -> None:
     """The client's address is the last one that no trusted proxy has."""
-    admission = Admission(_NONE, parse_networks("10.0.0.0/8"))
+    admission = Admission(_NONE, networks("10.0.0.0/8"))
     assert admission.address_of(peer, headers) == expected
 
 
@@ -90,7 +91,7 @@ def test_without_trusted_networks_nobody_is_believed() -> None:
 @given(st.text(), st.text())
 def test_any_forwarding_header_gives_an_address(forwarded: str, other: str) -> None:
     """Whatever a header says, an address comes out and nothing is raised."""
-    admission = Admission(_NONE, parse_networks("10.0.0.1"))
+    admission = Admission(_NONE, networks("10.0.0.1"))
     for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"):
         assert admission.address_of("10.0.0.1", {name: forwarded + "," + other})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import time
 from typing import Iterator
 
 import gevent
@@ -21,10 +22,11 @@ from delivery_room import (
 )
 from websockets.frames import Close, Opcode
 
+from rango_gevent.delivery import sender
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.model import Segment
+from rango_gevent.model import SEGMENT_BYTES, Segment
 from rango_gevent.protocol import close, messages
 from rango_gevent.protocol.messages import NameLimits
 
@@ -275,8 +277,127 @@ def test_requests_wait_while_the_answers_do(small: Room) -> None:
     with pytest.raises(OSError, match="timed out"):
         for _ in range(100):
             peer.send(requests)
-    assert client.outbox_bytes < 4096 + 16 * 1024 * 4
+    reply = len(messages.subscribed(["a" * 60 + ".b"]))
+    assert client.outbox_bytes <= 4096 + reply
     assert client.open
+
+
+def test_many_requests_in_one_write_are_answered_one_by_one() -> None:
+    """Each looks at the outbox first: a few bytes cannot ask for a thousand times as many."""
+    names = tuple('"' * 60 + f"{number}.b" for number in range(100))
+    wide = limits(outbox_bytes=4096, names=NameLimits(100, 100))
+    with delivery_room(wide) as room:
+        client, peer = room.connect(*names, buffer=4096)
+        reply = len(messages.subscribed(list(names)))
+        peer.core.send_text(json.dumps({"event": "subscribe", "streams": []}).encode())
+        one = b"".join(peer.core.data_to_send())
+        peer.send(one * 90)
+        for _ in range(200):
+            gevent.sleep(0)
+        assert client.outbox_bytes <= 4096 + 2 * reply
+        assert room.registry.requests["subscribe"] < 5
+        assert [len(peer.receive()) for _ in range(91)] == [reply - 4] * 91
+        assert room.registry.requests["subscribe"] == 90
+
+
+def test_who_was_answered_much_waits() -> None:
+    """For the next answer, in proportion; events go on meanwhile."""
+    with delivery_room(limits(reply_bytes_per_s=400.0)) as room:
+        _, peer = room.connect("m.trades")
+        peer.receive()
+        started = time.monotonic()
+        for _ in range(10):
+            peer.ask("subscribe")
+        room.publish("public.m.trades", "1")
+        room.round()
+        found = [peer.receive() for _ in range(11)]
+        assert time.monotonic() - started > 0.4
+        assert found.index('{"m.trades":1}') < 10
+
+
+def test_early_bytes_are_read_in_portions() -> None:
+    """However many frames came along with the handshake, others have their turn."""
+    source = Peer(socket.socketpair()[0], False)
+    for _ in range(5000):
+        source.core.send_text(b"ping")
+    with delivery_room(limits(requests_burst=10_000)) as room:
+        _, other = room.connect()
+        other.receive()
+        other.say("ping")
+        _, peer = room.connect(early=b"".join(source.core.data_to_send()))
+        other.receive()
+        assert room.registry.requests["ping"] < 5000
+        peer.receive()
+        assert peer.receive_all(5000) == ["pong"] * 5000
+
+
+def test_the_kernel_s_buffer_is_bounded() -> None:
+    """As the setting says; with 0 it is the system's."""
+    sizes = []
+    for wanted in (100_000, 0):
+        with delivery_room(limits(send_buffer_bytes=wanted)) as room:
+            client, peer = room.connect(tcp=True)
+            peer.receive()
+            sizes.append(client._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+    assert sizes[0] == 100_000
+    assert sizes[1] > 100_000
+
+
+def test_a_large_replay_waits_by_reference(small: Room) -> None:
+    """Clients that read nothing hold the book's own segments, and what they pin is little."""
+    small.publish("public.m.ob-snap", "0")
+    for number in range(1000):
+        small.publish("public.m.ob-inc", json.dumps([number, PAD]))
+    book = small.hub.books["m.ob-inc"]
+    people = [small.connect("m.ob-inc", buffer=4096) for _ in range(3)]
+    for client, _ in people:
+        assert client._outbox is not None
+        pieces = {id(piece) for piece, _ in client._outbox._pieces if isinstance(piece, Segment)}
+        assert pieces <= {id(segment) for segment in book.replay()}
+        assert len(client._outbox._rest) <= SEGMENT_BYTES + len(PAD) + 100
+        assert client.open, "what it asked for never makes it slow"
+    for _, peer in people:
+        assert "m.ob-snap" in peer.receive()
+        assert len(peer.receive_all(1000)) == 1000
+
+
+def test_a_burst_is_no_reason_to_close() -> None:
+    """More than the bound may wait for a moment, if it was read by then."""
+    with delivery_room(limits(outbox_bytes=4096, slow_after_s=5.0)) as room:
+        client, peer = room.connect("m.trades", buffer=4096)
+        for number in range(30):
+            room.publish("public.m.trades", json.dumps([number, PAD]))
+            room.round()
+        assert client.outbox_bytes > 4096
+        peer.receive()
+        assert len(peer.receive_all(30)) == 30
+        wait_until(lambda: is_resting(client))
+        assert client.open
+
+
+def test_who_leaves_with_many_streams_leaves_in_slices() -> None:
+    """Their end does not hold the loop, and nothing of them is left."""
+    names = tuple(f"m{number}.trades" for number in range(500))
+    with delivery_room(limits(names=NameLimits(500, 64))) as room:
+        people = [room.connect(*names)[0] for _ in range(3)]
+        for client in people:
+            client.lost()
+        assert len(room.registry) == 0
+        assert room.hub.topics.total
+        room.publish("public.m1.trades", "1")
+        room.round()
+        wait_until(lambda: room.hub.topics.total == 0)
+
+
+def test_every_state_leads_to_the_end() -> None:
+    """Only what is closed stays so, and nothing leads back from the way out."""
+    states = {sender.READY, sender.WAITING, sender.CLOSING, sender.CLOSED}
+    for (state, event), after in sender._NEXT.items():
+        assert {state, after} <= states
+        assert state != sender.CLOSED
+        assert state != sender.CLOSING or event == sender.LOST
+    for state in states - {sender.CLOSED}:
+        assert sender._NEXT[state, sender.LOST] == sender.CLOSED
 
 
 def test_a_flood_leaves_a_turn_to_others(room: Room) -> None:

@@ -20,7 +20,8 @@ from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.session import Mark
-from rango_gevent.hub.hub import HubLimits
+from rango_gevent.hub.hub import Batch, HubLimits
+from rango_gevent.protocol.messages import NameLimits
 
 SMALL = limits(outbox_bytes=4096)
 PAD = "x" * 1000
@@ -294,6 +295,87 @@ def test_a_round_gives_way_to_others(room: Room) -> None:
     crowd(room, "m.t", 200)
     room.publish("public.m.t", "1")
     assert turns_during_round(room) >= 3
+
+
+def wide(room: Room, people: int = 30, streams: int = 300) -> list[tuple[Connection, Peer]]:
+    """Connect clients of whom no two hold the same streams, and publish to all of those."""
+    names = [f"m{number}.t" for number in range(streams)]
+    found = [
+        room.connect(*(n for i, n in enumerate(names) if i % people != p)) for p in range(people)
+    ]
+    for _, peer in found:
+        peer.receive()
+    for number, name in enumerate(names):
+        room.publish(f"public.{name}", str(number))
+    return found
+
+
+@pytest.fixture
+def wide_room() -> Iterator[Room]:
+    """A room where a client may hold many streams."""
+    with delivery_room(limits(names=NameLimits(1000, 64)), slice_s=0.0) as made:
+        yield made
+
+
+def test_different_sets_of_streams_share_what_they_have_in_common(wide_room: Room) -> None:
+    """What a client is due is a path through one tree: putting it there is no copy."""
+    found = wide(wide_room)
+    dispatcher = wide_room.dispatcher
+    bundles = dispatcher._bundle(wide_room.hub.take_dirty())
+    assert len({id(bundle) for bundle in bundles.values()}) == len(found)
+    nodes: set[int] = set()
+    below = [bundle.tree for bundle in bundles.values()]
+    while below:
+        tree = below.pop()
+        if id(tree) not in nodes:
+            nodes.add(id(tree))
+            if not isinstance(tree, Batch):
+                below += tree
+    assert len(nodes) <= len(found) * 300 + 300
+    assert all(not bundle.segments for bundle in bundles.values()), "nothing is joined yet"
+
+
+def test_gathering_gives_way(wide_room: Room) -> None:
+    """Thousands of subscribers of hundreds of streams are put their events in steps."""
+    found = wide(wide_room)
+    turns = []
+    other = gevent.spawn(lambda: [(turns.append(1), gevent.sleep(0)) for _ in range(10_000)])
+    gevent.sleep(0)
+    before = len(turns)
+    wide_room.dispatcher._gather()
+    assert len(turns) - before >= 3
+    other.kill()
+    wide_room.round()
+    for person, (_, peer) in enumerate(found):
+        numbers = [value for _, value in values(peer.receive_all(290))]
+        assert numbers == [n for n in range(300) if n % 30 != person]
+
+
+def test_subscriptions_may_change_while_it_gathers(wide_room: Room) -> None:
+    """Who changes them then is handed its own before, and nobody gets a thing twice."""
+    found = wide(wide_room)
+    hub, dispatcher = wide_room.hub, wide_room.dispatcher
+    gathering = gevent.spawn(wide_room.round)
+    wait_until(lambda: dispatcher._gathering != {})
+    (leaver, left), (joiner, joined), (gone, _) = found[0], found[1], found[2]
+    leaver.handle(b'{"event":"unsubscribe","streams":["m1.t"]}', True)
+    joiner.handle(b'{"event":"subscribe","streams":["m1.t"]}', True)
+    gone.lost()
+    newcomer, new = wide_room.connect("m5.t")
+    assert dispatcher._gathering, "all that happened in between"
+    gathering.get()
+    hub.publish("public.m1.t", b"1000", 0.0)
+    wide_room.round()
+    got = values(left.receive_all(291))
+    assert [value for _, value in got[:290]] == [n for n in range(300) if n % 30 != 0]
+    assert got[290][0] == "success"
+    got = values(joined.receive_all(292))
+    assert [value for _, value in got[:290]] == [n for n in range(300) if n % 30 != 1]
+    assert got[290][0] == "success"
+    assert got[291] == ("m1.t", 1000)
+    assert values([new.receive()])[0][0] == "success"
+    newcomer.push(b"\x81\x01!")
+    assert new.receive() == "!", "what was published before it came is not for it"
 
 
 def test_a_round_over_clients_that_lag_gives_way_too() -> None:

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rango_gevent.delivery.encoding import PLAIN
-from rango_gevent.delivery.outbox import Outbox, SlowPolicy, parse_patterns
+from rango_gevent.delivery.outbox import Outbox, SlowPolicy
 from rango_gevent.hub.stream import Stream
 from rango_gevent.model import SEGMENT_BYTES, Event, Segment
+from rango_gevent.parsers import patterns
 from rango_gevent.protocol import routing
 
 
@@ -158,12 +159,14 @@ def test_forgetting_keeps_the_rest_of_a_frame() -> None:
 def test_a_policy_is_found_by_pattern(kind: str, name: str, expected: str) -> None:
     """The first pattern that matches counts; books are given afresh instead."""
     text = "*.tickers=latest, *.kline-*=drop-oldest,*-inc=latest"
-    policy = SlowPolicy("close", parse_patterns(text))
+    policy = SlowPolicy("close", patterns(text))
     assert policy.of(Stream(kind, name, name)) == expected
 
 
 def test_close_for_all_is_known_as_such() -> None:
     """Without another policy the dispatcher need not look at streams one by one."""
-    assert SlowPolicy("close", parse_patterns("*.trades=close")).only_close
+    assert SlowPolicy("close", patterns("*.trades=close")).only_close
     assert not SlowPolicy("latest").only_close
-    assert not SlowPolicy("close", parse_patterns("*.tickers=latest")).only_close
+    assert not SlowPolicy("close", patterns("*.tickers=latest")).only_close
+    twice = SlowPolicy("close", patterns("*.tickers=latest,*.tickers=close"))
+    assert not twice.only_close, "the first match counts, here too"
