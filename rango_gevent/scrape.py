@@ -112,6 +112,8 @@ class Workers:
         self._stem = self._directory / str(os.getpid())
         self._alive = open(self._stem.with_suffix(".alive"), "w")  # noqa: SIM115 - held for life
         fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._of_dead = ""
+        self._buried: set[tuple[str, int, int]] = set()
 
     def run(self) -> None:
         """Write samples for ever."""
@@ -130,13 +132,22 @@ class Workers:
         live: list[str] = [self._own_text().decode()]
         dead: list[str] = []
         for path in sorted(self._directory.glob("*.prom")):
-            if path.stem == self._stem.name:
+            if path.stem == self._stem.name or _version(path) in self._buried:
                 continue
             try:
-                (dead if self._is_dead(path) else live).append(path.read_text("utf-8"))
+                (dead if self._bury(path) else live).append(path.read_text("utf-8"))
             except FileNotFoundError:
                 continue  # that worker ended in peace this very moment
-        return merge(live, dead)
+        if dead:
+            self._of_dead = merge((), [self._of_dead, *dead]).decode()
+        return merge(live, [self._of_dead])
+
+    def _bury(self, path: Path) -> bool:
+        """Tell whether a worker is dead; its samples, which are its last, are read once."""
+        if not self._is_dead(path):
+            return False
+        self._buried.add(_version(path))
+        return True
 
     def _is_dead(self, path: Path) -> bool:
         try:
@@ -166,6 +177,15 @@ def _sweep() -> None:
         parent = path.name.rpartition("-")[2]
         if parent.isdigit() and not Path(f"/proc/{parent}").exists():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _version(path: Path) -> tuple[str, int, int]:
+    """Tell a file from one of the same name that was there before, or will be."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return path.name, 0, 0
+    return path.name, found.st_ino, found.st_mtime_ns
 
 
 def _path(parent: int) -> Path:

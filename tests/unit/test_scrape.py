@@ -291,6 +291,20 @@ def test_a_worker_that_left_counts_on(start: Any) -> None:
     assert totals(one) == (1, 30)
 
 
+def test_the_dead_are_read_once(start: Any, tmp_path: Path) -> None:
+    """However many have died: a scrape takes no longer. One with the same number is another."""
+    one = start(1, 10)
+    for pid in (4_194_301, 4_194_302):  # above any process's
+        file = shared(tmp_path) / f"{pid}.prom"
+        file.write_text(f"# TYPE rango_frames_sent_total counter\nrango_frames_sent_total {pid}\n")
+    both = 10 + 4_194_301 + 4_194_302
+    assert totals(one) == totals(one) == (1, both)
+    file.unlink()
+    assert totals(one) == (1, both)
+    file.write_text("# TYPE rango_frames_sent_total counter\nrango_frames_sent_total 5\n")
+    assert totals(one) == (1, both + 5)
+
+
 def test_the_parent_takes_all_away(
     start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
