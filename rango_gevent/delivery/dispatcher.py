@@ -28,7 +28,7 @@ import gevent
 from gevent.event import Event as Signal
 from prometheus_client import Histogram
 
-from rango_gevent.delivery.bundle import Bundle, Tree
+from rango_gevent.delivery.bundle import Bundle, Path, Paths, Tree
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.session import Mark, Session
 from rango_gevent.hub.hub import Batch, Hub
@@ -109,6 +109,7 @@ class Dispatcher:
         self._gathered = Signal()
         self._read = Signal()
         self._pacing = False
+        self._holding = False
         self._paced_s = 0.0
         self._gather_after = 0.0
         self._gathering: dict[Stream, Batch] = {}
@@ -179,8 +180,10 @@ class Dispatcher:
             self._rest_of_the_reader()
         hub = self._hub
         while hub.waiting > _MAX_AHEAD or hub.waiting_bytes > _MAX_AHEAD_BYTES:
+            self._holding = True
             self._gathered.clear()
             self._gathered.wait()
+        self._holding = False
 
     def _rest_of_the_reader(self) -> None:
         """Wait in proportion to the work since the last read, so that more is there to read."""
@@ -223,7 +226,7 @@ class Dispatcher:
         """Gather what came, serve for one slice, give way when that was not all."""
         started_s = time.process_time()  # the processor's time: others' load is not our cost
         now = time.monotonic()
-        if self._hub.dirty and (not self._due or now >= self._gather_after):
+        if self._hub.dirty and (not self._due or self._holding or now >= self._gather_after):
             self._gather()
             cost_s = time.monotonic() - now
             self._gather_after = now + cost_s / _GATHER_SHARE
@@ -284,34 +287,36 @@ class Dispatcher:
 
         Who subscribes or leaves while this gives way was handed its own before (`flush`).
         """
-        # hot path: per client and stream three dict look-ups, and a tuple for each set of streams
-        trees: dict[Session, Tree] = {}
+        # hot path: per client and stream three dict look-ups
+        paths = Paths(batches)
+        nodes: dict[Session, int] = {}
         visits = 0
-        for batch, crowd in [(batch, _crowd(batch.stream)) for batch in batches]:
-            nodes: dict[int, Tree] = {}  # from a tree to the same with this batch
+        for at, crowd in enumerate([_crowd(batch.stream) for batch in batches]):
+            steps: dict[int, int] = {}  # from a set of batches to the same with this one
             for start in range(0, len(crowd), _VISITS_AT_ONCE):
                 part = crowd[start : start + _VISITS_AT_ONCE]
                 for session in part:
-                    tree = trees.get(session)
-                    node = nodes.get(id(tree))
+                    before = nodes.get(session, 0)
+                    node = steps.get(before)
                     if node is None:
-                        node = nodes[id(tree)] = batch if tree is None else (tree, batch)
-                    trees[session] = node
+                        node = steps[before] = paths.add(before, at)
+                    nodes[session] = node
                 visits += len(part)
                 if visits > _VISITS_AT_ONCE:
                     visits = 0
                     give_way()
-        return self._share(trees, batches)
+        return self._share(paths, nodes)
 
-    def _share(self, trees: dict[Session, Tree], batches: list[Batch]) -> dict[Session, Bundle]:
-        """Make a bundle of each tree, but not for those who were or are to be served by itself."""
-        bundles: dict[int, Bundle] = {}
+    def _share(self, paths: Paths, nodes: dict[Session, int]) -> dict[Session, Bundle]:
+        """Make a bundle of each set, but not for those who were or are to be served by itself."""
+        batches = paths.batches
         only = batches[0].stream if len(batches) == 1 else None
+        bundles: dict[int, Bundle] = {}
         fresh: dict[Session, Bundle] = {}
-        for session, tree in trees.items():
-            bundle = bundles.get(id(tree))
+        for session, node in nodes.items():
+            bundle = bundles.get(node)
             if bundle is None:
-                bundle = bundles[id(tree)] = Bundle(tree, only)
+                bundle = bundles[node] = Bundle(Path(paths, node), only)
             fresh[session] = bundle
         for session in cast("set[Session]", {one for batch in batches for one in batch.joined}):
             own = _own(session, self._gathering)

@@ -192,10 +192,10 @@ class Sender:
         if sent < 0:
             return []  # it is lost
         if sent < len(data):
-            self._block(data[sent:])
+            self._block(data, sent)
         return segments[index:]
 
-    def _try_to_send(self, data: bytes) -> int:
+    def _try_to_send(self, data: bytes | memoryview) -> int:
         """Return how much the socket took, -1 when the client is lost."""
         try:
             return self._send(data)
@@ -244,18 +244,18 @@ class Sender:
             data = part.encoded(self.encoding) if isinstance(part, Segment) else part
             sent = self._try_to_send(data)
             if 0 <= sent < len(data):
-                self._block(data[sent:])
+                self._block(data, sent)
         elif self.state == WAITING and self._outbox is not None:
             self._outbox.append_free(part)
 
-    def _block(self, rest: bytes) -> None:
-        """Leave bytes that the socket did not take to the writer greenlet."""
+    def _block(self, data: bytes, sent: int) -> None:
+        """Leave what the socket did not take of some bytes to the writer greenlet."""
         self._move(BLOCKED)
         if self._outbox is None:
             self._outbox = Outbox()
             self._keeper.lagging[self] = None
-        if rest:
-            self._outbox.put_back(rest)
+        if sent < len(data):
+            self._outbox.put_back(data, sent)
         if self._writer is None:
             self._writer = self._keeper.spawn(self._write)
 
@@ -319,7 +319,7 @@ class Sender:
         data = outbox.take(self.encoding)
         sent = self._try_to_send(data)
         if 0 <= sent < len(data):
-            outbox.put_back(data[sent:])
+            outbox.put_back(data, sent)
         if sent >= 0 and self.open and self._is_slow(outbox):
             self.close(close.SLOW)
 
@@ -346,7 +346,7 @@ class Sender:
             return  # flushing was too much for it, or told that it is gone
         self._keeper.leave(self.session)
         if self._outbox is None:
-            self._block(b"")
+            self._block(b"", 0)
         assert self._outbox is not None, "blocked just now"
         self._outbox.commit()  # nothing may follow the close frame
         self._outbox.append_free(close_frame)

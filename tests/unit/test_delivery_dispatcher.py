@@ -16,11 +16,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import Histogram
 
+from rango_gevent.delivery.bundle import Path
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.session import Mark
-from rango_gevent.hub.hub import Batch, HubLimits
+from rango_gevent.hub.hub import HubLimits
 from rango_gevent.protocol.messages import NameLimits
 
 SMALL = limits(outbox_bytes=4096)
@@ -323,15 +324,10 @@ def test_different_sets_of_streams_share_what_they_have_in_common(wide_room: Roo
     dispatcher = wide_room.dispatcher
     bundles = dispatcher._bundle(wide_room.hub.take_dirty())
     assert len({id(bundle) for bundle in bundles.values()}) == len(found)
-    nodes: set[int] = set()
-    below = [bundle.tree for bundle in bundles.values()]
-    while below:
-        tree = below.pop()
-        if id(tree) not in nodes:
-            nodes.add(id(tree))
-            if not isinstance(tree, Batch):
-                below += tree
-    assert len(nodes) <= len(found) * 300 + 300
+    trees = [bundle.tree for bundle in bundles.values()]
+    assert all(isinstance(tree, Path) for tree in trees)
+    (paths,) = {tree.paths for tree in trees if isinstance(tree, Path)}
+    assert len(paths._at) <= len(found) * 300 + 1
     assert all(not bundle.segments for bundle in bundles.values()), "nothing is joined yet"
 
 
