@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": set(),
     "client": {"backoff", "protocol", "errors"},
     "settings": {"auth", "parsers", "urls", "errors"},
-    "hub": {"protocol", "model"},
+    "hub": {"protocol", "model", "errors"},
     "auth": {"errors"},
     "protocol": {"errors"},
     "metrics": set(),
