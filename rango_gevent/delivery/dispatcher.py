@@ -47,6 +47,7 @@ _MAX_AHEAD_BYTES = 1 << 20
 _MAX_UNSEEN_BYTES = 32 << 20  # what somebody in line is still due, before the consumer is held
 _CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
 _CHECK_BYTES = 128 * 1024  # the same in bytes
+_HEAVY_BYTES = 64 * 1024  # who is due more stands in a line of its own
 _GATHER_SHARE = 0.1  # of the time is spent on putting events to those in line, at most
 _VISITS_AT_ONCE = 2000  # subscribers that are put their events in one step
 
@@ -117,11 +118,14 @@ class Dispatcher:
         self._gathering: dict[Stream, Batch] = {}
         self._served_before: set[Session] = set()
         self._line: deque[Session] = deque()
+        self._heavy: deque[Session] = deque()
+        self._heavy_turn = False
         self._due: dict[Session, Bundle] = {}
         self._handed = 0
         self._unseen: deque[tuple[int, int, list[Batch]]] = deque()
         self._unseen_bytes = 0
         self._busy_s = 0.0
+        self._started_s = 0.0
         self.slices = 0
         self.frames = 0
         self.bytes = 0
@@ -232,19 +236,19 @@ class Dispatcher:
     def _first(self) -> Session | None:
         """Return who is first in line, or will be."""
         if self._due:
-            return self._line[0]
+            return (self._line or self._heavy)[0]
         return cast("Session | None", next(iter(self._hub.dirty[0].subscribers), None))
 
     def _serve(self) -> None:
         """Gather what came, serve for one slice, give way when that was not all."""
-        started_s = time.process_time()  # the processor's time: others' load is not our cost
+        self._started_s = time.process_time()  # the processor's: others' load is not our cost
         now = time.monotonic()
         if self._hub.dirty and (not self._due or self._held.is_set() or now >= self._gather_after):
             self._gather()
             cost_s = time.monotonic() - now
             self._gather_after = now + cost_s / _GATHER_SHARE
         slow = self._send_slice()
-        self._busy_s += time.process_time() - started_s
+        self._busy_s += time.process_time() - self._started_s
         self.slices += 1
         for session in slow:
             session.outlet.too_slow()
@@ -253,6 +257,7 @@ class Dispatcher:
             give_way()
         else:
             self._line.clear()  # of those who were handed theirs before their turn
+            self._heavy.clear()
 
     # -- gathering ----------------------------------------------------------------------
 
@@ -276,10 +281,10 @@ class Dispatcher:
         self._unseen_bytes += size
 
     def _count(self, batches: list[Batch]) -> None:
-        for stream, waiting, _ in batches:
+        for stream, waiting, size, _ in batches:
             clients = len(stream.subscribers)
             self.frames += len(waiting) * clients
-            self.bytes += sum([len(event.frame) for event in waiting]) * clients
+            self.bytes += size * clients
 
     def _extend(self, batch: Batch) -> bool:
         """Put events of one stream to bundles that hold nothing else, if all are such.
@@ -287,7 +292,7 @@ class Dispatcher:
         Whoever shares such a bundle holds the stream, so nobody in line need be looked at:
         a crowd on one stream costs a third of what `_put` takes.
         """
-        stream, _, joined = batch
+        stream, joined = batch.stream, batch.joined
         due = self._due
         bundles = set(due.values())
         if joined or not all(bundle.only is stream for bundle in bundles):
@@ -295,7 +300,7 @@ class Dispatcher:
         for bundle in bundles:
             bundle.extend(batch)
         served = [session for session in _crowd(stream) if session not in due]
-        due.update(dict.fromkeys(served, Bundle(batch, stream)))
+        due.update(dict.fromkeys(served, Bundle(batch, batch.size, stream)))
         self._line.extend(served)
         return True
 
@@ -321,7 +326,9 @@ class Dispatcher:
                 visits += len(part)
                 if visits > _VISITS_AT_ONCE:
                     visits = 0
+                    self._busy_s += time.process_time() - self._started_s
                     give_way()
+                    self._started_s = time.process_time()
         return self._share(paths, nodes)
 
     def _share(self, paths: Paths, nodes: dict[Session, int]) -> dict[Session, Bundle]:
@@ -333,7 +340,7 @@ class Dispatcher:
         for session, node in nodes.items():
             bundle = bundles.get(node)
             if bundle is None:
-                bundle = bundles[node] = Bundle(Path(paths, node), only)
+                bundle = bundles[node] = Bundle(Path(paths, node), paths.sizes[node], only)
             fresh[session] = bundle
         for session in cast("set[Session]", {one for batch in batches for one in batch.joined}):
             own = _own(session, self._gathering)
@@ -371,17 +378,23 @@ class Dispatcher:
         """Serve the first in line until the slice is over; return who is too slow."""
         # hot path: of about 6 us per client 5 are the kernel's
         due = self._due
-        pop, first = due.pop, self._line.popleft
         slow: list[Session] = []
         now = time.monotonic()
         deadline = now + self._slice_s
         mark = Mark(now, self._busy_s)
+        line = self._next_line()
         count = unchecked = size = 0
         while due:
-            session = first()
-            bundle = pop(session, None)
+            if not line:
+                line = self._line or self._heavy
+            session = line.popleft()
+            bundle = due.get(session)
             if bundle is None:
                 continue  # it was handed over before its turn
+            if bundle.size > _HEAVY_BYTES and line is self._line:
+                self._heavy.append(session)
+                continue
+            del due[session]
             session.served = mark
             if not self._offer(session, bundle):
                 slow.append(session)
@@ -394,6 +407,11 @@ class Dispatcher:
                 unchecked = size = 0
         self._handed += count
         return slow
+
+    def _next_line(self) -> deque[Session]:
+        """Return whose slice it is: those who are due much do not hold up those due little."""
+        self._heavy_turn = bool(self._heavy) and not self._heavy_turn
+        return self._heavy if self._heavy_turn else self._line
 
     def _offer(self, session: Session, bundle: Bundle) -> bool:
         """Hand a client what it is due; False: it is too slow."""
@@ -421,8 +439,8 @@ class Dispatcher:
             self._seen.set()
             if self._lag is None:
                 continue
-            for _, waiting, _ in batches:
-                for event in waiting:
+            for batch in batches:
+                for event in batch.waiting:
                     # a publisher's clock may be ahead, and a sum must not fall
                     self._lag.observe(max(0.0, now - event.at_s))
 
@@ -435,6 +453,7 @@ def _crowd(stream: Stream) -> list[Session]:
 def _own(session: Session, gathering: dict[Stream, Batch]) -> Bundle | None:
     """Return what one client is due of some batches, without what its replay held already."""
     tree: Tree | None = None
+    total = 0
     for stream in session.streams.values():
         batch = gathering.get(stream)
         if batch is None:
@@ -442,6 +461,8 @@ def _own(session: Session, gathering: dict[Stream, Batch]) -> Bundle | None:
         after = batch.joined.get(session, 0)
         waiting = [event for event in batch.waiting if event.sequence > after]
         if waiting:
-            leaf = batch._replace(waiting=waiting)
+            size = sum([len(event.frame) for event in waiting])
+            leaf = batch._replace(waiting=waiting, size=size)
             tree = leaf if tree is None else (tree, leaf)
-    return None if tree is None else Bundle(tree)
+            total += size
+    return None if tree is None else Bundle(tree, total)

@@ -31,7 +31,7 @@ from gevent.timeout import Timeout
 
 from rango_gevent.delivery.outbox import CLOSE as CLOSE_POLICY
 from rango_gevent.delivery.outbox import Outbox
-from rango_gevent.model import Encoding, Event, Segment
+from rango_gevent.model import SEGMENT_BYTES, Encoding, Event, Segment
 from rango_gevent.protocol import close, frames
 from rango_gevent.protocol.close import CloseReason
 
@@ -237,10 +237,12 @@ class Sender:
 
     def answer(self, parts: Iterable[Part]) -> None:
         """Send or keep an answer; what is long is left to the writer, which gives way."""
-        for count, part in enumerate(parts):
-            if count == _MOST_AT_ONCE and self.state == READY:
+        size = 0
+        for part in parts:
+            if size > SEGMENT_BYTES and self.state == READY:
                 self._block(b"", 0)
             self.push(part)
+            size += part.size if isinstance(part, Segment) else len(part)
 
     def push(self, part: Part) -> None:
         """Send or keep whatever the outbox holds: for replies, replays and control frames.
