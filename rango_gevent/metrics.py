@@ -29,6 +29,12 @@ from prometheus_client.registry import Collector
 
 OTHER_TOPICS = "_other"
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_GC_DEFAULTS = gc.get_threshold()
+_GC_THRESHOLDS = (5000, 10, 1000)  # 0.3 ms each, 5 ms each, and full ones are rare
+    5000,
+    10,
+    1000,
+)  # a young collection takes 0.3 ms, a middle one 5, a full one is rare
 _DURATION_BUCKETS = (1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)
 
 Numbers = Callable[[], "Reading"]
@@ -171,13 +177,22 @@ class Metrics:
             collector(registry=self.registry)
 
     def watch_gc(self) -> None:
-        """Measure the pauses of the garbage collector from now on."""
+        """Measure the pauses of the garbage collector from now on, and keep them short.
+
+        What makes circles here undoes them itself, so there is little to collect, and much to
+        look at: at a million subscriptions each full collection stood still for 150 to 370 ms.
+        """
         gc.callbacks.append(self._on_gc)
+        gc.collect()
+        gc.freeze()  # what is there by now stays
+        gc.set_threshold(*_GC_THRESHOLDS)
 
     def forget_gc(self) -> None:
         """Stop what `watch_gc` began."""
         if self._on_gc in gc.callbacks:
             gc.callbacks.remove(self._on_gc)
+            gc.unfreeze()
+            gc.set_threshold(*_GC_DEFAULTS)
 
     def _on_gc(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":

@@ -21,7 +21,7 @@ from rango_gevent.delivery.encoding import PLAIN, Deflated
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits, InboundPool
 from rango_gevent.delivery.sender import ConnectionLimits, Sender
-from rango_gevent.delivery.session import Desk, Session, SessionLimits
+from rango_gevent.delivery.session import GONE, Desk, Session, SessionLimits
 from rango_gevent.hub.hub import Hub
 from rango_gevent.protocol import close, messages, routing
 from rango_gevent.turns import Turns
@@ -252,6 +252,7 @@ class Registry:
         self.admission.leave(connection.peer, session.uid)
         self._noticed -= session.notices
         self._heartbeat.forget(connection)
+        session.outlet = GONE  # a circle less for the garbage collector to find
         reason = connection.ended_by or close.LOST
         seconds = time.monotonic() - connection.opened_s
         self.closed[reason.word] += 1

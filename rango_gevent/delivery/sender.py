@@ -382,6 +382,7 @@ class Sender:
             if self._write_watcher is not None:
                 self._write_watcher.stop()  # before the descriptor's number is another's
             self._writer.kill(block=False)
+            self._writer = None
         self._outbox = None
         self._sock.close()
         self._keeper.remove(cast("Connection", self))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, NamedTuple, Union
 
 from rango_gevent.errors import FatalClientError, RequestError
 from rango_gevent.hub.hub import Hub
-from rango_gevent.model import Segment
+from rango_gevent.model import Event, Segment
 from rango_gevent.protocol import close, messages
 from rango_gevent.protocol.messages import NameLimits
 
@@ -48,6 +48,32 @@ class Mark(NamedTuple):
 
 
 NEVER = Mark(0.0, 0.0)
+
+
+class Gone:
+    """The outlet of a session whose connection is closed: it takes everything and keeps nothing."""
+
+    ready = False
+
+    def offer(self, segments: list[Segment]) -> bool:
+        """Take segments."""
+        return True
+
+    def lag(self, stream: Stream, policy: str, events: list[Event]) -> int:
+        """Take events."""
+        return 0
+
+    def forget(self, addresses: set[str]) -> None:
+        """There is nothing to leave out."""
+
+    def push(self, part: Part) -> None:
+        """Take an answer."""
+
+    def too_slow(self) -> None:
+        """It is closed."""
+
+
+GONE = Gone()
 
 
 class Desk:

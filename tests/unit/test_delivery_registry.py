@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import gc
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Iterator
 
@@ -12,7 +14,9 @@ import pytest
 from delivery_room import LIMITS, Room, as_segments, delivery_room, limits, wait_until
 
 from rango_gevent.delivery import admission, handshake
+from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.registry import ENDS, REFUSALS
+from rango_gevent.delivery.session import Session
 from rango_gevent.protocol import close
 
 
@@ -164,3 +168,28 @@ def test_what_waits_for_all_is_summed(room: Room) -> None:
             client.offer(as_segments(b"\x81\x00" * 500))
         client.offer(as_segments(b"\x81\x00" * 500))
     assert room.registry.outbox_bytes == sum(client.outbox_bytes for client in clients) > 2000
+
+
+def test_who_is_gone_is_no_garbage(room: Room) -> None:
+    """Its memory comes back at once: nobody has to look for circles."""
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(60):
+            _, peer = room.connect("m.t", "order", uid="ID1", buffer=4096 if number % 3 else None)
+            if number % 2:
+                peer.receive()
+                peer.ask("subscribe", "n.t")
+            if number % 5 == 0:
+                room.publish("public.m.t", '"' + "x" * 20_000 + '"')
+                room.round()
+            peer.close()
+        wait_until(lambda: len(room.registry) == 0 and room.registry.greenlets == 0)
+        room.heartbeat.tick(time.monotonic() + 60)  # those whose closing it was to bound
+        room.clients.clear()
+        room.peers.clear()
+        del _, peer
+        left = [one for one in gc.get_objects() if isinstance(one, (Connection, Session))]
+        assert left == []
+    finally:
+        gc.enable()
