@@ -31,10 +31,6 @@ OTHER_TOPICS = "_other"
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _GC_DEFAULTS = gc.get_threshold()
 _GC_THRESHOLDS = (5000, 10, 1000)  # 0.3 ms each, 5 ms each, and full ones are rare
-    5000,
-    10,
-    1000,
-)  # a young collection takes 0.3 ms, a middle one 5, a full one is rare
 _DURATION_BUCKETS = (1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)
 
 Numbers = Callable[[], "Reading"]
