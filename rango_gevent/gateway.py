@@ -30,24 +30,25 @@ from rango_gevent.broker.topology import QueueLimits
 from rango_gevent.delivery.admission import AdmissionLimits, parse_networks
 from rango_gevent.delivery.client import Client
 from rango_gevent.delivery.dispatcher import Dispatcher
-from rango_gevent.delivery.handshake import Handshake
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.outbox import SlowPolicy, parse_patterns
-from rango_gevent.delivery.registry import ENDS, REFUSALS, ClientLimits, Registry
+from rango_gevent.delivery.registry import ENDS, ClientLimits, Registry
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
 from rango_gevent.metrics import Metrics, Reading, runtime_gauges
-from rango_gevent.protocol import close, frames, routing
+from rango_gevent.protocol import close, frames, refusals, routing
 from rango_gevent.protocol.messages import NameLimits
-from rango_gevent.scrape import MetricsServer, Workers
+from rango_gevent.scrape import Workers
+from rango_gevent.server.handshake import Handshake
+from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, options
 
 log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
-_SPARE_FILES = 100  # for the broker, the metrics port, logs, what is accepted to be closed
+_SPARE_FILES = 80  # for the broker, logs, what is accepted to be closed
 _LOST = "the broker was lost"
 _FIXED = (
     "ws_host",
@@ -61,6 +62,7 @@ _FIXED = (
     "exchange",
     "metrics_host",
     "metrics_port",
+    "metrics_connections",
     "metrics_topics",
     "workers",
     "worker_timeout_s",
@@ -157,6 +159,8 @@ class Gateway:
             self._workers.text if self._workers else self.metrics.text,
             settings.metrics_host,
             settings.metrics_port,
+            connections=settings.metrics_connections,
+            timeout_s=settings.handshake_timeout_s,
         )
         self._drops = DropLog()
         self.restarts: Counter[str] = Counter()
@@ -354,7 +358,10 @@ class Gateway:
                 "rango_frames_skipped": ("policy", dispatcher.skipped),
                 "rango_requests": ("action", registry.requests),
                 "rango_connections_closed": ("reason", _from_zero(ENDS, registry.closed)),
-                "rango_connections_refused": ("reason", _from_zero(REFUSALS, registry.refused)),
+                "rango_connections_refused": (
+                    "reason",
+                    _from_zero(refusals.WORDS, registry.refused),
+                ),
                 "rango_greenlet_restarts": ("name", self.restarts),
                 "promhttp_metric_handler_requests": ("code", self.metrics_server.scrapes),
             },
@@ -399,10 +406,11 @@ def _hub_limits(settings: Settings) -> HubLimits:
     )
 
 
-def _most_sockets() -> int:
+def _most_sockets(metrics_connections: int) -> int:
     """Return how many clients the process may open files for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - _SPARE_FILES, soft // 2)
+    spare = _SPARE_FILES + metrics_connections
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - spare, soft // 2)
 
 
 def _client_limits(settings: Settings) -> ClientLimits:
@@ -411,7 +419,7 @@ def _client_limits(settings: Settings) -> ClientLimits:
             settings.max_connections,
             settings.max_per_address,
             settings.max_per_uid,
-            _most_sockets(),
+            _most_sockets(settings.metrics_connections),
         ),
         outbox_bytes=settings.outbox_bytes,
         write_timeout_s=settings.write_timeout_s,

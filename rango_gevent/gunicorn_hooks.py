@@ -65,7 +65,7 @@ class ReusePortWorker(GeventWebSocketWorker):
         super().patch()
         self.notify()
         # only now: it needs the patched socket
-        from rango_gevent.commands.serve import allow_open_files, listen
+        from rango_gevent.server.listener import allow_open_files, listen
 
         allow_open_files()
         try:
@@ -95,7 +95,7 @@ class ReusePortWorker(GeventWebSocketWorker):
 
         A worker that says nothing for ``timeout`` seconds is killed with all its clients.
         """
-        from rango_gevent.commands.serve import reload_settings
+        from rango_gevent.server.reload import reload_settings
 
         gevent.signal_handler(signal.SIGHUP, reload_settings, self.wsgi.gateway, {})
         super().run()

@@ -33,6 +33,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from rango_gevent.errors import ConfigError, RangoError, Refused
 from rango_gevent.protocol import close, messages
+from rango_gevent.protocol.refusals import Refusal
 
 REPLY = "reply"
 ERROR = "error"
@@ -460,7 +461,7 @@ def _refused(error: InvalidStatus) -> Refused:
     status = error.response.status_code
     body = (error.response.body or b"").decode("utf-8", "replace")
     text = body.strip().split("\n")[0][:_STATUS_SHOWN] or error.response.reason_phrase
-    return Refused(status, "handshake", f"refused with HTTP {status}: {text}")
+    return Refused(Refusal(status, "handshake", f"refused with HTTP {status}: {text}"))
 
 
 def _reason(error: Exception) -> str:

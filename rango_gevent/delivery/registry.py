@@ -28,19 +28,6 @@ log = logging.getLogger(__name__)
 
 LOST = CloseReason(1006, "connection_lost", "", "")
 ENDS = tuple(reason.word for reason in (*close.TABLE, CLIENT_CLOSED, LOST))
-REFUSALS = (
-    "bad_handshake",
-    "bad_version",
-    "origin",
-    "no_token",
-    "bad_token",
-    "bad_streams",
-    "draining",
-    "too_many_connections",
-    "too_many_of_address",
-    "too_many_of_uid",
-    "too_many_files",
-)
 
 
 class ClientLimits(NamedTuple):

@@ -53,7 +53,7 @@ def test_nobody_comes_in_while_it_drains() -> None:
     with pytest.raises(Refused) as refused:
         admission.check("1.2.3.4", None)
     assert refused.value.status == 503
-    assert dict(refused.value.headers)["Retry-After"]
+    assert dict(refused.value.refusal.headers)["Retry-After"]
 
 
 @pytest.mark.parametrize(

@@ -23,16 +23,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
-    "gunicorn_hooks": {"commands", "environment", "scrape", "settings", "errors"},
+    "gunicorn_hooks": {"server", "environment", "scrape", "settings", "errors"},
     "commands": {
-        "wsgi", "gateway", "bench", "client", "demo", "broker", "environment", "settings", "logs",
+        "server", "gateway", "bench", "client", "demo", "broker", "environment", "settings", "logs",
         "auth", "protocol", "urls", "errors", "__init__",
     },
-    "wsgi": {"gateway", "delivery", "environment", "logs", "protocol", "errors"},
+    "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "delivery", "broker", "demo", "metrics", "scrape", "logs", "settings",
+        "server", "delivery", "broker", "demo", "metrics", "scrape", "logs", "settings",
         "hub", "auth", "protocol", "errors",
     },
+    # it is handed a gateway, and never knows how one is built
+    "server": {"environment", "logs", "auth", "protocol", "turns", "errors"},
     "bench": {"settings", "auth", "urls", "errors"},
     "environment": {"settings", "auth", "errors"},
     # delivery and broker do not know each other, and nobody down here reads settings
@@ -56,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|settings|errors|parsers|urls"
-    r"|broker\.(topology|decoder)|delivery\.(admission|outbox|handshake)"
+    r"|broker\.(topology|decoder)|delivery\.(admission|outbox)|server\.(paths|handshake)"
 )
 IMPURE_IMPORTS = {
     "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
