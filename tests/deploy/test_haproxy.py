@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 import pytest
-from processes import address, conf, handshake_status, running, visit_from
+from processes import (
+    HIDDEN,
+    address,
+    conf,
+    everything_within,
+    handshake_status,
+    running,
+    visit_from,
+)
+from smuggled import smuggled_bodies
 from support import (
     HOST,
     PING,
@@ -45,6 +54,13 @@ class Haproxy(NamedTuple):
             sock.connect(str(self.admin))
             sock.sendall(command.encode() + b"\n")
             return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
+
+    def is_there(self) -> bool:
+        """Tell whether the admin socket answers: its file is there before anybody listens."""
+        try:
+            return bool(self.ask("show info"))
+        except OSError:
+            return False
 
     def server(self, name: str) -> dict[str, str]:
         """Return the statistics of one gateway."""
@@ -81,8 +97,9 @@ def start_haproxy(
     path.write_text(text)
     with running(["/usr/sbin/haproxy", "-db", "-f", str(path)], directory) as process:
         process.wait_for_port(port)
-        wait_for(admin.exists, what="the admin socket")
-        yield Haproxy(port, f"ws://{HOST}:{port}", admin)
+        proxy = Haproxy(port, f"ws://{HOST}:{port}", admin)
+        wait_for(proxy.is_there, what="the admin socket")
+        yield proxy
 
 
 @pytest.fixture
@@ -126,6 +143,12 @@ def test_refusals_pass(haproxy: Haproxy) -> None:
     same = {"Origin": f"http://{HOST}:{haproxy.port}"}
     assert handshake_status(haproxy.url, "/public", headers=same) == 101
     assert http_request(haproxy.port, "/readyz").status == 404
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_a_body_that_is_a_handshake_is_a_body(haproxy: Haproxy, kind: str) -> None:
+    """HAProxy and the gateway agree where a request ends, so nothing slips past either."""
+    assert b" 101 " not in everything_within(haproxy.port, smuggled_bodies()[kind], 1.0)
 
 
 def test_what_the_gateway_is_told(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import struct
+import termios
 import time
 from typing import Iterator
 
 import pytest
+from smuggled import smuggled, smuggled_bodies
 from support import (
     ACCEPT,
     HEALTHY,
@@ -275,6 +278,37 @@ def test_frames_sent_along_with_the_handshake_are_answered(gateway: Server, how:
         assert raw.response()[0] == 101
         raw.read_frame()
         assert [raw.read_frame() for _ in range(1400)] == [(TEXT, b"pong")] * 1400
+
+
+@pytest.mark.parametrize("how", ["whole", "in two"])
+@pytest.mark.parametrize("kind", smuggled(""))
+def test_what_can_be_read_in_two_ways_is_refused(gateway: Server, kind: str, how: str) -> None:
+    """Each is answered 400, however it comes, with a token that is good or without."""
+    request = smuggled(gateway.token())[kind]
+    with RawSocket(gateway.port) as raw:
+        if how == "in two":
+            raw.send(request[:100])
+            wait_for_sent(raw)
+            request = request[100:]
+        raw.send(request)
+        assert raw.answer().status == 400
+        assert raw.read_to_end() == b""
+
+
+def wait_for_sent(raw: RawSocket) -> None:
+    """Wait until the other side has taken everything (SIOCOUTQ)."""
+    wait_for(
+        lambda: not any(fcntl.ioctl(raw.sock, termios.TIOCOUTQ, bytes(4))), what="bytes to arrive"
+    )
+
+
+@pytest.mark.parametrize("kind", smuggled_bodies())
+def test_a_body_is_no_request(gateway: Server, kind: str) -> None:
+    """What stands behind a request is answered by nothing."""
+    with RawSocket(gateway.port) as raw:
+        raw.send(smuggled_bodies()[kind])
+        assert raw.answer().status in (200, 401, 405, 426)
+        assert raw.read_to_end() == b""
 
 
 # -- who may come in --------------------------------------------------------------------------
