@@ -112,7 +112,7 @@ class GatewayHandler(Exchange):
             log.debug("%s", _line(environ, status), extra={"peer": self.peer})
 
     def _log(self, environ: dict[str, str] | None, status: int, kind: str, what: str) -> None:
-        held = self.server.throttle.pass_(kind)
+        held = self.server.throttle.held_back(kind)
         if held is not None:
             others = f" ({held} more since)" if held else ""
             log.info("%s%s%s", _line(environ, status), what, others, extra={"peer": self.peer})

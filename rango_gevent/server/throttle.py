@@ -22,8 +22,8 @@ class Throttle:
         self._due: dict[str, float] = {}
         self._held: Counter[str] = Counter()
 
-    def pass_(self, kind: str) -> int | None:
-        """Return how many lines were held back since the last; None: hold this one back too."""
+    def held_back(self, kind: str) -> int | None:
+        """Return how many lines were held back before this one; None: hold this one back too."""
         now = self._now()
         due = max(now, self._due.get(kind, now))
         if due - now > (_BURST - 1) * _EVERY_S:
