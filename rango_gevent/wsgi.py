@@ -17,7 +17,7 @@ import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 
 from rango_gevent import logs
-from rango_gevent.environment import load_key, load_settings
+from rango_gevent.environment import load_key, load_settings, print_problems
 from rango_gevent.errors import ConfigError
 from rango_gevent.gateway import Gateway
 from rango_gevent.server.handler import GatewayHandler, GatewayServer
@@ -50,8 +50,7 @@ def make_app() -> App:
             log.warning("%s", warning)
         gateway = Gateway(settings, load_key(settings), sibling_of=os.getppid())
     except ConfigError as error:
-        for problem in error.problems:
-            print(f"rango: {problem}", file=sys.stderr)
+        print_problems(error)
         sys.exit(_GIVE_UP)
     GeventWebSocketWorker.wsgi_handler = GatewayHandler
     GeventWebSocketWorker.server_class = GatewayServer

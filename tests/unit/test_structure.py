@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
-    "gunicorn_hooks": {"server", "environment", "scrape", "settings", "errors"},
+    "gunicorn_hooks": {"server", "environment", "settings", "errors"},
     "commands": {
         "server", "gateway", "bench", "client", "demo", "broker", "environment", "settings", "logs",
         "auth", "protocol", "urls", "errors", "__init__",
@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "hub", "auth", "protocol", "errors",
     },
     # it is handed a gateway, and never knows how one is built
-    "server": {"environment", "logs", "auth", "protocol", "turns", "errors"},
+    "server": {"environment", "scrape", "logs", "auth", "protocol", "turns", "errors"},
     "bench": {"settings", "auth", "urls", "errors"},
     "environment": {"settings", "auth", "errors"},
     # delivery and broker do not know each other, and nobody down here reads settings
