@@ -12,9 +12,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import gevent
+from gevent.lock import BoundedSemaphore
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from rango_gevent.server.exchange import Exchange, ExchangeServer, status_line
+from rango_gevent.turns import give_way
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -55,6 +57,7 @@ class MetricsServer:
         self._text = text
         self._address = (host, port)
         self._server: _Server | None = None
+        self._turn = BoundedSemaphore()  # a text takes milliseconds: never two without a rest
         self.connections = connections
         self.timeout_s = timeout_s
         self.in_flight = 0
@@ -88,7 +91,9 @@ class MetricsServer:
         """Answer a scrape; this is a WSGI application."""
         self.in_flight += 1
         try:
-            body, status = self._text(), 200
+            with self._turn:
+                give_way()
+                body, status = self._text(), 200
         except Exception:
             log.exception("metrics failed")
             body, status = b"metrics failed, see the log\n", 500

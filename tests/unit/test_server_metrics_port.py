@@ -10,6 +10,7 @@ from gevent import socket as gsocket
 from support import free_port
 
 from rango_gevent.server.metrics_port import MetricsServer
+from rango_gevent.turns import give_way
 
 
 class Port:
@@ -97,6 +98,27 @@ def test_a_taken_port_is_told_and_waited_for() -> None:
         finally:
             waiting.kill()
             heir.stop()
+
+
+def test_scrapes_give_way_to_everything_else() -> None:
+    """Many at once come one after the other, with a turn for the others between two."""
+    seen: list[str] = []
+
+    def text() -> bytes:
+        seen.append("scrape")
+        return b""
+
+    def others() -> None:
+        while True:
+            give_way()
+            seen.append("others")
+
+    with Port(text) as port:
+        running = gevent.spawn(others)
+        gevent.joinall([gevent.spawn(port.ask) for _ in range(9)], raise_error=True, timeout=5)
+        running.kill()
+    assert seen.count("scrape") == 9
+    assert ("scrape", "scrape") not in zip(seen, seen[1:])
 
 
 def test_head_gives_the_headers() -> None:
