@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {"settings", "auth", "urls", "errors"},
     "environment": {"settings", "auth", "errors"},
     # delivery and broker do not know each other, and nobody down here reads settings
-    "delivery": {"hub", "auth", "protocol", "turns", "errors"},
+    "delivery": {"hub", "protocol", "turns", "errors"},
     "broker": {"turns", "urls", "errors"},
     "demo": set(),
     "client": {"protocol", "errors"},
