@@ -103,6 +103,8 @@ def host(value: str) -> str:
     try:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", bare):
             ipaddress.IPv6Address(bare)
+            if not re.fullmatch(r"[!-~]+", bare):  # a zone that no URL can hold
+                raise ValueError(bare)
     except ValueError:
         raise Problem("give the name or the IP address of a host, without a port") from None
     return bare
