@@ -35,6 +35,10 @@ herd: install ## 10,000 clients that reconnect at once, 15,000 that are idle (AR
 	scripts/test-packages rabbitmq-server
 	scripts/with-rabbitmq $(BIN)/python -m tests.soak.herd $(ARGS)
 
+torment: install ## Attacks, each with bounds on what others may notice (ARGS="--list", "--short")
+	scripts/test-packages rabbitmq-server
+	PYTHONPATH=scripts scripts/with-rabbitmq --private $(BIN)/python -m tests.torment $(ARGS)
+
 fuzz: SECONDS = 60
 fuzz: install ## Look for input that breaks a reader, SECONDS (60) for each target of tests/fuzz
 	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
@@ -45,7 +49,7 @@ conformance: install ## Run Autobahn's testsuite, all of it or CASES='5.* 7.1.5'
 
 bench: install ## Measure the gateway; results in bench-results/ (ARGS="fan-50 --compare")
 	$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	scripts/with-rabbitmq $(BIN)/rango bench --json bench-results/bench.json --chart bench-results/bench.svg $(ARGS)
+	PYTHONPATH=scripts scripts/with-rabbitmq $(BIN)/python -m bench --json bench-results/bench.json --chart bench-results/bench.svg $(ARGS)
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .
@@ -53,7 +57,7 @@ lint: install ## Check style and format
 
 audit: install ## Look for insecure code, and for known holes in what we depend on
 	$(BIN)/python -c 'import bandit, pip_audit' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[audit]'
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rango_gevent
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml rango_gevent scripts/bench
 	$(BIN)/pip-audit --skip-editable
 
 types: install ## Check types
@@ -62,4 +66,4 @@ types: install ## Check types
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test bench soak herd fuzz audit conformance lint types clean
+.PHONY: help install run test bench soak herd torment fuzz audit conformance lint types clean

@@ -38,3 +38,5 @@ on_exit = rango.on_exit
 errorlog = rango.errorlog
 # Follows LOG_LEVEL.
 loglevel = rango.loglevel
+# RANGO_LOG_FORMAT: gunicorn's lines look like the gateway's, with the pid on each.
+logconfig_dict = rango.logconfig_dict

@@ -22,8 +22,9 @@ from rango_gevent import __version__
 from rango_gevent.commands.terminal import BROKEN_PIPE, drop_stdout, interrupts_here
 from rango_gevent.environment import load_settings, print_problems
 from rango_gevent.errors import ConfigError
-from rango_gevent.settings import Settings, flag_names, options, shown
+from rango_gevent.settings import Loaded, Settings, flag_names, options, shown
 
+_FAILED = 1
 _BAD_SETTINGS = 2
 _INTERRUPTED = 130
 _KEY_FILE = "config/ed25519-key"
@@ -41,10 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         after Ctrl-C, 141 when nobody reads standard output any more.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] not in (["tail"], ["bench"]):
+    if words[:1] != ["tail"]:
         # before a command imports what must be patched. Not for tail: its library closes a
         # socket in one thread while another reads it, and as greenlets libev aborts at that.
-        # Not for bench: it has no greenlets
         monkey.patch_all()
     try:
         with interrupts_here():
@@ -82,6 +82,11 @@ def _with_subcommand(argv: list[str]) -> list[str]:
         return ["--help"]
     if first.startswith("-"):
         return ["serve", *argv]
+    if first == "bench":  # was one of them, and is still asked for
+        raise ConfigError(
+            "no command 'bench': the benchmark is `make bench` in the source tree; "
+            "`rango load` measures a deployment of your own"
+        )
     near = difflib.get_close_matches(first, _SUBCOMMANDS, 1)
     cure = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_SUBCOMMANDS)}"
     raise ConfigError(f"no command {first!r}: {cure}")
@@ -298,6 +303,7 @@ def _add_inject(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help="lines of `routing.key json`; - for standard input")
     _add_setting_flags(parser, "amqp-addr", "exchange")
+    add("--create", action="store_true", help="declare the exchange if it is missing")
     add(
         "--rate",
         type=_number(0),
@@ -328,6 +334,16 @@ def _inject(arguments: argparse.Namespace) -> int:
     return inject.run(arguments, load_settings(_flags(arguments)).settings)
 
 
+def _add_token_arguments(parser: argparse.ArgumentParser) -> None:
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--token", metavar="JWT", help="token, for all to see in the list of processes"
+    )
+    tokens.add_argument(
+        "--token-file", metavar="F", help="file with the token (default: environment RANGO_TOKEN)"
+    )
+
+
 def _add_tail(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("streams", nargs="+", metavar="STREAM", help="name of a stream, such as eurusd.trades")
@@ -336,13 +352,7 @@ def _add_tail(parser: argparse.ArgumentParser) -> None:
         default=_URL,
         help="of the gateway; /public or /private is added (default: %(default)s)",
     )
-    tokens = parser.add_mutually_exclusive_group()
-    tokens.add_argument(
-        "--token", metavar="JWT", help="token, for all to see in the list of processes"
-    )
-    tokens.add_argument(
-        "--token-file", metavar="F", help="file with the token (default: environment RANGO_TOKEN)"
-    )
+    _add_token_arguments(parser)
     add(
         "--count",
         type=_whole(0),
@@ -372,55 +382,35 @@ def _tail(arguments: argparse.Namespace) -> int:
     return tail.run(arguments, os.environ)
 
 
-def _add_bench(parser: argparse.ArgumentParser) -> None:
+def _add_load(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("scenario", nargs="*", metavar="SCENARIO", help="scenario or group; see --list")
-    add("--list", action="store_true", help="list the scenarios and groups")
-    add(
-        "--compare",
-        action="store_true",
-        help="run peers and the floor of plain sends on the same work, if they are installed",
+    add("url", metavar="URL", help="of the gateway or its proxy; /public or /private is added")
+    add("streams", nargs="*", metavar="STREAM", help="name of a stream, such as eurusd.trades")
+    _add_token_arguments(parser)
+    add("--insecure", action="store_true", help="take any certificate of a wss:// URL, unchecked")
+    numbers: tuple[tuple[str, Callable[[str], float], float, str, str], ...] = (
+        ("clients", _whole(1, 60_000), 100, "N", "connections"),
+        ("connect-rate", _number(0.1, 100_000), 100, "N", "of them to make a second"),
+        ("seconds", _number(0.1, 86_400), 10, "S", "to publish or listen once all are connected"),
+        ("rate", _number(0.1, 100_000), 50, "N", "events to publish a second"),
     )
+    for name, kind, default, metavar, text in numbers:
+        add(f"--{name}", type=kind, default=default, metavar=metavar,
+            help=f"{text} (default: %(default)g)")  # fmt: skip
     add(
-        "--seconds",
-        type=_number(0.1, 600),
-        default=5.0,
-        metavar="S",
-        help="length of the flow of messages (default: %(default)g)",
+        "--publish",
+        metavar="AMQP_URL",
+        help="publish stamped events to a stream of this run's own, and count what arrives of them",
     )
-    add("--json", metavar="FILE", help="write everything as JSON")
-    add("--chart", metavar="FILE.svg", help="draw cost per delivery; needs matplotlib")
-    add("--url", metavar="URL", help="measure a gateway that runs already, ws://127.0.0.1:PORT")
-    add("--pid", metavar="P[,P]", help="its processes, all workers")
-    add("--name", default="gateway", help="what to call it (default: %(default)s)")
-    add(
-        "--token-key",
-        metavar="PATH",
-        help="private key whose tokens it accepts, for scenarios with users",
-    )
-    _add_setting_flags(parser, "amqp-addr", "exchange")
-    for what in ("clients", "messages"):
-        add(
-            f"--max-{what}",
-            type=_whole(0),
-            default=0,
-            metavar="N",
-            help=f"no more {what} than this in any scenario; 0: as it says",
-        )
-    add(
-        "--client-threads",
-        type=_whole(1, 64),
-        default=1,
-        metavar="N",
-        help="threads of the load client (default: %(default)s)",
-    )
-    parser.set_defaults(run=_bench)
+    _add_setting_flags(parser, "exchange")
+    add("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(run=_load)
 
 
-def _bench(arguments: argparse.Namespace) -> int:
-    from rango_gevent.commands import bench
+def _load(arguments: argparse.Namespace) -> int:
+    from rango_gevent.commands import load
 
-    return bench.run(arguments, load_settings(_flags(arguments)).settings)
+    return load.run(arguments, os.environ, load_settings(_flags(arguments)).settings)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -429,6 +419,11 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--check", action="store_true", help="check only; exit code 2 when bad")
     form.add_argument("--env-example", action="store_true", help="print an environment file")
     form.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument(
+        "--connect",
+        action="store_true",
+        help="with --check: try key, broker, exchange and rights too; exit code 1 when one fails",
+    )
     parser.set_defaults(run=_config)
 
 
@@ -439,10 +434,26 @@ def _config(arguments: argparse.Namespace) -> int:
         print(config.env_example())
     elif arguments.markdown:
         print(config.markdown_table())
+    elif arguments.check and arguments.connect:
+        return _probe(load_settings(_flags(arguments)))
+    elif arguments.connect:
+        raise ConfigError("--connect goes with --check")
     else:
         loaded = load_settings(_flags(arguments))
         print(config.check(loaded) if arguments.check else config.show(loaded))
     return 0
+
+
+def _probe(loaded: Loaded) -> int:
+    from rango_gevent.commands.probe import probe
+
+    for warning in loaded.warnings:
+        print(warning)
+    is_good = True
+    for step in probe(loaded.settings):
+        print(step, flush=True)
+        is_good = is_good and step.is_good
+    return 0 if is_good else _FAILED
 
 
 # Name: summary, description, example, what adds its arguments.
@@ -496,22 +507,22 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         '  RANGO_TOKEN="$(rango token)" rango tail order trade --count 10 --timeout 60',
         _add_tail,
     ),
-    "bench": (
-        "measure the gateway",
-        "Run scenarios on a gateway that is started for each, with RabbitMQ, thousands of clients\n"
-        "and a publisher on this machine: processor time per delivery, ages of messages, memory\n"
-        "per connection, connections a second. The broker is that of -amqp-addr or AMQP_URL, else\n"
-        "as for serve. Needs a C compiler: clients and publisher are built when first used.",
+    "load": (
+        "measure a deployment of your own",
+        "Connect clients, through whatever is in front of the gateway, and count connects,\n"
+        "refusals, messages and closes. With --publish it also publishes to the exchange, on a\n"
+        "stream of its own, and measures latency from there to the clients, and what is lost.\n"
+        "Exit code 0 when nothing was lost, 1 when something was. It is one process, and says so\n"
+        "when the figures are its own limit and not the gateway's.",
         "example:\n"
-        "  rango bench fan-150 idle --json results.json\n"
-        "  rango bench clients --compare --chart chart.svg\n"
-        "  rango bench fan-400 --url ws://127.0.0.1:8080 --pid $(pgrep -d, -f rango_gevent)",
-        _add_bench,
+        "  rango load wss://shop.example/ws eurusd.trades --clients 1000 --connect-rate 200\n"
+        "  rango load ws://127.0.0.1:8080 --publish amqp://localhost --rate 100 --seconds 30",
+        _add_load,
     ),
     "config": (
         "show and check the settings",
         "Show every setting, its value and where that came from; secrets are masked.",
-        "example:\n  RABBITMQ_HOST=rabbit rango config --check",
+        "example:\n  RABBITMQ_HOST=rabbit rango config --check --connect",
         _add_config,
     ),
 }

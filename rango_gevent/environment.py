@@ -6,6 +6,7 @@ The file is what a reload (SIGHUP) can read anew: a process's own environment ne
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Mapping
@@ -35,7 +36,10 @@ def print_problems(error: ConfigError) -> None:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Read ``NAME=value`` lines; blank lines and lines that begin with # are left out."""
+    """Read ``NAME=value`` lines, as a shell or systemd would: ``export`` before them is fine.
+
+    Blank lines and lines that begin with # are left out.
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -46,7 +50,7 @@ def _read(path: Path) -> dict[str, str]:
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        name, equals, value = line.partition("=")
+        name, equals, value = re.sub(r"^export\s+", "", line).partition("=")
         if not equals or not name.strip().isidentifier():
             problems.append(f"{path}:{number}: give NAME=value")
         found[name.strip()] = _unquoted(value.strip())

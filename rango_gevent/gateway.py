@@ -1,6 +1,6 @@
 """The composition root: builds a gateway from settings, starts it, drains it, stops it.
 
-Here the rooms meet: the consumer's messages go into the hub, the hub's streams to the
+Here the rooms meet: the source's messages go into the hub, the hub's streams to the
 dispatcher, the dispatcher's buffers to the clients. Long-lived greenlets have one spawner,
 `Gateway.spawn`: one that ends is logged, counted and started again, and until it runs the
 gateway is not ready.
@@ -23,17 +23,18 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.queue import SimpleQueue
 
+from rango_gevent import __version__
 from rango_gevent.auth.keys import VerificationKey
 from rango_gevent.auth.tokens import TokenVerifier
-from rango_gevent.broker.consumer import BrokerLimits, Consumer
-from rango_gevent.broker.topology import QueueLimits
-from rango_gevent.delivery.admission import AdmissionLimits, parse_networks
-from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.admission import AdmissionLimits
+from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
-from rango_gevent.delivery.outbox import SlowPolicy, parse_patterns
+from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.registry import ENDS, ClientLimits, Registry
+from rango_gevent.delivery.sender import ConnectionLimits
+from rango_gevent.delivery.session import SessionLimits
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
 from rango_gevent.metrics import Metrics, Reading, runtime_gauges
@@ -42,62 +43,20 @@ from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.scrape import Workers
 from rango_gevent.server.handshake import Handshake
 from rango_gevent.server.metrics_port import MetricsServer
-from rango_gevent.settings import Settings, options
+from rango_gevent.settings import Settings, changes, options, told_changes
+from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.kinds import open_source
+from rango_gevent.source.supervisor import Supervisor
+from rango_gevent.throttle import ThrottledLog
 
 log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
 _SPARE_FILES = 80  # for the broker, logs, what is accepted to be closed
+_DROPS_EVERY_S = 1.0  # metrics count each; a publisher of nothing but garbage fills no disk
+_SHOWN_KEY = 255
 _LOST = "the broker was lost"
-_FIXED = (
-    "ws_host",
-    "ws_port",
-    "amqp_url",
-    "rabbitmq_host",
-    "rabbitmq_port",
-    "rabbitmq_user",
-    "rabbitmq_password",
-    "rabbitmq_vhost",
-    "exchange",
-    "metrics_host",
-    "metrics_port",
-    "metrics_connections",
-    "metrics_topics",
-    "workers",
-    "worker_timeout_s",
-    "ping_interval_s",
-    "pong_timeout_s",
-    "max_age_s",
-    "round_rest",
-    "broker_heartbeat_s",
-    "broker_timeout_s",
-    "broker_queue_length",
-    "broker_queue_ttl_s",
-)
-
-
-class DropLog:
-    """Says that messages are dropped, at most once a second for each reason.
-
-    Every drop is counted in the metrics; a publisher that sends nothing but garbage must
-    not be able to fill the disk with lines.
-    """
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._said: dict[str, float] = {}
-        self._unsaid: Counter[str] = Counter()
-
-    def warn(self, reason: str, key: str) -> None:
-        """Log a drop, or remember that it was not logged."""
-        now = self._now()
-        if now - self._said.get(reason, -1.0) < 1.0:
-            self._unsaid[reason] += 1
-            return
-        self._said[reason] = now
-        others = f" ({self._unsaid.pop(reason)} more since)" if self._unsaid[reason] else ""
-        log.warning("dropped a message, %s: routing key %r%s", reason, key[:255], others)
 
 
 class Gateway:
@@ -118,40 +77,41 @@ class Gateway:
                 "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
             )
         self.settings = settings
+        self.key = key
         self.metrics = Metrics(self._read, settings.metrics_topics)
         self.hub = Hub(
             allows=settings.rbac.allows,
             make_queue=SimpleQueue,
             limits=_hub_limits(settings),
-            pack=_pack(settings),
             on_stale=self._book_is_stale,
         )
         self.dispatcher = Dispatcher(
             self.hub, lag=self.metrics.lag, rest_factor=settings.round_rest
         )
         self.dispatcher.set_policies(_slow_policy(settings))
-        self.registry = Registry(
-            self.hub,
-            self.dispatcher,
-            _client_limits(settings),
-            self.metrics.duration,
-            parse_networks(settings.trusted_proxies),
-        )
         self.heartbeat = Heartbeat(
-            self.registry,
             ping_interval_s=settings.ping_interval_s,
             pong_timeout_s=settings.pong_timeout_s,
             max_age_s=settings.max_age_s,
         )
+        self.registry = Registry(
+            self.hub,
+            self.dispatcher,
+            self.heartbeat,
+            _client_limits(settings),
+            self.metrics.duration,
+            trusted=settings.trusted_proxies,
+            pack=_pack(settings),
+        )
         self.handshake = _handshake(settings, key)
-        self.consumer = Consumer(
+        source = open_source(
             settings.broker_urls,
             settings.exchange,
             self._publish,
             _broker_limits(settings),
             self.dispatcher.pace,
-            self._broker_is_lost,
         )
+        self.source = Supervisor(source, self._broker_is_lost)
         self._workers: Workers | None = None
         if sibling_of is not None:
             self._workers = Workers(self.metrics.text, sibling_of)
@@ -162,7 +122,7 @@ class Gateway:
             connections=settings.metrics_connections,
             timeout_s=settings.handshake_timeout_s,
         )
-        self._drops = DropLog()
+        self._drops = ThrottledLog(log, _DROPS_EVERY_S)
         self.restarts: Counter[str] = Counter()
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
@@ -176,7 +136,8 @@ class Gateway:
         Raises:
             ConfigError: the metrics port is taken.
         """
-        room = self.registry.limits.admission.sockets
+        self._say_what_starts()
+        room = self.registry.admission.limits.sockets
         if self.settings.max_connections > room:
             log.warning(
                 "RANGO_MAX_CONNECTIONS=%d, but there are files for %d only: raise the limit "
@@ -187,11 +148,24 @@ class Gateway:
         self.metrics.watch_gc()
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
-        self.spawn("consumer", self.consumer.run)
+        self.spawn("source", self.source.run)
         if self._workers is not None:
             self.spawn("metrics-writer", self._workers.run)
         if self.settings.metrics_port:
             self._start_metrics_server()
+
+    def _say_what_starts(self) -> None:
+        settings, key = self.settings, self.key
+        metrics = f"metrics on {settings.metrics_host}:{settings.metrics_port}"
+        log.info(
+            "rango_gevent %s: port %d, exchange %s, %s key %s, %s",
+            __version__,
+            settings.ws_port,
+            settings.exchange,
+            key.kind,
+            key.fingerprint,
+            metrics if settings.metrics_port else "no metrics",
+        )
 
     def _start_metrics_server(self) -> None:
         if self._workers is not None:
@@ -227,19 +201,24 @@ class Gateway:
         That is roles, origins, the key, limits and policies. Listeners, the broker and the
         heartbeat stay as they are until a restart.
         """
-        fixed = [name for name in _FIXED if getattr(settings, name) != getattr(self.settings, name)]
+        before = self.settings
+        fixed = [name for name in changes(before, settings) if not options()[name].reload]
         for name in fixed:
             log.warning("%s needs a restart to change", options()[name].env)
-        self.settings = dataclasses.replace(
-            settings, **{name: getattr(self.settings, name) for name in fixed}
-        )
+        kept = {name: getattr(before, name) for name in fixed}
+        self.settings = dataclasses.replace(settings, **kept)
         self.hub.allows = settings.rbac.allows
         self.hub.limits = _hub_limits(settings)
-        self.hub.pack = _pack(settings)
         self.dispatcher.set_policies(_slow_policy(settings))
-        self.registry.set_limits(_client_limits(settings), parse_networks(settings.trusted_proxies))
+        self.registry.set_limits(
+            _client_limits(settings), settings.trusted_proxies, _pack(settings)
+        )
         self.handshake = _handshake(settings, key)
-        log.info("settings are reloaded")
+        told = told_changes(before, self.settings)
+        if key.fingerprint != self.key.fingerprint:
+            told.append(f"{key.kind} key {key.fingerprint}")
+        self.key = key
+        log.info("settings are reloaded: %s", ", ".join(told) or "nothing has changed")
 
     def drain(self) -> None:
         """Refuse newcomers and tell all clients of the restart, spread over the drain time.
@@ -250,15 +229,17 @@ class Gateway:
             self._drained.wait()
             return
         self._drained = Event()
-        self.registry.admission.open = False
-        log.info("draining %d connections", len(self.registry))
-        clients = list(self.registry)
-        random.shuffle(clients)
-        self._tell_restart(clients)
-        self._wait_until_gone(time.monotonic() + self.settings.close_timeout_s)
-        self._drained.set()
+        try:
+            self.registry.admission.open = False
+            log.info("draining %d connections", len(self.registry))
+            clients = list(self.registry)
+            random.shuffle(clients)
+            self._tell_restart(clients)
+            self._wait_until_gone(time.monotonic() + self.settings.close_timeout_s)
+        finally:
+            self._drained.set()  # or whoever waits for it would do so for ever
 
-    def _tell_restart(self, clients: list[Client]) -> None:
+    def _tell_restart(self, clients: list[Connection]) -> None:
         """Send close 1012, a share of the clients at a time."""
         started = time.monotonic()
         for index, client in enumerate(clients):
@@ -278,7 +259,7 @@ class Gateway:
         self.drain()
         gevent.killall(list(self._running.values()), timeout=2)
         self._running.clear()
-        self.consumer.stop()
+        self.source.stop()
         self.metrics_server.stop()
         self.metrics.forget_gc()
         if self._workers is not None:
@@ -301,7 +282,7 @@ class Gateway:
         """Say why clients should not be sent here; empty when they should."""
         if not self.registry.admission.open:
             return "draining"
-        return self.health() or self.consumer.problem
+        return self.health() or self.source.problem
 
     def _book_is_stale(self, address: str, why: str) -> None:
         level = logging.DEBUG if why == _LOST else logging.WARNING  # then one line for all
@@ -313,24 +294,21 @@ class Gateway:
         self.hub.drop_books(time.time(), _LOST)
         log.warning("the broker is lost: %d books are stale until their next snapshots", live)
 
-    def _publish(self, key: str, body: bytes, at_s: float) -> None:
+    def _publish(self, key: str, body: bytes, at_s: float, position: int) -> None:
         outcome = self.hub.publish(key, body, at_s)
         if outcome in DROPPED:
-            self._drops.warn(outcome, key)
+            self._drops.warning(
+                outcome, "dropped a message, %s: routing key %r", outcome, key[:_SHOWN_KEY]
+            )
 
     def _read(self) -> Reading:
         """Collect the numbers of all rooms for a scrape."""
-        hub, registry, consumer, dispatcher = (
-            self.hub,
-            self.registry,
-            self.consumer,
-            self.dispatcher,
-        )
+        hub, registry, source, dispatcher = self.hub, self.registry, self.source, self.dispatcher
         return Reading(
             gauges={
                 "rango_hub_clients_count": len(registry),
                 "rango_ready": float(not self.readiness()),
-                "rango_broker_connected": float(consumer.connected),
+                "rango_broker_connected": float(source.connected),
                 "rango_books": len(hub.books),
                 "rango_books_stale": sum(
                     book.stale_since is not None for book in hub.books.values()
@@ -346,9 +324,9 @@ class Gateway:
                 "rango_bytes_sent": dispatcher.bytes,
                 "rango_dispatch_slices": dispatcher.slices,
                 "rango_connections_opened": registry.opened,
-                "rango_broker_connects": consumer.connects,
-                "rango_broker_failures": consumer.failures,
-                "rango_broker_disconnected_seconds": consumer.away_s(),
+                "rango_broker_connects": source.connects,
+                "rango_broker_failures": source.failures,
+                "rango_broker_disconnected_seconds": source.away_s(),
                 "rango_books_dropped": hub.books_dropped,
                 "rango_books_stale_seconds": hub.stale_s,
             },
@@ -380,7 +358,7 @@ def _handshake(settings: Settings, key: VerificationKey) -> Handshake:
         settings.origins,
         NameLimits(settings.max_streams, settings.max_name_bytes),
         time.time,
-        compression=settings.compression == "on",
+        compression=settings.compression,
     )
 
 
@@ -393,7 +371,7 @@ def _pack(settings: Settings) -> Callable[[bytes], bytes]:
 
 
 def _slow_policy(settings: Settings) -> SlowPolicy:
-    return SlowPolicy(settings.slow_client, parse_patterns(settings.slow_streams))
+    return SlowPolicy(settings.slow_client, settings.slow_streams)
 
 
 def _hub_limits(settings: Settings) -> HubLimits:
@@ -421,13 +399,20 @@ def _client_limits(settings: Settings) -> ClientLimits:
             settings.max_per_uid,
             _most_sockets(settings.metrics_connections),
         ),
-        outbox_bytes=settings.outbox_bytes,
-        write_timeout_s=settings.write_timeout_s,
-        close_timeout_s=settings.close_timeout_s,
-        requests_per_s=settings.requests_per_s,
-        requests_burst=settings.requests_burst,
-        names=NameLimits(settings.max_streams, settings.max_name_bytes),
+        connection=ConnectionLimits(
+            settings.outbox_bytes,
+            settings.slow_after_s,
+            settings.write_timeout_s,
+            settings.send_buffer_bytes,
+        ),
+        session=SessionLimits(
+            settings.requests_per_s,
+            settings.requests_burst,
+            settings.reply_bytes_per_s,
+            NameLimits(settings.max_streams, settings.max_name_bytes),
+        ),
         inbound=InboundLimits(settings.max_message_bytes, settings.max_fragments),
+        close_timeout_s=settings.close_timeout_s,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from rango_gevent import logs
 from rango_gevent.environment import load_settings, print_problems
 from rango_gevent.errors import ConfigError
 from rango_gevent.server.workers import (
@@ -49,3 +50,5 @@ control_socket_disable = True
 worker_tmp_dir = _SHARED_MEMORY if os.path.isdir(_SHARED_MEMORY) else None  # no disk to wait for
 errorlog = "-"
 loglevel = "warning" if _settings.log_level in ("warn", "error", "fatal", "panic") else "info"
+logconfig_dict = logs.for_gunicorn(_settings.log_level, _settings.log_format)
+logs.show_pid()  # the parent's lines and those of all workers go to one stream

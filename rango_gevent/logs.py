@@ -1,7 +1,8 @@
 """Logging: text by default, JSON by setting, the connection's id on every line about one.
 
 Callers use the standard library's loggers and pass ``extra={"conn": id, "peer": address}``.
-Control characters are escaped, so that nobody outside can write lines of their own.
+Control characters are escaped, so that nobody outside can write lines of their own. Where
+several processes write to one stream each line has the pid, gunicorn's own lines too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import logging
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 log = logging.getLogger("rango_gevent")
 
@@ -24,6 +25,7 @@ _LEVELS = {
     "panic": logging.CRITICAL,
 }
 _EXTRA = ("conn", "peer")
+_shows_pid = False
 
 
 def _escaped(text: str) -> str:
@@ -31,12 +33,12 @@ def _escaped(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31T12:00:00.123Z info conn=7 peer=1.2.3.4 message``."""
+    """``2026-01-31T12:00:00.123Z info pid=12 conn=7 peer=1.2.3.4 message``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line, and the lines of a traceback behind it when there is one."""
         fields = [_stamp(record), _level(record)]
-        fields += [f"{name}={record.__dict__[name]}" for name in _EXTRA if name in record.__dict__]
+        fields += [f"{name}={value}" for name, value in _extra(record).items()]
         lines = [_escaped(" ".join([*fields, record.getMessage()]))]
         if record.exc_info:
             # set off: an exception's text may hold lines that look like records
@@ -46,20 +48,26 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, conn, peer, exception."""
+    """One JSON object a line: time, level, logger, message, pid, conn, peer, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON."""
-        fields = {
+        fields: dict[str, Any] = {
             "time": _stamp(record),
             "level": _level(record),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        fields.update({n: record.__dict__[n] for n in _EXTRA if n in record.__dict__})
+        fields.update(_extra(record))
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields)
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields that only some records have."""
+    found = {"pid": record.process} if _shows_pid else {}
+    return {**found, **{name: record.__dict__[name] for name in _EXTRA if name in record.__dict__}}
 
 
 def _stamp(record: logging.LogRecord) -> str:
@@ -78,6 +86,26 @@ def configure(level: str, log_format: str, stream: TextIO | None = None) -> None
     log.handlers[:] = [handler]
     log.setLevel(_LEVELS[level])
     log.propagate = False
+
+
+def show_pid() -> None:
+    """Put the process's id on each line from now on, here and in processes forked from here."""
+    global _shows_pid
+    _shows_pid = True
+
+
+def for_gunicorn(level: str, log_format: str) -> dict[str, Any]:
+    """Return gunicorn's ``logconfig_dict``: its lines look like ours and go where they go."""
+    formatter = JsonFormatter if log_format == "json" else TextFormatter
+    logger = {"level": _LEVELS[level], "handlers": ["ours"], "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "root": {"handlers": []},
+        "formatters": {"ours": {"()": formatter}},
+        "handlers": {"ours": {"class": "logging.StreamHandler", "formatter": "ours"}},
+        "loggers": {"gunicorn.error": logger, "gunicorn.access": logger},
+    }
 
 
 class AsFile:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Callable
+from typing import Callable, Union
 from urllib.parse import urlsplit
 
 SLOW_POLICIES = ("close", "drop-oldest", "latest")
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 
 class Problem(ValueError):
@@ -40,13 +42,24 @@ def decimal(low: float, high: float, what: str = "a number") -> Callable[[str], 
     return parse
 
 
-def patterns(value: str) -> str:
-    """Check a comma list of PATTERN=POLICY; it is read where it is used."""
-    for entry in value.split(","):
-        pattern, _, policy = entry.strip().rpartition("=")
-        if entry.strip() and (not pattern or policy not in SLOW_POLICIES):
+def patterns(value: str) -> tuple[tuple[str, str], ...]:
+    """Parse a comma list of PATTERN=POLICY into pairs, in their order."""
+    found = []
+    for entry in _entries(value):
+        pattern, _, policy = entry.rpartition("=")
+        if not pattern or policy not in SLOW_POLICIES:
             raise Problem(f"give PATTERN=POLICY, a policy being one of {', '.join(SLOW_POLICIES)}")
-    return value
+        found.append((pattern, policy))
+    return tuple(found)
+
+
+def shown_patterns(value: tuple[tuple[str, str], ...]) -> str:
+    """Return what `patterns` reads as that."""
+    return ",".join(f"{pattern}={policy}" for pattern, policy in value)
+
+
+def _entries(value: str) -> list[str]:
+    return [entry.strip() for entry in value.split(",") if entry.strip()]
 
 
 def seconds(low: float, high: float) -> Callable[[str], float]:
@@ -54,15 +67,17 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
     return decimal(low, high, "seconds")
 
 
-def networks(value: str) -> str:
-    """Check a comma list of networks; it is read where it is used."""
+def networks(value: str) -> tuple[Network, ...]:
+    """Parse a comma list of networks or single addresses."""
     try:
-        for entry in value.split(","):
-            if entry.strip():
-                ipaddress.ip_network(entry.strip(), strict=False)
+        return tuple(ipaddress.ip_network(entry, strict=False) for entry in _entries(value))
     except ValueError:
         raise Problem("give networks such as 10.0.0.0/8, separated by commas") from None
-    return value
+
+
+def shown_networks(value: tuple[Network, ...]) -> str:
+    """Return what `networks` reads as that."""
+    return ",".join(map(str, value))
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -74,6 +89,16 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return value.lower()
 
     return parse
+
+
+def switch(value: str) -> bool:
+    """Parse on or off."""
+    return one_of("on", "off")(value) == "on"
+
+
+def shown_switch(value: bool) -> str:
+    """Return what `switch` reads as that."""
+    return "on" if value else "off"
 
 
 def utf8(value: str) -> str:
@@ -102,19 +127,25 @@ def host(value: str) -> str:
     bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     try:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", bare):
-            ipaddress.IPv6Address(bare)
-            if not re.fullmatch(r"[!-~]+", bare):  # a zone that no URL can hold
-                raise ValueError(bare)
+            _check_ipv6(bare)
     except ValueError:
         raise Problem("give the name or the IP address of a host, without a port") from None
     return bare
 
 
+def _check_ipv6(address: str) -> None:
+    """Raise ValueError for what is none; in a URL its zone may hold few characters, RFC 6874."""
+    ipaddress.IPv6Address(address)
+    zone = address.partition("%")[2]
+    if not re.fullmatch(r"[A-Za-z0-9._~-]*", zone):
+        raise ValueError("no zone")
+
+
 _URL_WANTED = "give URLs such as amqp://user:password@host:5672/vhost"
 
 
-def amqp_url(value: str) -> str:
-    """Check one or several URLs of brokers, and take the blanks between them away."""
+def amqp_urls(value: str) -> tuple[str, ...]:
+    """Parse one or several URLs of brokers, separated by ``;``."""
     parts = [part.strip() for part in value.split(";")]
     for part in parts:
         try:
@@ -127,4 +158,6 @@ def amqp_url(value: str) -> str:
             raise Problem(_URL_WANTED)
         if "@" in url.path + url.query + url.fragment:  # a password with / ? or # in it
             raise Problem("give user, password and vhost percent-encoded, such as %2F for /")
-    return ";".join(parts)
+    if len({part.startswith("memory") for part in parts}) > 1:
+        raise Problem("give brokers of one kind: memory:// is none beside others")
+    return tuple(parts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, Mapping, NamedTuple
 from urllib.parse import quote
 
@@ -18,8 +19,9 @@ from rango_gevent.auth.rbac import Rbac, parse_rbac
 from rango_gevent.errors import ConfigError
 from rango_gevent.parsers import (
     SLOW_POLICIES,
+    Network,
     Problem,
-    amqp_url,
+    amqp_urls,
     decimal,
     filled,
     host,
@@ -27,6 +29,10 @@ from rango_gevent.parsers import (
     one_of,
     patterns,
     seconds,
+    shown_networks,
+    shown_patterns,
+    shown_switch,
+    switch,
     text,
     utf8,
     whole,
@@ -48,6 +54,8 @@ class Option(NamedTuple):
         text: what the setting does, with its unit.
         flag: command-line flag without dashes, empty for none.
         secret: never shown.
+        reload: SIGHUP takes a new value over; otherwise that needs a restart.
+        show: turns the value into text that ``parse`` reads as that.
     """
 
     env: str
@@ -55,6 +63,8 @@ class Option(NamedTuple):
     text: str
     flag: str = ""
     secret: bool = False
+    reload: bool = True
+    show: Callable[[Any], str] = str
 
 
 _PORT = whole(1, 65535)
@@ -65,31 +75,35 @@ def _option(default: Any, env: str, parse: Callable[[str], Any], text: str, **mo
     return dataclasses.field(default=default, repr=not option.secret, metadata={"option": option})
 
 
+_fixed = partial(_option, reload=False)  # needs a restart to change
+
+
 @dataclass(frozen=True)
 class Settings:
     """The values that a gateway runs with."""
 
-    ws_host: str = _option(
+    ws_host: str = _fixed(
         "0.0.0.0", "RANGER_HOST", filled, "Address of the WebSocket listener"
     )  # Rango's default
-    ws_port: int = _option(8080, "RANGER_PORT", _PORT, "Port of the WebSocket listener")
-    amqp_url: str = _option(
-        "",
+    ws_port: int = _fixed(8080, "RANGER_PORT", _PORT, "Port of the WebSocket listener")
+    amqp_urls: tuple[str, ...] = _fixed(
+        (),
         "RANGO_AMQP_URL",
-        amqp_url,
+        amqp_urls,
         "Broker as a kombu URL; several, separated by `;`, are tried in turn. "
         "Wins over the RABBITMQ_* parts",
         flag="amqp-addr",
         secret=True,
+        show=lambda urls: ";".join(map(mask_url, urls)),
     )
-    rabbitmq_host: str = _option("localhost", "RABBITMQ_HOST", host, "Host of RabbitMQ")
-    rabbitmq_port: int = _option(5672, "RABBITMQ_PORT", _PORT, "Port of RabbitMQ")
-    rabbitmq_user: str = _option("guest", "RABBITMQ_USER", text, "User at RabbitMQ")
-    rabbitmq_password: str = _option(
+    rabbitmq_host: str = _fixed("localhost", "RABBITMQ_HOST", host, "Host of RabbitMQ")
+    rabbitmq_port: int = _fixed(5672, "RABBITMQ_PORT", _PORT, "Port of RabbitMQ")
+    rabbitmq_user: str = _fixed("guest", "RABBITMQ_USER", text, "User at RabbitMQ")
+    rabbitmq_password: str = _fixed(
         "guest", "RABBITMQ_PASSWORD", text, "Password at RabbitMQ", secret=True
     )
-    rabbitmq_vhost: str = _option("/", "RABBITMQ_VHOST", filled, "Virtual host at RabbitMQ")
-    exchange: str = _option(
+    rabbitmq_vhost: str = _fixed("/", "RABBITMQ_VHOST", filled, "Virtual host at RabbitMQ")
+    exchange: str = _fixed(
         "peatio.events.ranger",
         "RANGO_EXCHANGE",
         filled,
@@ -113,11 +127,11 @@ class Settings:
     jwt_leeway_s: float = _option(
         0.0, "RANGO_JWT_LEEWAY_S", seconds(0, 300), "Clock skew allowed in tokens, seconds"
     )
-    cors_origins: str = _option(
-        "",
+    origins: OriginPolicy = _option(
+        OriginPolicy(),
         "API_CORS_ORIGINS",
-        text,
-        "Origins that may connect, comma separated hosts or URLs; "
+        partial(parse_origins, setting="API_CORS_ORIGINS"),
+        "Origins that may connect, comma separated hosts or URLs, host:* for any port; "
         "empty: the page's host must be the gateway's",
     )
     log_level: str = _option(
@@ -126,32 +140,32 @@ class Settings:
     log_format: str = _option(
         "text", "RANGO_LOG_FORMAT", one_of("text", "json"), "Log format: text or json"
     )
-    metrics_host: str = _option(
+    metrics_host: str = _fixed(
         "0.0.0.0",  # Rango's default
         "RANGO_METRICS_HOST",
         filled,
         "Address of the metrics listener",
     )
-    metrics_port: int = _option(
+    metrics_port: int = _fixed(
         4242, "RANGO_METRICS_PORT", whole(0, 65535), "Port of the metrics listener; 0: none"
     )
-    metrics_connections: int = _option(
+    metrics_connections: int = _fixed(
         20,
         "RANGO_METRICS_CONNECTIONS",
         whole(1, 10_000),
         "Connections to the metrics port at once; more are refused",
     )
-    metrics_topics: int = _option(
+    metrics_topics: int = _fixed(
         500,
         "RANGO_METRICS_TOPICS",
         whole(0, 100_000),
         "Topics with a series of their own in rango_hub_subscriptions_count; "
         "the others are summed as `_other`",
     )
-    workers: int = _option(
+    workers: int = _fixed(
         1, "RANGO_WORKERS", whole(1, 256), "Worker processes; more than one needs gunicorn"
     )
-    worker_timeout_s: int = _option(
+    worker_timeout_s: int = _fixed(
         15,
         "RANGO_WORKER_TIMEOUT_S",
         whole(2, 3600),
@@ -176,11 +190,12 @@ class Settings:
         whole(0, 10_000_000),
         "The same of one user, more are answered 429; 0: no limit",
     )
-    trusted_proxies: str = _option(
-        "",
+    trusted_proxies: tuple[Network, ...] = _option(
+        (),
         "RANGO_TRUSTED_PROXIES",
         networks,
         "Networks of proxies whose X-Forwarded-For or Forwarded is believed, comma list",
+        show=shown_networks,
     )
     requests_per_s: float = _option(
         50.0,
@@ -192,7 +207,14 @@ class Settings:
     requests_burst: int = _option(
         200, "RANGO_REQUESTS_BURST", whole(1, 10_000_000), "Frames that it may send at once"
     )
-    max_age_s: float = _option(
+    reply_bytes_per_s: int = _option(
+        4 << 20,
+        "RANGO_MAX_REPLY_BYTES_PER_S",
+        whole(1024, 1 << 30),
+        "Bytes of replies and books that a client is answered a second in the long run; "
+        "further requests of one that asked for more wait",
+    )
+    max_age_s: float = _fixed(
         0.0,
         "RANGO_MAX_AGE_S",
         seconds(0, 10_000_000),
@@ -225,6 +247,20 @@ class Settings:
         whole(1024, 1 << 30),
         "Bytes that may wait for one client; past it the client is slow and closed with 4008",
     )
+    slow_after_s: float = _option(
+        1.0,
+        "RANGO_SLOW_AFTER_S",
+        seconds(0, 60),
+        "Seconds that more than RANGO_OUTBOX_BYTES may wait for a client before it is slow; "
+        "events that it shares with others only, and never 16 times as much",
+    )
+    send_buffer_bytes: int = _option(
+        256 * 1024,
+        "RANGO_SEND_BUFFER_BYTES",
+        whole(0, 64 << 20),
+        "Memory that the kernel may take for what is on its way to one client, bytes; "
+        "more serves long fat paths; 0: as the system has it",
+    )
     slow_client: str = _option(
         "close",
         "RANGO_SLOW_CLIENT",
@@ -232,11 +268,12 @@ class Settings:
         "What happens to a client that lags: close; drop-oldest: frames past the bound are left "
         "out; latest: only the newest frame of each stream waits. Books are sent afresh instead",
     )
-    slow_streams: str = _option(
-        "",
+    slow_streams: tuple[tuple[str, str], ...] = _option(
+        (),
         "RANGO_SLOW_STREAMS",
         patterns,
         "The same for streams by pattern, such as *.tickers=latest,*.kline-*=latest",
+        show=shown_patterns,
     )
     write_timeout_s: float = _option(
         10.0,
@@ -256,10 +293,10 @@ class Settings:
         seconds(0.1, 600),
         "Seconds for a client to answer a close frame",
     )
-    ping_interval_s: float = _option(
+    ping_interval_s: float = _fixed(
         54.0, "RANGO_PING_INTERVAL_S", seconds(1, 3600), "Seconds between pings of a client"
     )
-    pong_timeout_s: float = _option(
+    pong_timeout_s: float = _fixed(
         60.0,
         "RANGO_PONG_TIMEOUT_S",
         seconds(2, 7200),
@@ -272,18 +309,19 @@ class Settings:
         seconds(0, 600),
         "Seconds over which clients are told of a shutdown (close 1012)",
     )
-    round_rest: float = _option(
+    round_rest: float = _fixed(
         2.0,
         "RANGO_ROUND_REST",
         decimal(0, 10),
         "Rest of a client between two sends to it, in parts of the processor time that serving "
         "all took meanwhile: more joins more messages into one send, and delays them longer",
     )
-    compression: str = _option(
-        "off",
+    compression: bool = _option(
+        False,
         "RANGO_COMPRESSION",
-        one_of("on", "off"),
+        switch,
         "permessage-deflate for clients that ask for it: on or off",
+        show=shown_switch,
     )
     compression_min_bytes: int = _option(
         256,
@@ -319,34 +357,31 @@ class Settings:
         whole(1024, 1 << 32),
         "Bytes held for one book; past it the book is stale until the next snapshot",
     )
-    broker_heartbeat_s: int = _option(
+    broker_heartbeat_s: int = _fixed(
         10, "RANGO_BROKER_HEARTBEAT_S", whole(2, 3600), "AMQP heartbeat, seconds"
     )
-    broker_timeout_s: float = _option(
+    broker_timeout_s: float = _fixed(
         5.0, "RANGO_BROKER_TIMEOUT_S", seconds(0.1, 600), "Seconds for any call to the broker"
     )
-    broker_queue_length: int = _option(
+    broker_queue_length: int = _fixed(
         100_000,
         "RANGO_BROKER_QUEUE_LENGTH",
         whole(1, 1 << 31),
         "Messages that may wait for a worker in the broker; the oldest are dropped there",
     )
-    broker_queue_ttl_s: float = _option(
+    broker_queue_ttl_s: float = _fixed(
         60.0,
         "RANGO_BROKER_QUEUE_TTL_S",
         seconds(1, 86_400),
         "Seconds that a message may wait for a worker in the broker",
     )
     rbac: Rbac = dataclasses.field(default_factory=lambda: parse_rbac({}))
-    origins: OriginPolicy = dataclasses.field(
-        default_factory=lambda: parse_origins("", "API_CORS_ORIGINS")
-    )
 
     @property
     def broker_urls(self) -> list[str]:
         """Return the broker's URLs, to be tried in turn."""
-        if self.amqp_url:
-            return self.amqp_url.split(";")
+        if self.amqp_urls:
+            return list(self.amqp_urls)
         user, password = quote(self.rabbitmq_user, ""), quote(self.rabbitmq_password, "")
         vhost = quote(self.rabbitmq_vhost, "")
         host = quote(self.rabbitmq_host, ":")  # the % of an IPv6 zone, RFC 6874
@@ -403,7 +438,12 @@ def load(environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> 
             except Problem as problem:
                 shown = "" if option.secret else f"={raw!r}"
                 problems.append(f"{source}{shown}: {problem}")
-    _add_policies(environ, values, problems)
+            except ConfigError as error:
+                problems += error.problems
+    try:
+        values["rbac"] = parse_rbac(environ)
+    except ConfigError as error:
+        problems += error.problems
     problems += _contradictions(values)
     if problems:
         raise ConfigError(*problems)
@@ -424,25 +464,17 @@ def _raw_value(
 def _take_address(
     value: str, values: dict[str, Any], sources: dict[str, str], problems: list[str]
 ) -> None:
-    host = value.rpartition(":")[0]
+    host, colon, port = value.rpartition(":")
     try:
-        values["ws_port"] = _PORT(utf8(value).rpartition(":")[2])
+        utf8(host)
+        values["ws_port"] = _PORT(utf8(port))
     except Problem:
         values["ws_port"] = 0
         problems.append(f"-ws-addr={value!r}: give HOST:PORT, such as 0.0.0.0:8080")
-    values["ws_host"] = host.strip("[]") or "0.0.0.0"  # Go's ":8080"
-    sources["ws_host"] = sources["ws_port"] = "-ws-addr"
-
-
-def _add_policies(environ: Mapping[str, str], values: dict[str, Any], problems: list[str]) -> None:
-    try:
-        values["rbac"] = parse_rbac(environ)
-    except ConfigError as error:
-        problems += error.problems
-    try:
-        values["origins"] = parse_origins(values.get("cors_origins", ""), "API_CORS_ORIGINS")
-    except ConfigError as error:
-        problems += error.problems
+    sources["ws_port"] = "-ws-addr"
+    if colon:  # a port alone leaves the host to RANGER_HOST
+        values["ws_host"] = host.strip("[]") or "0.0.0.0"  # Go's ":8080"
+        sources["ws_host"] = "-ws-addr"
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
@@ -463,11 +495,32 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
+def changes(before: Settings, after: Settings) -> list[str]:
+    """Return the names of the fields with a row that differ."""
+    return [name for name in options() if getattr(before, name) != getattr(after, name)]
+
+
+def told_changes(before: Settings, after: Settings) -> list[str]:
+    """Return what differs as text that may be logged: of secrets only the names."""
+    told = []
+    for name in changes(before, after):
+        option = options()[name]
+        told.append(f"{option.env}{'' if option.secret else f'={shown(after, name)}'}")
+    roles = before.rbac.roles_by_prefix, after.rbac.roles_by_prefix
+    for prefix in sorted({*roles[0], *roles[1]}):
+        if roles[0].get(prefix) != roles[1].get(prefix):
+            told.append(
+                f"{RBAC_PREFIX}{prefix.upper()}={','.join(sorted(roles[1].get(prefix, ())))}"
+            )
+    return told
+
+
 def shown(settings: Settings, name: str) -> str:
     """Return a value as text that may be printed: secrets masked."""
     value = getattr(settings, name)
-    if name == "amqp_url":
-        return mask_url(value) if value else ""
-    if options()[name].secret:
+    option = options()[name]
+    if option.secret and option.show is str:
         return "***" if value else ""
-    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return option.show(value)

@@ -621,10 +621,18 @@ def text_frame(message: str | object) -> bytes:
 
 
 class RawSocket:
-    """A TCP connection for wire tests: bytes out, bytes in."""
+    """A TCP connection for wire tests: bytes out, bytes in.
 
-    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+    Args:
+        port: of this machine.
+        receive_buffer: size of the kernel's buffer, bytes; the kernel's choice by default.
+        source: address of this machine to come from; the kernel's choice by default.
+    """
+
+    def __init__(self, port: int, receive_buffer: int | None = None, source: str = "") -> None:
         self.sock = socket.socket()
+        if source:
+            self.sock.bind((source, 0))
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(10)

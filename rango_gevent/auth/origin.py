@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from rango_gevent.errors import ConfigError
 
 ANY = "*"
+_ANY_PORT = ":*"
 _MAX_SHOWN = 80
 
 # No user part, no blanks, no backslash: in each of them readers disagree on where a host begins.
@@ -30,13 +31,17 @@ class OriginPolicy:
     """Which origins may connect.
 
     Args:
-        hosts: allowed hosts, lower-cased, each with its port if it has one; empty means that the
-            Origin's host must equal the Host header.
+        hosts: allowed hosts, lower-cased, each with its port if it has one, which may be ``*``;
+            empty means that the Origin's host must equal the Host header.
         any_origin: whether every origin may connect, whatever `hosts` says.
     """
 
     hosts: frozenset[str] = frozenset()
     any_origin: bool = False
+
+    def __str__(self) -> str:
+        """Return a list that `parse_origins` reads as this."""
+        return ",".join([ANY] * self.any_origin + sorted(self.hosts))
 
     def allows(self, origin: str | None, host: str | None) -> bool:
         """Tell whether a handshake may go on.
@@ -51,13 +56,15 @@ class OriginPolicy:
         if origin_host is None:
             return False
         if self.hosts:
-            return origin_host in self.hosts
+            return not self.hosts.isdisjoint((origin_host, _with_any_port(origin_host)))
         # The Origin's host is ASCII; str.lower() alone would fold the Kelvin sign into k.
         return isinstance(host, str) and host.isascii() and origin_host == host.lower()
 
 
 def parse_origins(text: str, setting: str) -> OriginPolicy:
     """Read a comma list of hosts and http(s) URLs; ``*`` stands for any origin.
+
+    ``host:*`` is that host on any port, as for pages of somebody's own machine.
 
     Rango has no wildcard; there ``*`` in the list would match nothing and lock every page out,
     which nobody who writes it can mean.
@@ -84,8 +91,16 @@ def _origin_host(origin: object) -> str | None:
     return _valid_host(found.group(1)) if found else None
 
 
+def _with_any_port(host: str) -> str:
+    """Return how a host is listed whose port does not matter."""
+    return re.sub(r":[0-9]+\Z", "", host) + _ANY_PORT
+
+
 def _entry_host(entry: str) -> str | None:
     """Return the lower-cased host and port of a listed entry, None if it has none."""
+    if entry.endswith(_ANY_PORT):
+        host = _valid_host(entry[: -len(_ANY_PORT)])
+        return host + _ANY_PORT if host and _with_any_port(host) == host + _ANY_PORT else None
     return _origin_host(entry) if _WEB_URL.match(entry) else _valid_host(entry)
 
 
@@ -101,7 +116,7 @@ def _problem(entry: str) -> str:
     """Say what is wrong with one entry; empty if nothing is."""
     if entry == ANY:
         return ""
-    if ANY in entry:
+    if ANY in entry and _entry_host(entry) is None:
         return "a wildcard within a host is not supported; list each host, or * alone for any"
     if entry.lower() == "null":
         return "the origin null cannot be listed; only * lets it in"

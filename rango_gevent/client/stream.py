@@ -31,6 +31,7 @@ from urllib.parse import urlsplit, urlunsplit
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from rango_gevent.backoff import Backoff
 from rango_gevent.errors import ConfigError, RangoError, Refused
 from rango_gevent.protocol import close, messages
 from rango_gevent.protocol.refusals import Refusal
@@ -42,7 +43,6 @@ STATE = "state"
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _ENDPOINTS = ("/public", "/private")
 _REQUEST_BYTES = 500  # Rango takes messages of up to 512
-_STEADY_S = 10.0  # a connection that lived for so long was a good one
 _EARLY_S = 0.005  # by which a wait may end before its time
 _STATUS_SHOWN = 200  # characters of a refusal's body
 
@@ -80,6 +80,7 @@ class Limits(NamedTuple):
         message_bytes: size of one message.
         first_wait_s: longest wait before the first attempt to come back.
         max_wait_s: longest wait before any attempt.
+        steady_s: a connection that lived for so long was a good one, and waits begin anew.
     """
 
     open_s: float = 10.0
@@ -88,6 +89,7 @@ class Limits(NamedTuple):
     message_bytes: int = 32 << 20
     first_wait_s: float = 1.0
     max_wait_s: float = 30.0
+    steady_s: float = 10.0
 
 
 class ConnectionLost(RangoError):
@@ -130,15 +132,19 @@ class StreamClient:
         limits: Limits = Limits(),  # noqa: B008 - a tuple: nobody can change it
         jitter: random.Random | None = None,
     ) -> None:
-        self._token = _checked_token(token)
+        self._token = checked_token(token)
         self.url = endpoint(url, private=bool(self._token))
         self._names = dict.fromkeys(streams)  # a set that keeps the order
         self._reconnect = reconnect
         self._on_notice = on_notice
         self._limits = limits
         self._backoff = Backoff(
-            limits.first_wait_s, limits.max_wait_s, jitter or random.Random()
-        )  # jitter
+            limits.first_wait_s,
+            limits.max_wait_s,
+            steady_s=limits.steady_s,
+            least=0.1,
+            jitter=jitter or random.Random(),
+        )
         self._connection: ClientConnection | None = None
         self._ended = threading.Event()
         self._unanswered = 0
@@ -174,7 +180,6 @@ class StreamClient:
         """
         deadline = Deadline(timeout_s)
         while not self._ended.is_set():
-            opened_s = time.monotonic()
             try:
                 yield from self._session(deadline)
             except (Refused, ConnectionLost) as error:
@@ -182,8 +187,6 @@ class StreamClient:
                     return
                 if not self._may_return(error):
                     raise
-                if time.monotonic() - opened_s > _STEADY_S:
-                    self._backoff.reset()
                 self._wait(error, deadline)
 
     def subscribe(self, *names: str) -> None:
@@ -208,6 +211,7 @@ class StreamClient:
     def _session(self, deadline: Deadline) -> Iterator[Event]:
         """Connect, subscribe, give events; always ends by an exception or `close`."""
         connection = self._connection = self._open(deadline)
+        opened_s = time.monotonic()  # not before: a path that swallows everything takes long too
         self._connects += 1
         self._unanswered = 1  # the first frame is a reply that nobody asked for
         try:
@@ -224,6 +228,7 @@ class StreamClient:
         except ConnectionClosed as error:
             raise _lost(error) from None
         finally:
+            self._backoff.lived(time.monotonic() - opened_s)
             self._connection = None
             connection.close()
 
@@ -231,10 +236,10 @@ class StreamClient:
         try:
             connection: ClientConnection = connect(self.url, **self._options(deadline))
         except InvalidStatus as error:
-            raise _refused(error) from None
+            raise refused(error) from None
         except Exception as error:  # a peer that speaks something else gives errors of any kind
             deadline.check()
-            raise ConnectionLost(f"cannot connect to {self.url}: {_reason(error)}") from None
+            raise ConnectionLost(f"cannot connect to {self.url}: {reason(error)}") from None
         return connection
 
     def _options(self, deadline: Deadline) -> dict[str, Any]:
@@ -347,31 +352,6 @@ class Deadline:
             raise TimeoutError("the time is over")
 
 
-class Backoff:
-    """Waits that double up to a bound, each one random, so that a crowd comes back spread out.
-
-    Args:
-        first_s: longest first wait.
-        max_s: longest wait.
-        jitter: generator of random numbers.
-    """
-
-    def __init__(self, first_s: float, max_s: float, jitter: random.Random) -> None:
-        self._first_s = self._longest_s = first_s
-        self._max_s = max_s
-        self._jitter = jitter
-
-    def next(self) -> float:
-        """Return the next wait in seconds."""
-        wait_s = self._jitter.uniform(self._longest_s / 10, self._longest_s)
-        self._longest_s = min(self._max_s, self._longest_s * 2)
-        return wait_s
-
-    def reset(self) -> None:
-        """Begin with short waits again."""
-        self._longest_s = self._first_s
-
-
 def endpoint(url: str, *, private: bool) -> str:
     """Return the URL to connect to: ``/public`` or ``/private`` is added unless it is there.
 
@@ -391,7 +371,12 @@ def endpoint(url: str, *, private: bool) -> str:
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
 
 
-def _checked_token(token: str) -> str:
+def checked_token(token: str) -> str:
+    """Return a token as it goes into the header, with or without the word in front.
+
+    Raises:
+        ConfigError: it cannot be one.
+    """
     token = token.strip()
     if token.startswith("Bearer "):
         token = token[len("Bearer ") :].strip()
@@ -456,7 +441,7 @@ def _lost(error: ConnectionClosed) -> ConnectionLost:
     return ConnectionLost(text, frame.code)
 
 
-def _refused(error: InvalidStatus) -> Refused:
+def refused(error: InvalidStatus) -> Refused:
     """Translate a status other than 101, with the server's own words."""
     status = error.response.status_code
     body = (error.response.body or b"").decode("utf-8", "replace")
@@ -464,5 +449,6 @@ def _refused(error: InvalidStatus) -> Refused:
     return Refused(Refusal(status, "handshake", f"refused with HTTP {status}: {text}"))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return an error's own words, its kind when it has none."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

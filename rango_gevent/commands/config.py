@@ -1,9 +1,12 @@
-"""``rango config``: show the effective settings, check them, print an environment example."""
+"""``rango config``: show the effective settings, check them, print an environment example.
+
+What `--check --connect` tries is in `rango_gevent.commands.probe`.
+"""
 
 from __future__ import annotations
 
 from rango_gevent.environment import load_key
-from rango_gevent.settings import Loaded, Settings, options, shown
+from rango_gevent.settings import RBAC_PREFIX, Loaded, Settings, options, shown
 
 _ENV_FILE = "File of `NAME=value` lines that win over the environment; a reload reads it anew"
 
@@ -13,9 +16,11 @@ def show(loaded: Loaded) -> str:
     lines = []
     for name, option in options().items():
         value = shown(loaded.settings, name)
-        lines.append(f"{option.env}={value}  # {loaded.sources[name]}")
-    for prefix in sorted(loaded.settings.rbac.prefixes):
-        lines.append(f"RANGO_RBAC_{prefix.upper()}=...  # roles for {prefix}.*.*")
+        restart = "" if option.reload else "; needs a restart to change"
+        lines.append(f"{option.env}={value}  # {loaded.sources[name]}{restart}")
+    for prefix, roles in sorted(loaded.settings.rbac.roles_by_prefix.items()):
+        names = ",".join(sorted(roles))
+        lines.append(f"{RBAC_PREFIX}{prefix.upper()}={names}  # may subscribe to {prefix}.*.*")
     lines += [f"warning: {warning}" for warning in loaded.warnings]
     return "\n".join(lines)
 
@@ -44,14 +49,17 @@ def env_example() -> str:
 
 def markdown_table() -> str:
     """Return the table of settings for the README."""
-    lines = ["| environment | flag | default | what it does |", "|---|---|---|---|"]
+    lines = ["| environment | flag | default | a change needs | what it does |"]
+    lines.append("|---|---|---|---|---|")
     for name, option in options().items():
         default = "" if option.secret else shown(Settings(), name)
         flag = f"`-{option.flag}`" if option.flag else ""
         if name in ("ws_host", "ws_port"):
             flag = "`-ws-addr`"
         shown_default = f"`{default}`" if default else ""
-        lines.append(f"| `{option.env}` | {flag} | {shown_default} | {option.text} |")
-    lines.append("| `RANGO_RBAC_<NAME>` | | | Roles that may subscribe to `<name>.*.*` |")
-    lines.append(f"| `RANGO_ENV_FILE` | | | {_ENV_FILE} |")
+        needs = "reload" if option.reload else "restart"
+        cells = (f"`{option.env}`", flag, shown_default, needs, option.text)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append("| `RANGO_RBAC_<NAME>` | | | reload | Roles that may subscribe to `<name>.*.*` |")
+    lines.append(f"| `RANGO_ENV_FILE` | | | restart | {_ENV_FILE} |")
     return "\n".join(lines)

@@ -16,14 +16,15 @@ import gevent
 from rango_gevent import logs
 from rango_gevent.auth.keys import generate, load_private_key, load_public_key
 from rango_gevent.auth.tokens import forge
-from rango_gevent.broker.publisher import Publisher
 from rango_gevent.commands.serve import serve_here
 from rango_gevent.demo.exchange import Exchange
 from rango_gevent.errors import ConfigError
 from rango_gevent.gateway import Gateway
 from rango_gevent.settings import load
+from rango_gevent.source.publisher import Publisher
 
 _BROKER = "memory://"
+_ORIGINS = "localhost:*,127.0.0.1:*,[::1]:*"
 _UID = "IDDEMO01"
 _TOKEN_TTL_S = 24 * 3600.0
 
@@ -42,6 +43,7 @@ See events arrive (another terminal):
   {rango} tail --url ws://{address} {first}.trades {first}.kline-1m global.tickers
   {rango} tail --url ws://{address} --token {token} order trade {first}.ob-inc
 
+Pages of this machine may connect, whatever their port ({origins}).
 Ctrl-C ends it.
 """
 
@@ -80,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
                 token=token,
                 rango=sys.argv[0] if os.sep in sys.argv[0] else "rango",
                 first=markets[0],
+                origins=f"API_CORS_ORIGINS={settings.origins}",
             ),
             flush=True,
         )
@@ -90,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _environ(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the environment for the demo: the broker and the key are its own."""
-    environ = {"LOG_LEVEL": "warn", **os.environ, "RANGO_AMQP_URL": _BROKER, "RANGO_WORKERS": "1"}
+    defaults = {"LOG_LEVEL": "warn", "RANGER_HOST": "127.0.0.1", "API_CORS_ORIGINS": _ORIGINS}
+    environ = {**defaults, **os.environ, "RANGO_AMQP_URL": _BROKER, "RANGO_WORKERS": "1"}
     if arguments.metrics_port is not None:
         environ["RANGO_METRICS_PORT"] = str(arguments.metrics_port)
     return environ
@@ -112,7 +116,7 @@ def _feed(gateway: Gateway, exchange: Exchange, ticks_per_s: float) -> None:
     with Publisher(_BROKER, gateway.settings.exchange) as publisher:
         due = time.monotonic()
         while True:
-            if gateway.consumer.connected:  # an exchange without a queue drops the snapshots
+            if gateway.source.connected:  # an exchange without a queue drops the snapshots
                 for event in exchange.tick(time.time()):
                     publisher.publish(event.routing_key, event.body)
             due = max(due + 1 / ticks_per_s, time.monotonic())

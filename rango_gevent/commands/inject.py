@@ -16,12 +16,13 @@ from typing import Callable, NamedTuple
 import msgspec
 from gevent.timeout import Timeout
 
-from rango_gevent.broker import topology
-from rango_gevent.broker.publisher import Publisher
 from rango_gevent.commands.terminal import say
 from rango_gevent.errors import ConfigError
 from rango_gevent.protocol import routing
 from rango_gevent.settings import Settings
+from rango_gevent.source.amqp import declare
+from rango_gevent.source.base import SourceError
+from rango_gevent.source.publisher import Publisher
 from rango_gevent.urls import mask_url
 
 _MAX_KEY_BYTES = 255  # a short string of AMQP
@@ -49,7 +50,7 @@ class SettlingPublisher(Publisher):
         out. A question on the same channel is answered after all that went before it.
         """
         assert self._producer is not None, "connect first"
-        topology.exchange(self._exchange, passive=True).declare(channel=self._producer.channel)
+        declare.exchange(self._producer.channel, self._exchange, passive=True)
 
 
 class BrokerAway(Exception):
@@ -61,11 +62,12 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
     Args:
         arguments: ``file`` (path or ``-``), ``rate`` (messages a second, 0: as fast as it
-            goes), ``wait`` (seconds between passes), ``count`` (passes, 0: for ever).
+            goes), ``wait`` (seconds between passes), ``count`` (passes, 0: for ever),
+            ``create`` (declare an exchange that is missing).
         settings: where to.
 
     Returns:
-        0, or 1 when the broker is away.
+        0, or 1 when the broker is away or has no such exchange.
 
     Raises:
         ConfigError: the file cannot be read, or a line of it is wrong.
@@ -176,7 +178,12 @@ def _publish_passes(
     Raises:
         BrokerAway: the broker is not there, or no longer.
     """
-    publisher = connect(settings.broker_urls, settings.exchange, settings.broker_timeout_s)
+    publisher = connect(
+        settings.broker_urls,
+        settings.exchange,
+        settings.broker_timeout_s,
+        create=arguments.create,
+    )
     pace = Pace(arguments.rate)
     passes = 0
     try:
@@ -190,26 +197,34 @@ def _publish_passes(
                 time.sleep(arguments.wait)
                 pace.restart()
     finally:
-        _leave(publisher, settings.broker_timeout_s)
+        leave(publisher, settings.broker_timeout_s)
 
 
-def connect(urls: Iterable[str], exchange: str, timeout_s: float) -> SettlingPublisher:
+def connect(
+    urls: Iterable[str], exchange: str, timeout_s: float, *, create: bool = False
+) -> SettlingPublisher:
     """Connect to the first broker that lets us.
 
     Raises:
-        BrokerAway: none does; the text names each and why.
+        BrokerAway: none does, or it has no such exchange; the text names each and why.
         ConfigError: a broker is kombu's in-memory one, which no other process can hear.
     """
     failed = []
     for url in urls:
         if url.startswith("memory:"):
             raise ConfigError(f"{url}: nobody outside of this process could hear that broker")
-        publisher = SettlingPublisher(url, exchange, timeout_s)
+        publisher = SettlingPublisher(url, exchange, timeout_s, create=create)
         try:
-            _within(timeout_s, publisher.connect)
+            within(timeout_s, publisher.connect)
+        except SourceError as error:  # a gateway would consume another exchange: nobody hears us
+            leave(publisher, timeout_s)
+            raise BrokerAway(
+                f"{error} at {mask_url(url)}: check -exchange, start the gateway or a publisher "
+                "first, or give --create"
+            ) from None
         except BrokerAway as error:
             failed.append(f"no broker at {mask_url(url)}: {error}")
-            _leave(publisher, timeout_s)
+            leave(publisher, timeout_s)
         else:
             return publisher
     raise BrokerAway("; ".join(failed))
@@ -225,35 +240,36 @@ def _publish_pass(
     for message in messages:
         pace.wait()
         try:
-            _within(timeout_s, publisher.publish, message.key, message.body)
+            within(timeout_s, publisher.publish, message.key, message.body)
         except BrokerAway as error:
             raise BrokerAway(f"the broker is lost: {error}") from None
         progress.add()
     try:
-        _within(timeout_s, publisher.settle)
+        within(timeout_s, publisher.settle)
     except BrokerAway as error:
         raise BrokerAway(f"the broker is lost, and perhaps the last messages: {error}") from None
 
 
-def _within(timeout_s: float, call: Callable[..., object], *arguments: object) -> None:
+def within(timeout_s: float, call: Callable[..., object], *arguments: object) -> None:
     """Call the broker, for a bounded time.
 
     Raises:
         BrokerAway: it failed or took too long.
+        SourceError: the exchange is missing.
     """
     try:
         with Timeout(timeout_s, BrokerAway(f"no answer within {timeout_s:g} s")):
             call(*arguments)
-    except BrokerAway:
+    except (BrokerAway, SourceError):
         raise
     except Exception as error:  # kombu's own list of connection errors is not whole
         raise BrokerAway(str(error) or type(error).__name__) from None
 
 
-def _leave(publisher: Publisher, timeout_s: float) -> None:
+def leave(publisher: Publisher, timeout_s: float) -> None:
     """Close the connection; a broker that is gone cannot be left any better."""
     try:
-        _within(timeout_s, publisher.close)
+        within(timeout_s, publisher.close)
     except BrokerAway:
         return
 

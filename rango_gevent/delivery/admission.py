@@ -177,13 +177,3 @@ def _plain_address(hop: str) -> str | None:
         return str(ipaddress.ip_address(hop))
     except ValueError:
         return None
-
-
-def parse_networks(text: str) -> list[Network]:
-    """Read a comma list of networks or single addresses.
-
-    Raises:
-        ValueError: an entry is neither.
-    """
-    entries = [entry.strip() for entry in text.split(",")]
-    return [ipaddress.ip_network(entry, strict=False) for entry in entries if entry]

@@ -1,56 +1,87 @@
-"""A bundle: frames of some streams on their way to the clients that share them.
+"""A bundle: events of some streams on their way to the clients that share them.
 
-Clients that hold the same streams are due the same bytes. They are joined, and compressed,
-once for all of them, when the first of them is served.
+Clients that hold the same streams are due the same bytes. They are put in order and encoded
+once for all of them, when the first of them is served. Until then a bundle is a tree whose
+leaves are what was taken from the streams: putting two together is one step, however many
+streams they hold, and clients whose streams differ share what they have in common.
 """
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import Callable
+from operator import attrgetter
+from typing import Tuple, Union
 
-from rango_gevent.hub.stream import Stream, Waiting
+from rango_gevent.hub.hub import Batch
+from rango_gevent.hub.stream import Stream
+from rango_gevent.model import SEGMENT_BYTES, Event, Segment, cut
+
+Tree = Union[Batch, Tuple["Tree", "Tree"]]
+
+_in_order = attrgetter("sequence")
 
 
 class Bundle:
     """What some clients are due.
 
+    Args:
+        tree: batches, the earlier ones to the left.
+        only: the stream of all of it, None for several or when nobody looked.
+
     Attributes:
-        parts: frames by stream.
-        plain: the bytes to send once `join` was called, else empty.
-        packed: the same with each frame compressed, once `pack` was called, else empty.
+        segments: the events in the order of their publishing, once `cut` was called, else empty.
+        size: bytes of their frames, likewise.
     """
 
-    __slots__ = ("packed", "parts", "plain")
+    __slots__ = ("_parts", "only", "segments", "size", "tree")
 
-    def __init__(self, parts: dict[Stream, list[Waiting]]) -> None:
-        self.parts = parts
-        self.plain = b""
-        self.packed = b""
+    def __init__(self, tree: Tree, only: Stream | None = None) -> None:
+        self.tree = tree
+        self.only = only
+        self.segments: list[Segment] = []
+        self.size = 0
+        self._parts: list[tuple[Stream, list[Event]]] | None = None
 
     def __add__(self, later: Bundle) -> Bundle:
-        both = Bundle(dict(self.parts))
-        for stream, waiting in later.parts.items():
-            both.extend(stream, waiting)
-        return both
+        return Bundle((self.tree, later.tree), self.only if self.only is later.only else None)
 
-    def extend(self, stream: Stream, waiting: list[Waiting]) -> None:
-        """Add frames that were published after those held."""
-        held = self.parts.get(stream)
-        self.parts[stream] = held + waiting if held else waiting  # lists are shared: no change
-        self.plain = self.packed = b""
+    def extend(self, batch: Batch) -> None:
+        """Add events that were published after those held."""
+        self.tree = (self.tree, batch)
+        self.segments = []
+        self._parts = None
 
-    def join(self) -> bytes:
-        """Return the bytes to send."""
-        self.plain = b"".join([item.frame for item in self._in_order()])
-        return self.plain
+    def cut(self) -> list[Segment]:
+        """Return the segments to send; they are kept."""
+        tree = self.tree
+        if isinstance(tree, Batch):
+            events = tree.waiting
+        else:
+            batches = self._batches()
+            events = [event for batch in batches for event in batch.waiting]
+            events.sort(key=_in_order)
+        self.size = sum([len(event.frame) for event in events])
+        self.segments = [Segment(events, self.size)] if self.size <= SEGMENT_BYTES else cut(events)
+        return self.segments
 
-    def pack(self, pack_frame: Callable[[Waiting], bytes]) -> bytes:
-        """Return the bytes to send to clients that take compressed frames."""
-        self.packed = b"".join([pack_frame(item) for item in self._in_order()])
-        return self.packed
+    def parts(self) -> list[tuple[Stream, list[Event]]]:
+        """Return the events by stream, each stream's in the order of publishing."""
+        if self._parts is None:
+            held: dict[Stream, list[Event]] = {}
+            for batch in self._batches():
+                held.setdefault(batch.stream, []).extend(batch.waiting)
+            self._parts = list(held.items())
+        return self._parts
 
-    def _in_order(self) -> list[Waiting]:
-        """Return the frames in the order of their publishing, across streams."""
-        parts = list(self.parts.values())
-        return parts[0] if len(parts) == 1 else sorted(chain.from_iterable(parts))
+    def _batches(self) -> list[Batch]:
+        """Return the leaves from left to right; trees are too deep for recursion."""
+        found: list[Batch] = []
+        below: list[Tree] = [self.tree]
+        while below:
+            tree = below.pop()
+            if isinstance(tree, Batch):
+                found.append(tree)
+            else:
+                below.append(tree[0])
+                below.append(tree[1])
+        found.reverse()
+        return found

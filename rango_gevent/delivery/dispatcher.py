@@ -1,45 +1,80 @@
-"""The dispatcher: one greenlet that moves waiting frames from streams to sockets.
+"""The dispatcher: one greenlet that moves waiting events from streams to sockets.
 
 It serves clients in turn. All that waits for a client is joined into one buffer and sent at
 once; then the client goes to the end of the line as soon as there is more for it. Between two
-services frames gather, so what is joined grows with the load by itself: cost per delivery
-falls where a send per frame would saturate. A frame that comes while others are served is
+services events gather, so what is joined grows with the load by itself: cost per delivery
+falls where a send per event would saturate. An event that comes while others are served is
 sent to those who still stand in line with what they are due anyway, so its age is bounded by
 the time of one turn of all.
 
 Small turns are helped to grow: a client is served again only after a rest, a multiple of the
-processor time that serving took since (`RANGO_ROUND_REST`), within a bound. A message that
+processor time that serving took since (`RANGO_ROUND_REST`), within a bound. The consumer rests
+in the same proportion, so that a read brings several messages when many come. A message that
 comes after silence is not delayed. Before the line moves on after a rest, the consumer hands
 on what has come meanwhile.
 
-The line gives way to the loop every millisecond, so that pings, handshakes and health
-checks stay alive while millions of frames flow.
+Serving gives way to the loop every millisecond, counted in time and in bytes, and so does
+putting events to those who are due them: pings, handshakes and health checks stay alive while
+millions of frames flow.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from typing import Callable
+from typing import Callable, Protocol, cast
 
 import gevent
-from gevent.event import Event
+from gevent.event import Event as Signal
 from prometheus_client import Histogram
 
-from rango_gevent.delivery.bundle import Bundle
+from rango_gevent.delivery.bundle import Bundle, Tree
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.hub.hub import Batch, Hub, Mark, Subscriber
-from rango_gevent.hub.stream import Stream, Waiting
+from rango_gevent.delivery.session import Mark, Session
+from rango_gevent.hub.hub import Batch, Hub
+from rango_gevent.hub.stream import Stream
+from rango_gevent.model import Event, Segment
 from rango_gevent.turns import give_way
 
-_READ_REST_S = 0.004
+_READ_REST_S = 0.004  # the consumer rests no longer than this
+_READ_REST = 2.5  # its rest in parts of the work since, times the factor for clients
+_LEAST_READ_REST_S = 0.00005  # a shorter one costs more than it brings
 _TURN_S = 0.026  # rests make no turn longer than this
 _LEAST_REST = 0.7  # but the rest after a turn that is long by itself is this share of it
 _LONG_S = 0.25  # whoever was served longer ago was in no line meanwhile, or in a very long one
-_MAX_AHEAD = 200  # frames that may wait in the hub before the consumer is held
-_MAX_PACKED = 1000  # compressed frames that are kept for the bundles still in line
+_MAX_AHEAD = 200  # events that may wait in the hub before the consumer is held
+_MAX_AHEAD_BYTES = 1 << 20
 _CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
-_GATHER_SHARE = 0.1  # of the time is spent on putting frames to those in line, at most
+_CHECK_BYTES = 128 * 1024  # the same in bytes
+_GATHER_SHARE = 0.1  # of the time is spent on putting events to those in line, at most
+_VISITS_AT_ONCE = 2000  # subscribers that are put their events in one step
+
+
+class Outlet(Protocol):
+    """A session's connection as the dispatcher sees it.
+
+    Attributes:
+        ready: nothing waits for it.
+    """
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether nothing waits for it."""
+
+    def offer(self, segments: list[Segment]) -> bool:
+        """Take segments to send; never waits. False: it is too slow."""
+
+    def lag(self, stream: Stream, policy: str, events: list[Event]) -> int | None:
+        """Take events of one stream while it lags; the number left out, None: too slow."""
+
+    def forget(self, addresses: set[str]) -> None:
+        """Leave out what waits of some streams, where it may be left out."""
+
+    def push(self, part: bytes | Segment) -> None:
+        """Take an answer, however much waits."""
+
+    def too_slow(self) -> None:
+        """Close it for being too slow."""
 
 
 class Dispatcher:
@@ -70,19 +105,19 @@ class Dispatcher:
         self._now = now
         self._slow: SlowPolicy | None = None
         self.skipped: Counter[str] = Counter()
-        self._work = Event()
-        self._gathered = Event()
-        self._read = Event()
+        self._work = Signal()
+        self._gathered = Signal()
+        self._read = Signal()
         self._pacing = False
-        self._taken = 0
+        self._paced_s = 0.0
         self._gather_after = 0.0
-        self._line: deque[Subscriber] = deque()
-        self._due: dict[Subscriber, Bundle] = {}
+        self._gathering: dict[Stream, Batch] = {}
+        self._served_before: set[Session] = set()
+        self._line: deque[Session] = deque()
+        self._due: dict[Session, Bundle] = {}
         self._handed = 0
         self._unseen: deque[tuple[int, list[Batch]]] = deque()
-        self._packed: dict[int, bytes] = {}
         self._busy_s = 0.0
-        self.deflating = 0
         self.slices = 0
         self.frames = 0
         self.bytes = 0
@@ -114,27 +149,50 @@ class Dispatcher:
         """Tell whether nothing waits to be handed to a client."""
         return not self._due and not self._hub.dirty
 
-    def flush(self, client: Subscriber) -> None:
+    def flush(self, session: Session) -> None:
         """Hand a client what it is due by now, before its turn.
 
         Called before its subscriptions change, so that a replay cannot be followed by
         increments which it already contains.
         """
-        bundle = self._due.pop(client, None)
+        bundle = self._due.pop(session, None)
         if bundle is not None:
             self._handed += 1
-            if not self._offer(client, bundle):
-                client.too_slow()
+            self._hand_over(session, bundle)
+        if self._gathering and session not in self._served_before:
+            self._served_before.add(session)
+            own = _own(session, self._gathering)
+            if own is not None:
+                self._hand_over(session, own)
 
-    def pace(self) -> None:
-        """Wait until reading more from the broker pays."""
-        self._read.clear()
-        self._pacing = True
-        self._read.wait(_READ_REST_S)
-        self._pacing = False
-        while self._hub.sequence - self._taken > _MAX_AHEAD:
+    def _hand_over(self, session: Session, bundle: Bundle) -> None:
+        if not self._offer(session, bundle):
+            session.outlet.too_slow()
+
+    def pace(self, more: bool) -> None:
+        """Wait until reading more from the broker pays, and there is room for it.
+
+        Args:
+            more: there is more to read already.
+        """
+        if not more:
+            self._rest_of_the_reader()
+        hub = self._hub
+        while hub.waiting > _MAX_AHEAD or hub.waiting_bytes > _MAX_AHEAD_BYTES:
             self._gathered.clear()
             self._gathered.wait()
+
+    def _rest_of_the_reader(self) -> None:
+        """Wait in proportion to the work since the last read, so that more is there to read."""
+        now_s = time.process_time()
+        worked_s = now_s - self._paced_s
+        self._paced_s = now_s
+        rest_s = min(_READ_REST_S, worked_s * self._rest_factor * _READ_REST)
+        if rest_s > _LEAST_READ_REST_S:
+            self._read.clear()
+            self._pacing = True
+            self._read.wait(rest_s)
+            self._pacing = False
 
     def _let_read(self) -> None:
         """Let the consumer hand on what came: it goes out now instead of a turn later."""
@@ -155,11 +213,11 @@ class Dispatcher:
         most_s = max(_TURN_S - busy_s, _LEAST_REST * busy_s)
         return busy_s + min(most_s, self._rest_factor * busy_s) - since_s
 
-    def _first(self) -> Subscriber | None:
+    def _first(self) -> Session | None:
         """Return who is first in line, or will be."""
         if self._due:
             return self._line[0]
-        return next(iter(self._hub.dirty[0].subscribers), None)
+        return cast("Session | None", next(iter(self._hub.dirty[0].subscribers), None))
 
     def _serve(self) -> None:
         """Gather what came, serve for one slice, give way when that was not all."""
@@ -172,30 +230,28 @@ class Dispatcher:
         slow = self._send_slice()
         self._busy_s += time.process_time() - started_s
         self.slices += 1
-        for client in slow:
-            client.too_slow()
+        for session in slow:
+            session.outlet.too_slow()
         self._observe()
         if self._due:
             give_way()
         else:
             self._line.clear()  # of those who were handed theirs before their turn
-            self._packed.clear()
 
     # -- gathering ----------------------------------------------------------------------
 
     def _gather(self) -> None:
         """Take all that waits in the hub and put it to what the clients are due."""
-        if len(self._packed) > _MAX_PACKED:
-            self._packed.clear()  # a busy line is never empty; what is needed again is packed again
         batches = self._hub.take_dirty()
-        self._taken = self._hub.sequence
         self._gathered.set()
         self._count(batches)
         if len(batches) > 1 or not self._extend(batches[0]):
-            fresh = self._bundle(batches)
-            for client in {client for _, _, joined in batches for client in joined}:
-                self._take_back(client, batches, fresh)
-            self._put(fresh)
+            self._gathering = {batch.stream: batch for batch in batches}
+            try:
+                self._put(self._bundle(batches))
+            finally:
+                self._gathering = {}
+                self._served_before.clear()
         if self._lag is not None:
             self._unseen.append((self._handed + len(self._due), batches))
 
@@ -203,69 +259,71 @@ class Dispatcher:
         for stream, waiting, _ in batches:
             clients = len(stream.subscribers)
             self.frames += len(waiting) * clients
-            self.bytes += sum([len(item.frame) for item in waiting]) * clients
+            self.bytes += sum([len(event.frame) for event in waiting]) * clients
 
     def _extend(self, batch: Batch) -> bool:
-        """Put frames of one stream to bundles that all hold some of it already, if they do.
+        """Put events of one stream to bundles that hold nothing else, if all are such.
 
         Whoever shares such a bundle holds the stream, so nobody in line need be looked at:
         a crowd on one stream costs a third of what `_put` takes.
         """
-        stream, waiting, joined = batch
+        stream, _, joined = batch
         due = self._due
         bundles = set(due.values())
-        if joined or not all(stream in bundle.parts for bundle in bundles):
+        if joined or not all(bundle.only is stream for bundle in bundles):
             return False
         for bundle in bundles:
-            bundle.extend(stream, waiting)
-        served = [client for client in stream.subscribers if client not in due]
-        due.update(dict.fromkeys(served, Bundle({stream: waiting})))
+            bundle.extend(batch)
+        served = [session for session in _crowd(stream) if session not in due]
+        due.update(dict.fromkeys(served, Bundle(batch, stream)))
         self._line.extend(served)
         return True
 
-    @staticmethod
-    def _bundle(batches: list[Batch]) -> dict[Subscriber, Bundle]:
+    def _bundle(self, batches: list[Batch]) -> dict[Session, Bundle]:
         """Join across streams: clients with the same dirty streams share one bundle.
 
-        Each set of streams met is a node; a client walks from node to node. So a set is
-        joined once, whatever the number of clients that have it.
+        Who subscribes or leaves while this gives way was handed its own before (`flush`).
         """
-        # hot path: per client and stream two dict look-ups, no allocation
-        nodes: list[tuple[int, ...]] = [()]
-        steps: dict[tuple[int, int], int] = {}
-        at: dict[Subscriber, int] = {}
-        for index, (stream, _, _) in enumerate(batches):
-            for client in stream.subscribers:
-                step = (at.get(client, 0), index)
-                node = steps.get(step)
-                if node is None:
-                    node = steps[step] = len(nodes)
-                    nodes.append((*nodes[step[0]], index))
-                at[client] = node
-        bundles = [
-            Bundle({batches[index].stream: batches[index].waiting for index in node})
-            for node in nodes
-        ]
-        return {client: bundles[node] for client, node in at.items()}
+        # hot path: per client and stream three dict look-ups, and a tuple for each set of streams
+        trees: dict[Session, Tree] = {}
+        visits = 0
+        for batch, crowd in [(batch, _crowd(batch.stream)) for batch in batches]:
+            nodes: dict[int, Tree] = {}  # from a tree to the same with this batch
+            for start in range(0, len(crowd), _VISITS_AT_ONCE):
+                part = crowd[start : start + _VISITS_AT_ONCE]
+                for session in part:
+                    tree = trees.get(session)
+                    node = nodes.get(id(tree))
+                    if node is None:
+                        node = nodes[id(tree)] = batch if tree is None else (tree, batch)
+                    trees[session] = node
+                visits += len(part)
+                if visits > _VISITS_AT_ONCE:
+                    visits = 0
+                    give_way()
+        return self._share(trees, batches)
 
-    @staticmethod
-    def _take_back(
-        client: Subscriber, batches: list[Batch], fresh: dict[Subscriber, Bundle]
-    ) -> None:
-        """Leave out what a client who joined among the waiting frames has had already."""
-        own: dict[Stream, list[Waiting]] = {}
-        for stream, waiting, joined in batches:
-            if client in stream.subscribers:
-                after = joined.get(client, 0)
-                frames = [item for item in waiting if item.sequence > after]
-                if frames:
-                    own[stream] = frames
-        if own:
-            fresh[client] = Bundle(own)
-        else:
-            fresh.pop(client, None)
+    def _share(self, trees: dict[Session, Tree], batches: list[Batch]) -> dict[Session, Bundle]:
+        """Make a bundle of each tree, but not for those who were or are to be served by itself."""
+        bundles: dict[int, Bundle] = {}
+        only = batches[0].stream if len(batches) == 1 else None
+        fresh: dict[Session, Bundle] = {}
+        for session, tree in trees.items():
+            bundle = bundles.get(id(tree))
+            if bundle is None:
+                bundle = bundles[id(tree)] = Bundle(tree, only)
+            fresh[session] = bundle
+        for session in cast("set[Session]", {one for batch in batches for one in batch.joined}):
+            own = _own(session, self._gathering)
+            if own is not None:
+                fresh[session] = own
+            else:
+                fresh.pop(session, None)
+        for session in self._served_before:
+            fresh.pop(session, None)
+        return fresh
 
-    def _put(self, fresh: dict[Subscriber, Bundle]) -> None:
+    def _put(self, fresh: dict[Session, Bundle]) -> None:
         """Put bundles to what those in line are due; the others go to the end of the line."""
         due = self._due
         if not due:
@@ -274,71 +332,63 @@ class Dispatcher:
             return
         # hot path: 0.1 us per client
         sums: dict[tuple[Bundle, Bundle], Bundle] = {}
-        for client, bundle in fresh.items():
-            held = due.get(client)
+        for session, bundle in fresh.items():
+            held = due.get(session)
             if held is None:
-                due[client] = bundle
-                self._line.append(client)
+                due[session] = bundle
+                self._line.append(session)
                 continue
             both = sums.get((held, bundle))
             if both is None:
                 both = sums[held, bundle] = held + bundle
-            due[client] = both
+            due[session] = both
 
     # -- sending ------------------------------------------------------------------------
 
-    def _send_slice(self) -> list[Subscriber]:
+    def _send_slice(self) -> list[Session]:
         """Serve the first in line until the slice is over; return who is too slow."""
         # hot path: of about 6 us per client 5 are the kernel's
         due = self._due
         pop, first = due.pop, self._line.popleft
-        slow: list[Subscriber] = []
+        slow: list[Session] = []
         now = time.monotonic()
         deadline = now + self._slice_s
         mark = Mark(now, self._busy_s)
-        count = 0
+        count = unchecked = size = 0
         while due:
-            client = first()
-            bundle = pop(client, None)
+            session = first()
+            bundle = pop(session, None)
             if bundle is None:
                 continue  # it was handed over before its turn
-            client.served = mark
-            if not self._offer(client, bundle):
-                slow.append(client)
+            session.served = mark
+            if not self._offer(session, bundle):
+                slow.append(session)
             count += 1
-            if count % _CHECK_EVERY == 0 and time.monotonic() > deadline:
-                break
+            unchecked += 1
+            size += bundle.size
+            if unchecked >= _CHECK_EVERY or size > _CHECK_BYTES:
+                if time.monotonic() > deadline:
+                    break
+                unchecked = size = 0
         self._handed += count
         return slow
 
-    def _offer(self, client: Subscriber, bundle: Bundle) -> bool:
+    def _offer(self, session: Session, bundle: Bundle) -> bool:
         """Hand a client what it is due; False: it is too slow."""
-        if self._slow is not None and not client.ready:
-            return self._offer_by_stream(client, bundle, self._slow)
-        if client.deflate:
-            return client.offer(bundle.packed or bundle.pack(self._pack_frame))
-        return client.offer(bundle.plain or bundle.join())
+        outlet = session.outlet
+        if self._slow is not None and not outlet.ready:
+            return self._offer_by_stream(outlet, bundle, self._slow)
+        return outlet.offer(bundle.segments or bundle.cut())
 
-    def _offer_by_stream(self, client: Subscriber, bundle: Bundle, policies: SlowPolicy) -> bool:
-        """Queue frames for a client that lags, by each stream's policy; False: too slow."""
-        for stream, waiting in bundle.parts.items():
+    def _offer_by_stream(self, outlet: Outlet, bundle: Bundle, policies: SlowPolicy) -> bool:
+        """Queue events for a client that lags, by each stream's policy; False: too slow."""
+        for stream, events in bundle.parts():
             policy = policies.of(stream)
-            if client.deflate:
-                frames = [self._pack_frame(item) for item in waiting]
-            else:
-                frames = [item.frame for item in waiting]
-            skipped = client.lag(stream, policy, frames)
-            if skipped < 0:
+            skipped = outlet.lag(stream, policy, events)
+            if skipped is None:
                 return False
             self.skipped[policy] += skipped
         return True
-
-    def _pack_frame(self, item: Waiting) -> bytes:
-        """Compress a frame once, however many bundles it is part of."""
-        packed = self._packed.get(item.sequence)
-        if packed is None:
-            packed = self._packed[item.sequence] = self._hub.pack(item.frame)
-        return packed
 
     def _observe(self) -> None:
         """Observe the lag of messages that the last of their clients was handed by now."""
@@ -346,6 +396,26 @@ class Dispatcher:
         while self._unseen and self._unseen[0][0] <= self._handed:
             _, batches = self._unseen.popleft()
             for _, waiting, _ in batches:
-                for item in waiting:
+                for event in waiting:
                     # a publisher's clock may be ahead, and a sum must not fall
-                    self._lag.observe(max(0.0, now - item.at_s))  # type: ignore[union-attr]  # nothing is unseen without one
+                    self._lag.observe(max(0.0, now - event.at_s))  # type: ignore[union-attr]  # nothing is unseen without one
+
+
+def _crowd(stream: Stream) -> list[Session]:
+    """Return a stream's subscribers as they are now."""
+    return list(cast("dict[Session, None]", stream.subscribers))  # sessions are all there are
+
+
+def _own(session: Session, gathering: dict[Stream, Batch]) -> Bundle | None:
+    """Return what one client is due of some batches, without what its replay held already."""
+    tree: Tree | None = None
+    for stream in session.streams.values():
+        batch = gathering.get(stream)
+        if batch is None:
+            continue
+        after = batch.joined.get(session, 0)
+        waiting = [event for event in batch.waiting if event.sequence > after]
+        if waiting:
+            leaf = batch._replace(waiting=waiting)
+            tree = leaf if tree is None else (tree, leaf)
+    return None if tree is None else Bundle(tree)

@@ -40,6 +40,7 @@ _FAILURES = {
 
 _DATA = (TEXT, BINARY, Opcode.CONT)
 _EMPTY_CLOSE = b"\x88\x00"
+_FRAMES_AT_ONCE = 50  # of the smallest: 0.7 ms
 _LENGTH_BYTES = {126: 2, 127: 8}
 _SMALLEST = {126: 126, 127: 65536}
 
@@ -61,6 +62,7 @@ class Received(NamedTuple):
         closed_by_peer: the peer's close code (1005 for none), None while it sent none.
         echo: the close frame that answers the peer's.
         failure: what the peer did wrong after all that, None for nothing.
+        more: whole frames are left for another call: so many take long.
     """
 
     items: list[tuple[Opcode, bytes]]
@@ -68,6 +70,7 @@ class Received(NamedTuple):
     closed_by_peer: int | None = None
     echo: bytes = b""
     failure: CloseReason | None = None
+    more: bool = False
 
 
 _NOTHING = Received([], 0)
@@ -101,7 +104,10 @@ class Inbound:
         return is_open and not self._rest and not self._fragments
 
     def receive(self, data: bytes) -> Received:
-        """Take bytes from the socket; what came before a violation still counts."""
+        """Take bytes from the socket; what came before a violation still counts.
+
+        At most `_FRAMES_AT_ONCE` frames are looked at: call again without bytes for more.
+        """
         if self._core.state is not OPEN or self._is_broken:
             return _NOTHING  # after a close frame input is discarded (RFC 6455 section 1.4)
         received = self._receive(data)
@@ -110,7 +116,7 @@ class Inbound:
 
     def _receive(self, data: bytes) -> Received:
         core = self._core
-        whole, failure = self._whole_frames(data)
+        whole, failure, more = self._whole_frames(data)
         core.receive_data(whole)
         events = cast("list[Frame]", core.events_received())
         pongs = iter(core.data_to_send())  # and a close frame behind them: it is not the core's say
@@ -128,10 +134,10 @@ class Inbound:
             return Received(items, len(events), core.close_rcvd.code, _echo(core.close_rcvd))
         if core.parser_exc is not None:
             failure = _failure(core.close_sent)
-        return Received(items, len(events), failure=failure)
+        return Received(items, len(events), failure=failure, more=more)
 
-    def _whole_frames(self, data: bytes) -> tuple[bytearray, CloseReason | None]:
-        """Return the frames that are complete by now, and what is wrong with the next; keep it.
+    def _whole_frames(self, data: bytes) -> tuple[bytearray, CloseReason | None, bool]:
+        """Return frames that are complete by now, what is wrong with the next, and if more are.
 
         So the core always stands at the start of a frame between two calls.
         """
@@ -139,17 +145,19 @@ class Inbound:
         rest += data
         end = 0
         failure = None
+        count = 0
         try:
-            while True:
+            while count < _FRAMES_AT_ONCE:
                 size = self._frame_size(rest, end)
                 if size is None or end + size > len(rest):
                     break
                 end += size
+                count += 1
         except FatalClientError as error:
             failure = error.reason
         whole = rest[:end]
         del rest[:end]
-        return whole, failure
+        return whole, failure, count == _FRAMES_AT_ONCE
 
     def _frame_size(self, data: bytearray, start: int) -> int | None:
         """Return the size of the frame at ``start``; None while its header is incomplete."""
@@ -213,14 +221,19 @@ class InboundPool:
     """Lends `Inbound` objects and takes the clean ones back."""
 
     def __init__(self, limits: InboundLimits, *, deflate: bool = False, keep: int = 64) -> None:
-        self._limits = limits
+        self.limits = limits
         self._deflate = deflate
         self._keep = keep
         self._free: list[Inbound] = []
 
+    def set_limits(self, limits: InboundLimits) -> None:
+        """Lend objects with other limits from now on."""
+        self.limits = limits
+        self._free.clear()
+
     def lend(self) -> Inbound:
         """Return an object with no state of any client."""
-        return self._free.pop() if self._free else Inbound(self._limits, self._deflate)
+        return self._free.pop() if self._free else Inbound(self.limits, self._deflate)
 
     def give_back(self, inbound: Inbound) -> bool:
         """Take an object back when it is clean; False: its client has to keep it.
@@ -229,6 +242,6 @@ class InboundPool:
         """
         if not inbound.clean:
             return False
-        if len(self._free) < self._keep and inbound.limits == self._limits:
+        if len(self._free) < self._keep and inbound.limits == self.limits:
             self._free.append(inbound)
         return True

@@ -1,6 +1,6 @@
-"""All clients of one gateway, and what they share: limits, counters, a coarse clock.
+"""All connections of one gateway, and what they share: limits, counters, slices of time.
 
-Clients come in through `Registry.adopt` after their handshake and go out through
+Connections come in through `Registry.adopt` after their handshake and go out through
 `Registry.remove`, so counts of connections, durations and reasons are right by construction.
 """
 
@@ -15,19 +15,23 @@ import gevent
 from prometheus_client import Histogram
 
 from rango_gevent.delivery.admission import Admission, AdmissionLimits, Network
-from rango_gevent.delivery.client import CLIENT_CLOSED, Client
+from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
+from rango_gevent.delivery.encoding import PLAIN, Deflated
+from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits, InboundPool
-from rango_gevent.errors import RequestError
+from rango_gevent.delivery.sender import ConnectionLimits, Sender
+from rango_gevent.delivery.session import Desk, Session, SessionLimits
 from rango_gevent.hub.hub import Hub
 from rango_gevent.protocol import close, messages, routing
-from rango_gevent.protocol.close import CloseReason
-from rango_gevent.protocol.messages import NameLimits
+from rango_gevent.turns import Turns
 
 log = logging.getLogger(__name__)
 
-LOST = CloseReason(1006, "connection_lost", "", "")
-ENDS = tuple(reason.word for reason in (*close.TABLE, CLIENT_CLOSED, LOST))
+ENDS = tuple(reason.word for reason in close.TABLE)
+
+_LEAVE_AT_ONCE = 20  # streams; who holds more leaves them in slices
+_LEAVE_STEP = 100
 
 
 class ClientLimits(NamedTuple):
@@ -35,32 +39,38 @@ class ClientLimits(NamedTuple):
 
     Attributes:
         admission: connections at once.
-        outbox_bytes: bytes that may wait for one client before it counts as slow.
-        write_timeout_s: seconds that a write may wait for a client.
+        connection: what one holds, and for how long.
+        session: what one asks for.
+        inbound: what one sends.
         close_timeout_s: seconds for a client to answer a close frame.
-        requests_per_s: frames that a client may send a second in the long run.
-        requests_burst: frames that it may send at once.
-        names: bounds on the streams that one client holds.
-        inbound: bounds on what one client sends.
     """
 
     admission: AdmissionLimits
-    outbox_bytes: int
-    write_timeout_s: float
-    close_timeout_s: float
-    requests_per_s: float
-    requests_burst: int
-    names: NameLimits
+    connection: ConnectionLimits
+    session: SessionLimits
     inbound: InboundLimits
+    close_timeout_s: float
 
 
 class Registry:
-    """The clients of a gateway.
+    """The connections of a gateway.
+
+    Args:
+        hub: where their sessions subscribe.
+        dispatcher: who serves them.
+        heartbeat: who watches them.
+        limits: bounds.
+        duration: told the seconds that each lasted.
+        trusted: networks whose forwarding headers are believed.
+        pack: compresses one frame.
 
     Attributes:
-        make_client: class of the clients; the conformance tests echo with another.
-        clock_s: monotonic time in seconds, exact to one tick of the heartbeat.
-        requests: requests by action, or ``error``.
+        make_connection: class of the connections; the conformance tests echo with another.
+        desk: what the sessions share.
+        clock: coarse monotonic time.
+        reading: the slice of time that all readers share.
+        writing: the slice of time that all writers share.
+        lagging: those for whom bytes wait.
         closed: connections ended, by reason.
         refused: handshakes refused, by reason.
         admission: who may still come in.
@@ -70,50 +80,64 @@ class Registry:
         self,
         hub: Hub,
         dispatcher: Dispatcher,
+        heartbeat: Heartbeat,
         limits: ClientLimits,
         duration: Histogram,
+        *,
         trusted: Iterable[Network] = (),
+        pack: Callable[[bytes], bytes] = lambda frame: frame,
     ) -> None:
-        self.make_client: type[Client] = Client
-        self.hub = hub
-        self.dispatcher = dispatcher
-        self.limits = limits
-        self.inbound_pools = (
-            InboundPool(limits.inbound),
-            InboundPool(limits.inbound, deflate=True),
-        )
-        self.clock_s = time.monotonic()
-        self.requests: Counter[str] = Counter()
+        self.make_connection: type[Connection] = Connection
+        self.limits = limits.connection
+        self.desk = Desk(hub, limits.session, dispatcher.flush)
+        self.flush = dispatcher.flush
+        self.clock = heartbeat.clock
+        self.reading = Turns()
+        self.writing = Turns()
+        self.lagging: dict[Sender, None] = {}
         self.closed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.admission = Admission(limits.admission, trusted)
-        self._noticed = 0
         self.opened = 0
         self.greenlets = 0
-        self.leaving: deque[tuple[float, Client]] = deque()
-        self.slots: list[dict[Client, None]] = [{}]
-        self._clients: dict[Client, None] = {}
+        self._hub = hub
+        self._heartbeat = heartbeat
+        self._close_timeout_s = limits.close_timeout_s
+        self._noticed = 0
+        self._connections: dict[Connection, None] = {}
+        self._departed: deque[Session] = deque()
         self._duration = duration
+        self._plain_pool = InboundPool(limits.inbound)
+        self._deflate_pool = InboundPool(limits.inbound, deflate=True)
+        self._deflated = Deflated(pack)
 
-    def set_limits(self, limits: ClientLimits, trusted: Iterable[Network]) -> None:
+    def set_limits(
+        self, limits: ClientLimits, trusted: Iterable[Network], pack: Callable[[bytes], bytes]
+    ) -> None:
         """Change the bounds; clients keep what they hold."""
-        self.limits = limits
+        self.limits = limits.connection
+        self.desk.limits = limits.session
+        self._close_timeout_s = limits.close_timeout_s
         self.admission.set_limits(limits.admission, trusted)
-        self.inbound_pools = (
-            InboundPool(limits.inbound),
-            InboundPool(limits.inbound, deflate=True),
-        )
+        self._plain_pool.set_limits(limits.inbound)
+        self._deflate_pool.set_limits(limits.inbound)
+        self._deflated = Deflated(pack)
 
     def __len__(self) -> int:
-        return len(self._clients)
+        return len(self._connections)
 
-    def __iter__(self) -> Iterator[Client]:
-        return iter(list(self._clients))
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._connections))
+
+    @property
+    def requests(self) -> Counter[str]:
+        """Return the number of requests by action, or ``error``."""
+        return self.desk.requests
 
     @property
     def outbox_bytes(self) -> int:
-        """Return the bytes that wait for all clients together."""
-        return sum(client.outbox_bytes for client in self._clients)
+        """Return the bytes that wait for all clients together, shared ones for each."""
+        return sum(connection.outbox_bytes for connection in self.lagging)
 
     def adopt(
         self,
@@ -127,11 +151,11 @@ class Registry:
         response: bytes,
         names: tuple[str, ...],
         early: bytes,
-    ) -> Client:
+    ) -> Connection:
         """Take over the socket of an accepted handshake.
 
         Args:
-            fd: descriptor of the connected socket; the client's from now on.
+            fd: descriptor of the connected socket; the connection's from now on.
             peer: address for logs.
             uid: user id of a verified token.
             role: role of a verified token.
@@ -142,32 +166,27 @@ class Registry:
             early: bytes that the client sent behind its handshake.
         """
         self.opened += 1
-        client = self.make_client(
+        session = Session(self.desk, uid=uid, role=role, notices=notices, now_s=self.clock.now_s)
+        connection = session.outlet = self.make_connection(
             self,
             fd,
             id=self.opened,
             peer=peer,
-            uid=uid,
-            role=role,
-            deflate=deflate,
-            notices=notices,
+            session=session,
+            encoding=self._deflated if deflate else PLAIN,
+            pool=self._deflate_pool if deflate else self._plain_pool,
         )
-        self._clients[client] = None
+        self._connections[connection] = None
         self.admission.enter(peer, uid)
-        self.dispatcher.deflating += deflate
         self._noticed += notices
-        client.due = self.opened % len(self.slots)
-        self.slots[client.due][client] = None
-        client.push(response)
-        try:
-            client.subscribe(names)
-        except RequestError as error:
-            client.push(messages.error(str(error)))
-        client.start(early)
-        return client
+        self._heartbeat.watch(connection)
+        connection.push(response)
+        connection.subscribe(names)
+        connection.start(early)
+        return connection
 
     def spawn(self, work: Callable[..., None], *args: object) -> gevent.Greenlet[..., None]:
-        """Start a client's reader or writer, and count it while it lives."""
+        """Start a connection's reader or writer, and count it while it lives."""
         self.greenlets += 1
         greenlet = gevent.spawn(work, *args)
         greenlet.rawlink(self._greenlet_ended)
@@ -176,41 +195,52 @@ class Registry:
     def _greenlet_ended(self, greenlet: object) -> None:
         self.greenlets -= 1
 
-    def subscribe(self, client: Client, names: tuple[str, ...]) -> list[bytes]:
-        """Subscribe a client, for the first time or afresh; return what to send for it.
-
-        What the dispatcher still holds for the client is handed to it first: a replay contains it.
-        """
-        self.dispatcher.flush(client)
-        if not client.open:  # lost while it was answered: nothing would unsubscribe it again
-            return []
-        return self.hub.subscribe(client, names)
-
     def notify_stale(self, address: str) -> None:
         """Tell the subscribers of a book who asked for it that the book is stale."""
         if not self._noticed:
             return
-        stream = self.hub.streams[routing.PUBLIC].get(address)
+        stream = self._hub.streams[routing.PUBLIC].get(address)
         if stream is not None:
             notice = messages.resync([address])
-            for client in list(stream.subscribers):  # one that is lost leaves the stream
-                if isinstance(client, Client) and client.notices:
-                    client.push(notice)
+            for session in list(stream.subscribers):  # one that is lost leaves the stream
+                if isinstance(session, Session) and session.notices:
+                    session.outlet.push(notice)
 
-    def closing(self, client: Client) -> None:
+    # -- the end ------------------------------------------------------------------------
+
+    def closing(self, connection: Connection) -> None:
         """Note that a closing handshake began; the heartbeat bounds it."""
-        self.slots[client.due].pop(client, None)
-        self.leaving.append((time.monotonic() + self.limits.close_timeout_s, client))
+        self._heartbeat.end_by(time.monotonic() + self._close_timeout_s, connection)
 
-    def remove(self, client: Client) -> None:
-        """Forget a client whose socket is closed, and say once why it ended."""
-        self._clients.pop(client, None)
-        self.admission.leave(client.peer, client.uid)
-        self.dispatcher.deflating -= client.deflate
-        self._noticed -= client.notices
-        self.slots[client.due].pop(client, None)
-        reason = client.ended_by or LOST
-        seconds = time.monotonic() - client.opened_s
+    def leave(self, session: Session) -> None:
+        """End a session's subscriptions: those of many names in slices; twice is harmless."""
+        session.ended = True
+        if len(session.streams) <= _LEAVE_AT_ONCE:
+            self._hub.drop(session)
+            return
+        self._departed.append(session)
+        if len(self._departed) == 1:
+            self.spawn(self._sweep)
+
+    def _sweep(self) -> None:
+        """Unsubscribe those who left, until nobody is left of them."""
+        while self._departed:
+            session = self._departed[0]
+            while session.streams:
+                self.reading.wait()
+                self._hub.unsubscribe(session, list(session.streams)[:_LEAVE_STEP])
+            self._departed.popleft()
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection whose socket is closed, and say once why it ended."""
+        session = connection.session
+        self._connections.pop(connection, None)
+        self.lagging.pop(connection, None)
+        self.admission.leave(connection.peer, session.uid)
+        self._noticed -= session.notices
+        self._heartbeat.forget(connection)
+        reason = connection.ended_by or close.LOST
+        seconds = time.monotonic() - connection.opened_s
         self.closed[reason.word] += 1
         self._duration.observe(max(0.0, seconds))
         log.info(
@@ -218,5 +248,5 @@ class Registry:
             reason.word,
             reason.code,
             seconds,
-            extra={"conn": client.id, "peer": client.peer},
+            extra={"conn": connection.id, "peer": connection.peer},
         )

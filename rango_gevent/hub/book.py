@@ -7,11 +7,11 @@ and stale until the publisher's next snapshot.
 
 from __future__ import annotations
 
-from typing import Callable
+from rango_gevent.model import SEGMENT_BYTES, Event, Segment
 
 
 class Book:
-    """Frames of a snapshot and its increments, ready to send.
+    """A snapshot and its increments, ready to send.
 
     Attributes:
         stale_since: Unix time at which the book was dropped, None while it is good: its live
@@ -20,64 +20,60 @@ class Book:
         bytes: size of all frames held.
     """
 
-    __slots__ = ("_frames", "_joined", "_packed", "_packed_joined", "bytes", "stale_since")
+    __slots__ = ("_closed", "_count", "_last", "_open", "_open_bytes", "bytes", "stale_since")
 
     def __init__(self) -> None:
-        self._frames: list[bytes] = []
-        self._joined: bytes | None = b""
-        self._packed: list[bytes] = []
-        self._packed_joined: bytes | None = b""
-        self.bytes = 0
         self.stale_since: float | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._closed: list[Segment] = []
+        self._open: list[Event] = []
+        self._open_bytes = 0
+        self._last: Segment | None = None
+        self._count = 0
+        self.bytes = 0
 
     def __len__(self) -> int:
         """Return the number of increments held."""
-        return max(0, len(self._frames) - 1)
+        return max(0, self._count - 1)
 
     @property
     def live(self) -> bool:
         """Tell whether there is a snapshot to replay."""
-        return bool(self._frames)
+        return self._count > 0
 
-    def replace(self, snapshot: bytes) -> None:
-        """Start again from a snapshot frame."""
-        self._set([snapshot])
-        self.bytes = len(snapshot)
+    def replace(self, snapshot: Event) -> None:
+        """Start again from a snapshot."""
+        self._clear()
         self.stale_since = None
+        self.append(snapshot)
 
-    def append(self, increment: bytes) -> None:
-        """Add an increment's frame; only a live book takes one."""
-        self._frames.append(increment)
-        self._joined = self._packed_joined = None
-        self.bytes += len(increment)
+    def append(self, increment: Event) -> None:
+        """Add an increment; only a live book takes one."""
+        size = len(increment.frame)
+        self._open.append(increment)
+        self._open_bytes += size
+        self._last = None
+        self._count += 1
+        self.bytes += size
+        if self._open_bytes >= SEGMENT_BYTES:
+            self._closed.append(Segment(self._open, self._open_bytes))
+            self._open, self._open_bytes = [], 0
 
     def drop(self, at_s: float) -> None:
-        """Forget all frames and be stale until the next snapshot."""
-        self._set([])
-        self.bytes = 0
+        """Forget all events and be stale until the next snapshot."""
+        self._clear()
         if self.stale_since is None:
             self.stale_since = at_s
 
-    def _set(self, frames: list[bytes]) -> None:
-        self._frames, self._packed = frames, []
-        self._joined = self._packed_joined = None
+    def replay(self) -> list[Segment]:
+        """Return the snapshot and all increments; empty when not live.
 
-    def replay(self) -> bytes:
-        """Return the snapshot and all increments as bytes to send; empty when not live.
-
-        The bytes are joined once and shared by all newcomers until the book changes.
+        The segments are shared by all newcomers; the last one until the book changes.
         """
-        if self._joined is None:
-            self._joined = b"".join(self._frames)
-        return self._joined
-
-    def packed_replay(self, pack: Callable[[bytes], bytes]) -> bytes:
-        """Return the same for clients with compression; each frame is compressed once.
-
-        Args:
-            pack: compresses one frame.
-        """
-        if self._packed_joined is None:
-            self._packed += [pack(frame) for frame in self._frames[len(self._packed) :]]
-            self._packed_joined = b"".join(self._packed)
-        return self._packed_joined
+        if not self._open:
+            return list(self._closed)
+        if self._last is None:
+            self._last = Segment(list(self._open), self._open_bytes)
+        return [*self._closed, self._last]

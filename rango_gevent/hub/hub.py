@@ -19,68 +19,44 @@ from typing import Callable, Iterable, NamedTuple, Protocol
 import msgspec
 
 from rango_gevent.hub.book import Book
-from rango_gevent.hub.stream import Stream, Waiting
+from rango_gevent.hub.stream import Stream
+from rango_gevent.model import Event, Segment
 from rango_gevent.protocol import frames, messages, routing
 from rango_gevent.protocol.routing import Route
 
 
-class FrameQueue(Protocol):
+class EventQueue(Protocol):
     """What the hub needs of a queue; gevent's `SimpleQueue` is one."""
 
-    def put_nowait(self, item: Waiting) -> None:
+    def put_nowait(self, item: Event) -> None:
         """Add an item; never waits."""
 
-    def get_nowait(self) -> Waiting:
+    def get_nowait(self) -> Event:
         """Take the oldest item; never waits."""
 
     def qsize(self) -> int:
         """Return the number of items."""
 
 
-class Mark(NamedTuple):
-    """A point in the dispatcher's work: monotonic time, and its processor time until then."""
-
-    at_s: float
-    busy_s: float
-
-
-NEVER = Mark(0.0, 0.0)
-
-
 class Subscriber(Protocol):
-    """A client as the hub and the dispatcher see it.
+    """A client as the hub sees it.
 
     Attributes:
         uid: user id of a verified token, None for anonymous.
         role: role of a verified token, empty for none.
-        deflate: it takes compressed frames.
-        ready: nothing waits for it.
-        served: when the dispatcher served it last.
         streams: names held and their streams, in order of subscription; the hub's to change.
     """
 
     uid: str | None
     role: str
-    deflate: bool
-    ready: bool
-    served: Mark
     streams: dict[str, Stream]
-
-    def offer(self, data: bytes) -> bool:
-        """Take bytes to send; never waits. False: it is too slow, and they were not taken."""
-
-    def lag(self, stream: Stream, policy: str, frames: list[bytes]) -> int:
-        """Take frames of one stream while it lags; the number left out, -1: too slow."""
-
-    def too_slow(self) -> None:
-        """Close it for being too slow."""
 
 
 class Batch(NamedTuple):
-    """What waits in one stream: the frames, and who joined after which of them."""
+    """What waits in one stream: the events, and who joined after which of them."""
 
     stream: Stream
-    waiting: list[Waiting]
+    waiting: list[Event]
     joined: dict[Subscriber, int]
 
 
@@ -128,7 +104,6 @@ class Hub:
         make_queue: makes a queue for one stream's waiting frames.
         wake: called when the first stream becomes dirty; must not switch greenlets.
         limits: bounds.
-        pack: compresses one frame, for subscribers that take compressed ones.
         on_stale: told the address of a book that was dropped, and why.
     """
 
@@ -136,42 +111,42 @@ class Hub:
         self,
         *,
         allows: Callable[[str, str], bool],
-        make_queue: Callable[[], FrameQueue],
+        make_queue: Callable[[], EventQueue],
         wake: Callable[[], None] = lambda: None,
         limits: HubLimits | None = None,
-        pack: Callable[[bytes], bytes] = lambda frame: frame,
         on_stale: Callable[[str, str], None] = lambda address, why: None,
     ) -> None:
         self.allows = allows
         self._make_queue = make_queue
         self.wake = wake
-        self.pack = pack
         self.on_stale = on_stale
         self.limits = limits or HubLimits()
         self.streams: dict[str, dict[str, Stream]] = {kind: {} for kind in routing.KINDS}
         self.books: dict[str, Book] = {}
         self.dirty: list[Stream] = []
         self.sequence = 0
+        self.waiting = 0
+        self.waiting_bytes = 0
         self.subscriptions: Counter[tuple[str, str]] = Counter()
         self.received: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.books_dropped = 0
         self.stale_s = 0.0
         self._routes: dict[str, tuple[Route, bytes, dict[str, Stream]] | None] = {}
-        self._spare: list[FrameQueue] = []
+        self._spare: list[EventQueue] = []
 
     # -- clients ------------------------------------------------------------------------
 
-    def subscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[bytes]:
+    def subscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[bytes | Segment]:
         """Subscribe to each name and return what must be sent before the reply.
 
         Replay and subscription are one step, so that no increment falls between them. A
         name that the subscriber may not have gives a notice (prefixed) or nothing (private).
 
         Returns:
-            Bytes of whole frames: notices and replays of books, in the order of the names.
+            Notices as frames, and segments of books, in the order of the names.
         """
-        out: list[bytes] = []
+        out: list[bytes | Segment] = []
         for name in names:
             kind = routing.kind_of(name)
             if kind == routing.PREFIXED and not self.allows(
@@ -191,7 +166,7 @@ class Hub:
                 subscriber.streams[name] = stream
                 self.subscriptions[kind, stream.topic] += 1
             if book is not None and replay:
-                out.append(book.packed_replay(self.pack) if subscriber.deflate else book.replay())
+                out += book.replay()
         return out
 
     def _stream(self, kind: str, name: str, subscriber: Subscriber) -> Stream:
@@ -232,13 +207,14 @@ class Hub:
 
     # -- publishers ---------------------------------------------------------------------
 
-    def publish(self, key: str, body: bytes, at_s: float) -> str:
+    def publish(self, key: str, body: bytes, at_s: float, position: int = 0) -> str:
         """Route one message: check it, keep its book, queue its frame.
 
         Args:
             key: routing key.
             body: JSON text; reaches clients unchanged.
             at_s: Unix time at which it was published (or received).
+            position: place in the source's history, 0 where there is none.
 
         Returns:
             What became of it: `DELIVERED`, `NOBODY`, `STORED` or one of `DROPPED`.
@@ -262,11 +238,16 @@ class Hub:
             if not _has_lone_surrogates_only(body):
                 return self._drop(BAD_BODY)
         if route.action:
-            return self._publish_to_book(route, frames.event(head, body), at_s)
+            return self._publish_to_book(route, self._event(head, body, at_s, position), at_s)
         stream = registry.get(route.address)
         if stream is None:
             return NOBODY
-        return self._enqueue(stream, frames.event(head, body), at_s)
+        return self._enqueue(stream, self._event(head, body, at_s, position))
+
+    def _event(self, head: bytes, body: bytes, at_s: float, position: int) -> Event:
+        self.sequence += 1
+        frame = frames.event(head, body)
+        return Event(self.sequence, frame, len(frame) - len(body) - 1, at_s, position)
 
     def _learn(self, key: str) -> tuple[Route, bytes, dict[str, Stream]] | None:
         """Parse a routing key once and remember what it means, in bounds."""
@@ -283,38 +264,38 @@ class Hub:
         self.dropped[reason] += 1
         return reason
 
-    def _publish_to_book(self, route: Route, frame: bytes, at_s: float) -> str:
+    def _publish_to_book(self, route: Route, event: Event, at_s: float) -> str:
         book = self.books.get(route.address)
         if route.action == routing.SNAPSHOT:
-            return self._store_snapshot(route.address, book, frame, at_s)
+            return self._store_snapshot(route.address, book, event, at_s)
         if book is None:
             return self._drop(NO_SNAPSHOT)
         if book.live:
-            book.append(frame)
+            book.append(event)
             limits = self.limits
             if len(book) > limits.book_increments or book.bytes > limits.book_bytes:
                 self._drop_book(route.address, book, at_s, "past its bound")
-        return self._enqueue_of_book(route.address, book, frame, at_s)
+        return self._enqueue_of_book(route.address, book, event, at_s)
 
-    def _store_snapshot(self, address: str, book: Book | None, frame: bytes, at_s: float) -> str:
+    def _store_snapshot(self, address: str, book: Book | None, event: Event, at_s: float) -> str:
         if book is None:
             if len(self.books) >= self.limits.books:
                 return self._drop(TOO_MANY_BOOKS)
             book = self.books[address] = Book()
         stale_since = book.stale_since
-        book.replace(frame)
+        book.replace(event)
         if stale_since is None:
             return STORED
         # some who wait here were given no snapshot, or missed increments
         self.stale_s += max(0.0, at_s - stale_since)
-        return self._enqueue_of_book(address, book, frame, at_s)
+        return self._enqueue_of_book(address, book, event, at_s)
 
-    def _enqueue_of_book(self, address: str, book: Book, frame: bytes, at_s: float) -> str:
+    def _enqueue_of_book(self, address: str, book: Book, event: Event, at_s: float) -> str:
         """Queue a frame of a book; subscribers who miss one need the next snapshot."""
         stream = self.streams[routing.PUBLIC].get(address)
         if stream is None:
             return STORED
-        outcome = self._enqueue(stream, frame, at_s)
+        outcome = self._enqueue(stream, event)
         if outcome == QUEUE_FULL and book.live:
             self._drop_book(address, book, at_s, "its subscribers missed a frame")
         return outcome
@@ -335,7 +316,7 @@ class Hub:
             if book.live:
                 self._drop_book(address, book, at_s, why)
 
-    def _enqueue(self, stream: Stream, frame: bytes, at_s: float) -> str:
+    def _enqueue(self, stream: Stream, event: Event) -> str:
         queue = stream.queue
         if queue is None:
             queue = stream.queue = self._spare.pop() if self._spare else self._make_queue()
@@ -344,14 +325,16 @@ class Hub:
                 self.wake()
         elif queue.qsize() >= self.limits.queue_frames:
             return self._drop(QUEUE_FULL)
-        self.sequence += 1
-        queue.put_nowait(Waiting(self.sequence, frame, at_s))
+        self.waiting += 1
+        self.waiting_bytes += len(event.frame)
+        queue.put_nowait(event)
         return DELIVERED
 
     # -- the dispatcher -----------------------------------------------------------------
 
     def take_dirty(self) -> list[Batch]:
-        """Take all waiting frames, by stream."""
+        """Take all waiting events, by stream."""
+        self.waiting = self.waiting_bytes = 0
         dirty, self.dirty = self.dirty, []
         return [self._drain(stream) for stream in dirty]
 

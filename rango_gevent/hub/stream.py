@@ -1,39 +1,25 @@
-"""A stream: its subscribers, and the frames that wait to be sent to them.
+"""A stream: its subscribers, and the events that wait to be sent to them.
 
 Subscribers are the keys of a dict, in order of subscription. The queue is made when a
-first frame waits and given back when it was drained, since most streams are silent at
+first event waits and given back when it was drained, since most streams are silent at
 most moments.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rango_gevent.hub.hub import FrameQueue, Subscriber
-
-
-class Waiting(NamedTuple):
-    """A frame in a stream's queue.
-
-    Attributes:
-        sequence: place in the order of everything published to this hub.
-        frame: encoded server frame.
-        at_s: Unix time at which it was published, or received where that is unknown.
-    """
-
-    sequence: int
-    frame: bytes
-    at_s: float
+    from rango_gevent.hub.hub import EventQueue, Subscriber
 
 
 class Stream:
-    """A named flow of frames to a set of subscribers.
+    """A named flow of events to a set of subscribers.
 
     Attributes:
-        queue: frames waiting, None while there are none.
-        joined: subscribers who came while frames were waiting, and the sequence after
-            which frames are theirs; what waited before is in their replay already.
+        queue: events waiting, None while there are none.
+        joined: subscribers who came while events were waiting, and the sequence after
+            which events are theirs; what waited before is in their replay already.
     """
 
     __slots__ = ("address", "joined", "kind", "queue", "subscribers", "topic")
@@ -43,11 +29,11 @@ class Stream:
         self.address = address
         self.topic = topic
         self.subscribers: dict[Subscriber, None] = {}
-        self.queue: FrameQueue | None = None
+        self.queue: EventQueue | None = None
         self.joined: dict[Subscriber, int] | None = None
 
     def add(self, subscriber: Subscriber, sequence: int) -> None:
-        """Subscribe, or subscribe anew, for frames after ``sequence``."""
+        """Subscribe, or subscribe anew, for events after ``sequence``."""
         self.subscribers[subscriber] = None
         if self.queue is not None:
             if self.joined is None:

@@ -31,7 +31,8 @@ class CloseReason(NamedTuple):
     reconnect: str
 
 
-NORMAL = CloseReason(1000, "normal", "bye", NOW)
+CLIENT_CLOSED = CloseReason(1000, "client_closed", "closed by the client", NOW)
+LOST = CloseReason(1006, "connection_lost", "connection lost", LATER)
 PROTOCOL_ERROR = CloseReason(1002, "protocol_error", "protocol error", NEVER)
 BAD_UTF8 = CloseReason(1007, "bad_utf8", "text is not UTF-8", NEVER)
 TOO_BIG = CloseReason(1009, "too_big", "message too big", NEVER)
@@ -43,8 +44,7 @@ TOO_OLD = CloseReason(4011, "max_age", "maximum connection age", NOW)
 TOO_MANY_REQUESTS = CloseReason(4029, "too_many_requests", "too many requests", LATER)
 TOO_MANY_FRAGMENTS = CloseReason(4010, "too_many_fragments", "too many fragments", NEVER)
 
-TABLE = (
-    NORMAL,
+SENT = (
     PROTOCOL_ERROR,
     BAD_UTF8,
     TOO_BIG,
@@ -56,5 +56,7 @@ TABLE = (
     TOO_OLD,
     TOO_MANY_REQUESTS,
 )
+# the client's own word, and no word at all, which is never sent (RFC 6455 section 7.4.1)
+TABLE = (CLIENT_CLOSED, LOST, *SENT)
 
 BY_CODE = {reason.code: reason for reason in TABLE}

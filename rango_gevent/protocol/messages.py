@@ -77,13 +77,13 @@ def _names_in(streams: object, limits: NameLimits) -> tuple[str, ...]:
 
 
 def check_names(names: Iterable[object], limits: NameLimits) -> tuple[str, ...]:
-    """Return the names when every one of them can be a stream's name.
+    """Return the names, each once, when every one of them can be a stream's name.
 
     Raises:
         RequestError: too many names, or one that is no string, too long, or holds unprintable
             characters or lone surrogates.
     """
-    checked = tuple(_check_name(name, limits.max_name_bytes) for name in names)
+    checked = tuple(dict.fromkeys(_check_name(name, limits.max_name_bytes) for name in names))
     if len(checked) > limits.max_names:
         raise RequestError(f"Too many streams: the limit is {limits.max_names}")
     return checked

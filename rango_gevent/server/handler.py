@@ -14,13 +14,14 @@ from rango_gevent.errors import Refused
 from rango_gevent.server.exchange import Exchange, ExchangeServer
 from rango_gevent.server.handshake import Accepted, wants_upgrade
 from rango_gevent.server.http import App
-from rango_gevent.server.throttle import Throttle
+from rango_gevent.throttle import ThrottledLog
 
 if TYPE_CHECKING:  # the gateway is built of this room
     from rango_gevent.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
+_EVERY_S = 1.0  # metrics count each; a stranger who repeats himself fills no disk
 _SHOWN_CHARS = 200
 
 
@@ -31,7 +32,7 @@ class GatewayServer(ExchangeServer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.throttle = Throttle()
+        self.refusals = ThrottledLog(log, _EVERY_S)
 
     @property
     def gateway(self) -> Gateway:
@@ -112,10 +113,8 @@ class GatewayHandler(Exchange):
             log.debug("%s", _line(environ, status), extra={"peer": self.peer})
 
     def _log(self, environ: dict[str, str] | None, status: int, kind: str, what: str) -> None:
-        held = self.server.throttle.held_back(kind)
-        if held is not None:
-            others = f" ({held} more since)" if held else ""
-            log.info("%s%s%s", _line(environ, status), what, others, extra={"peer": self.peer})
+        line = _line(environ, status) + what
+        self.server.refusals.say(logging.INFO, kind, "%s", line, extra={"peer": self.peer})
 
 
 def _line(environ: Mapping[str, str] | None, status: int) -> str:

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from rango_gevent.auth.keys import load_public_key
-from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.connection import Connection
+from rango_gevent.delivery.encoding import PLAIN
 from rango_gevent.gateway import Gateway
 from rango_gevent.protocol import frames
 from rango_gevent.server.handler import GatewayHandler, GatewayServer
@@ -32,17 +33,18 @@ _FRAGMENTS = 200_000
 _OUTBOX_BYTES = 64 << 20
 
 
-class EchoClient(Client):
-    """A client whose messages come back to it."""
+class EchoConnection(Connection):
+    """A connection whose messages come back to it."""
 
     __slots__ = ()
 
     def subscribe(self, names: tuple[str, ...]) -> None:
         """Send no first reply: the suites expect only what they sent."""
 
-    def _handle(self, message: bytes, is_text: bool) -> None:
+    def handle(self, message: bytes, is_text: bool) -> None:
+        """Send a message back."""
         frame = frames.text(message)
-        if self.deflate:
+        if self.encoding is not PLAIN:
             frame = frames.packed(frame, min_bytes=0, level=1)
         if not is_text:
             frame = bytes((frame[0] + 1,)) + frame[1:]  # opcode 2 where there was 1
@@ -62,7 +64,7 @@ def make_gateway(compression: bool) -> Gateway:
     pem = Ed25519PrivateKey.generate().public_key()
     key = load_public_key(pem.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "")
     gateway = Gateway(settings, key)
-    gateway.registry.make_client = EchoClient
+    gateway.registry.make_connection = EchoConnection
     return gateway
 
 

@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
 from processes import CONF, conf, run, yaml_of
 from support import ROOT, Server, free_port
 
@@ -51,10 +52,12 @@ def unit() -> dict[str, list[str]]:
     return found
 
 
-def test_unit_is_valid(tmp_path: Path) -> None:
-    """systemd finds no fault with the unit, once its program exists."""
-    path = tmp_path / "rango.service"
-    path.write_text(conf("rango.service", {"/opt/rango/bin/rango\n": "/bin/true\n"}))
+@pytest.mark.parametrize("name", ["rango.service", "rango@.service"])
+def test_unit_is_valid(tmp_path: Path, name: str) -> None:
+    """systemd finds no fault with the unit, once its program exists; nor with one for several."""
+    path = tmp_path / name
+    text = conf("rango.service", {"/opt/rango/bin/rango\n": "/bin/true\n"})
+    path.write_text(text.replace("rango.env", "%i.env") if "@" in name else text)
     done = run(["/usr/bin/systemd-analyze", "verify", "--man=no", str(path)], tmp_path)
     ours = [line for line in done.stdout.splitlines() if "rango" in line]
     assert (done.returncode, ours) == (0, []), done.stdout

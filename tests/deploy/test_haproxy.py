@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import re
 import signal
 import socket
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Iterator
 
 import pytest
 from processes import (
@@ -18,9 +16,9 @@ from processes import (
     conf,
     everything_within,
     handshake_status,
-    running,
     visit_from,
 )
+from proxies import Haproxy, start_haproxy
 from smuggled import smuggled_bodies
 from support import (
     HOST,
@@ -38,68 +36,6 @@ from support import (
 )
 
 from rango_gevent.settings import Settings
-
-
-class Haproxy(NamedTuple):
-    """A running HAProxy: its port, its URL and its admin socket."""
-
-    port: int
-    url: str
-    admin: Path
-
-    def ask(self, command: str) -> str:
-        """Return the answer of the admin socket to a command."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
-            sock.connect(str(self.admin))
-            sock.sendall(command.encode() + b"\n")
-            return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
-
-    def is_there(self) -> bool:
-        """Tell whether the admin socket answers: its file is there before anybody listens."""
-        try:
-            return bool(self.ask("show info"))
-        except OSError:
-            return False
-
-    def server(self, name: str) -> dict[str, str]:
-        """Return the statistics of one gateway."""
-        rows = csv.DictReader(io.StringIO(self.ask("show stat").lstrip("# ")))
-        return next(row for row in rows if (row["pxname"], row["svname"]) == ("gateways", name))
-
-    def status(self, name: str) -> str:
-        """Return UP, DOWN or DRAIN; on the way from one to another a word more."""
-        return self.server(name)["status"]
-
-    def wait_for_status(self, name: str, status: str) -> None:
-        """Wait until a gateway's status begins so."""
-        wait_for(lambda: self.status(name).startswith(status), what=f"gateway {name} {status}")
-
-
-@contextlib.contextmanager
-def start_haproxy(
-    directory: Path, a: str, b: str, tunnel_timeout: str = "75s"
-) -> Iterator[Haproxy]:
-    """Run HAProxy with conf/haproxy.cfg before two addresses."""
-    port, admin = free_port(), directory / "admin.sock"
-    text = conf(
-        "haproxy.cfg",
-        {
-            "maxconn 50000\n": "maxconn 1000\n",  # few files may be open on a test machine
-            "bind :80\n": f"bind {HOST}:{port}\n",
-            "/run/haproxy/admin.sock mode": f"{admin} mode",
-            "127.0.0.1:8080": a,
-            "127.0.0.1:8081": b,
-            "timeout tunnel 75s": f"timeout tunnel {tunnel_timeout}",
-        },
-    )
-    path = directory / "haproxy.cfg"
-    path.write_text(text)
-    with running(["/usr/sbin/haproxy", "-db", "-f", str(path)], directory) as process:
-        process.wait_for_port(port)
-        proxy = Haproxy(port, f"ws://{HOST}:{port}", admin)
-        wait_for(proxy.is_there, what="the admin socket")
-        yield proxy
 
 
 @pytest.fixture

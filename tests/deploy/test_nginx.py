@@ -16,9 +16,9 @@ from processes import (
     conf,
     everything_within,
     handshake_status,
-    running,
     visit_from,
 )
+from proxies import start_nginx
 from smuggled import smuggled_bodies
 from support import (
     HOST,
@@ -28,7 +28,6 @@ from support import (
     Server,
     connect,
     frame,
-    free_port,
     http_request,
     start_gateway,
     wait_for,
@@ -36,42 +35,6 @@ from support import (
 from websockets.exceptions import InvalidStatus
 
 from rango_gevent.settings import Settings
-
-_MAIN = """
-daemon off;
-pid {directory}/nginx.pid;
-error_log stderr notice;
-events {{ worker_connections 512; }}
-http {{
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    include {directory}/rango.conf;
-}}
-"""
-
-
-@contextlib.contextmanager
-def start_nginx(directory: Path, upstream: str, read_timeout: str = "75s") -> Iterator[int]:
-    """Run nginx with conf/nginx.conf before an upstream; gives its port."""
-    port = free_port()
-    text = conf(
-        "nginx.conf",
-        {
-            "listen 80;": f"listen {HOST}:{port};",
-            "server 127.0.0.1:8080": f"server {upstream}",
-            "/var/log/nginx/rango.log": f"{directory}/rango.log",
-            "proxy_read_timeout 75s;": f"proxy_read_timeout {read_timeout};",
-        },
-    )
-    (directory / "rango.conf").write_text(text)
-    (directory / "nginx.conf").write_text(_MAIN.format(directory=directory))
-    command = ["/usr/sbin/nginx", "-e", "stderr", "-p", str(directory), "-c", "nginx.conf"]
-    with running([*command[:-1], str(directory / "nginx.conf")], directory) as nginx:
-        nginx.wait_for_port(port)
-        yield port
 
 
 @pytest.fixture

@@ -17,17 +17,11 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import datetime, timedelta, timezone
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import amqp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificate import make_certificate
 from relay import Relay
 from scene import HEARTBEAT_S, Login, Outage, Scene, open_scene
 from support import HEALTHY, HOST, READY, ROOT, Client, free_port, start_gateway, wait_for
@@ -74,7 +68,7 @@ class TlsNode(PrivateNode):
     def __init__(self) -> None:
         super().__init__()
         self.tls_port = free_port()
-        self.authority = _make_certificate(self.directory)
+        self.authority = make_certificate(self.directory)
         with (self.directory / "rabbitmq.conf").open("a") as settings:
             settings.write(
                 f"listeners.ssl.default = {HOST}:{self.tls_port}\n"
@@ -93,27 +87,6 @@ def node() -> Iterator[TlsNode]:
         yield node
     finally:
         node.stop()
-
-
-def _make_certificate(directory: Path) -> Path:
-    """Make a certificate for 127.0.0.1 that is its own authority, and its key beside it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker")])
-    now = datetime.now(timezone.utc)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(address, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    form, secret = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (directory / "key.pem").write_bytes(key.private_bytes(pem, form, secret))
-    (directory / "cert.pem").write_bytes(certificate.public_bytes(pem))
-    return directory / "cert.pem"
 
 
 @pytest.fixture(scope="module")
@@ -607,23 +580,25 @@ from gevent import monkey
 monkey.patch_all()
 import sys
 import gevent
-from rango_gevent.broker.consumer import BrokerLimits, Consumer
-from rango_gevent.broker.topology import QueueLimits
+from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.kinds import open_source
+from rango_gevent.source.supervisor import Supervisor
 
 limits = BrokerLimits(5.0, 2, QueueLimits(1000, 10.0))
-consumer = Consumer([sys.argv[1]], "stop.test", lambda key, body, at_s: None, limits)
-reader = gevent.spawn(consumer.run)
+source = open_source([sys.argv[1]], "stop.test", lambda key, body, at_s, position: None, limits)
+supervisor = Supervisor(source)
+reader = gevent.spawn(supervisor.run)
 with gevent.Timeout(10):
-    while not consumer.connected:
+    while not supervisor.connected:
         gevent.sleep(0.01)
 gevent.sleep(0.1)  # it reads by now
-consumer.stop()
+supervisor.stop()
 assert reader.dead
 """
 
 
 def test_a_consumer_is_stopped_while_it_reads(node: PrivateNode) -> None:
-    """`Consumer.stop` from another greenlet ends `Consumer.run`, with a goodbye."""
+    """`Supervisor.stop` from another greenlet ends `Supervisor.run`, with a goodbye."""
     login = _add_user(node, "stopper")
     url = login.url(node.port)
     subprocess.run([sys.executable, "-c", STOP_WHILE_READING, url], check=True, timeout=30)

@@ -13,7 +13,7 @@ from typing import Any, Iterable
 
 from amqp.exceptions import UnexpectedFrame
 
-from rango_gevent.broker.decoder import Decoder
+from rango_gevent.source.amqp.decoder import Decoder
 from tests.fuzz.common import portions
 
 _CHANNEL = 1
@@ -38,10 +38,11 @@ def _history(parts: Iterable[bytes]) -> _History:
     """Return all that was handed out, and what is left of the bytes, or that they are not AMQP."""
     events: list[tuple[Any, ...]] = []
 
-    def sink(key: str, body: bytes, at_s: float) -> None:
+    def sink(key: str, body: bytes, at_s: float, position: int) -> None:
         assert isinstance(key, str)
         assert type(body) is bytes
         assert 0 <= at_s < 1e12
+        assert position == 0
         events.append((key, body, at_s))
 
     decoder = Decoder(_CHANNEL, _TAG, _EXCHANGE, sink, events.append)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from kombu.utils.url import url_to_parts, urlparts
 
-from rango_gevent.delivery.admission import parse_networks
-from rango_gevent.delivery.outbox import parse_patterns
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import Settings, flag_names, load, options, shown
 
@@ -67,8 +65,6 @@ def _check_settings(settings: Settings) -> None:
         text = shown(settings, name)
         text.encode()
         assert not ("password" in name and _SECRET in text)
-    parse_networks(settings.trusted_proxies)
-    parse_patterns(settings.slow_streams)
     settings.exchange.encode()
     settings.origins.allows("https://a.example", "a.example")
     settings.rbac.allows("admin", "superadmin")
@@ -77,7 +73,7 @@ def _check_settings(settings: Settings) -> None:
 
 def _check_url(settings: Settings, parts: urlparts) -> None:
     """Compare a broker's URL, as kombu reads it, with the settings that it was made of."""
-    if not settings.amqp_url:
+    if not settings.amqp_urls:
         assert parts.scheme == "amqp"
         assert parts.port == settings.rabbitmq_port
         assert (parts.username or "") == settings.rabbitmq_user

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 
-from rango_gevent.delivery.admission import Admission, AdmissionLimits, parse_networks
+from rango_gevent.delivery.admission import Admission, AdmissionLimits
+from rango_gevent.parsers import networks
 
-_NETWORKS = parse_networks("10.0.0.0/8, 127.0.0.1, fd00::/8, ::1")
+_NETWORKS = networks("10.0.0.0/8, 127.0.0.1, fd00::/8, ::1")
 _TRUSTED = ("10.1.2.3", "127.0.0.1", "fd00::7", "")
 _PEERS = (*_TRUSTED, "192.0.2.1", "2001:db8::1", "fe80::1%eth0", "pipe")
 _BEHIND = Admission(AdmissionLimits(5, 2, 2), _NETWORKS)

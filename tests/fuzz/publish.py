@@ -12,7 +12,8 @@ from collections import deque
 from typing import Any
 
 from rango_gevent.hub.hub import DELIVERED, DROPPED, NOBODY, STORED, Hub, HubLimits
-from rango_gevent.hub.stream import Stream, Waiting
+from rango_gevent.hub.stream import Stream
+from rango_gevent.model import Event
 from tests.fuzz.common import payload
 
 _PART = b"\xff\xff"  # parts keys and bodies: key, body, key, body, ...
@@ -24,7 +25,7 @@ class _Queue:
     """The least that the hub needs of a queue."""
 
     def __init__(self) -> None:
-        self._items: deque[Waiting] = deque()
+        self._items: deque[Event] = deque()
         self.put_nowait = self._items.append
         self.get_nowait = self._items.popleft
         self.qsize = self._items.__len__
@@ -33,22 +34,11 @@ class _Queue:
 class _Client:
     """A user with every role who never reads: frames stay in the queues."""
 
-    role, deflate, ready = "admin", False, True
+    role = "admin"
 
     def __init__(self, uid: str) -> None:
         self.uid: str | None = uid
         self.streams: dict[str, Stream] = {}
-
-    def offer(self, data: bytes) -> bool:
-        """Take bytes."""
-        return True
-
-    def lag(self, stream: Stream, policy: str, frames: list[bytes]) -> int:
-        """Take frames."""
-        return 0
-
-    def too_slow(self) -> None:
-        """Be closed."""
 
 
 def check(data: bytes) -> None:

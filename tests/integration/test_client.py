@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import socket
 import threading
 import time
@@ -111,6 +112,34 @@ def test_many_names_are_subscribed(gateway: Server) -> None:
     assert heard[-1].kind == REPLY
     assert heard[-1].text.count(".trades") == 1000
     assert not [notice for notice in heard if notice.kind == STATE]
+
+
+class Longest(random.Random):
+    """Randomness that always gives the most, so that waits can be compared."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return the upper end."""
+        return b
+
+
+def test_waits_grow_before_a_black_hole() -> None:
+    """An attempt that hangs is no connection that lived, however long it hung."""
+    waits: list[float] = []
+
+    def hear(notice: Notice) -> None:
+        found = re.search(r"again in (\S+) s", notice.text)
+        if found:
+            waits.append(float(found[1]))
+            ours.url = hole_url
+            if len(waits) == 4:
+                ours.close()
+
+    limits = QUICK._replace(open_s=0.3, first_wait_s=0.1, max_wait_s=0.4, steady_s=0.2)
+    with peer(lambda connection: None) as url, socket.create_server((HOST, 0)) as hole:
+        hole_url = f"ws://{HOST}:{hole.getsockname()[1]}/public"  # connects, and says no word
+        ours = StreamClient(url, ["a.b"], on_notice=hear, limits=limits, jitter=Longest())
+        assert list(ours.events(timeout_s=30)) == []
+    assert waits[1:] == [0.2, 0.4, 0.4]
 
 
 def test_closing_from_another_thread_ends_the_iteration(gateway: Server) -> None:

@@ -30,6 +30,7 @@ from support import (
     start_gateway,
     wait_for,
 )
+from websockets.exceptions import InvalidStatus
 
 from rango_gevent.auth.keys import load_public_key
 from rango_gevent.auth.tokens import TokenVerifier
@@ -360,9 +361,22 @@ def test_a_broker_that_is_lost_ends_the_injection(tmp_path: Path, how: str) -> N
 def test_the_second_broker_is_tried() -> None:
     """Of several brokers the first that answers is taken."""
     env = {"RANGO_AMQP_URL": f"amqp://{HOST}:{free_port()}//;{server_env('x')['RANGO_AMQP_URL']}"}
-    injected = run("inject", "-", stdin=b"public.a.b 1", env=env)
+    injected = run("inject", "-", "--create", stdin=b"public.a.b 1", env=env)
     assert injected.returncode == 0
     assert injected.stderr.startswith(b"published 1 messages")
+
+
+def test_an_exchange_that_is_missing_is_told_and_not_made() -> None:
+    """A mistyped name is one line and exit code 1, again and again; --create makes it."""
+    exchange = new_exchange()
+    for _ in range(2):
+        injected = run("inject", "-", stdin=b"public.a.b 1", exchange=exchange)
+        assert (injected.returncode, injected.stdout) == (1, b"")
+        (line,) = injected.stderr.decode().splitlines()
+        assert line.startswith(f"rango: exchange '{exchange}' does not exist at amqp://")
+        assert "--create" in line
+    assert run("inject", "-", "--create", stdin=b"public.a.b 1", exchange=exchange).returncode == 0
+    assert run("inject", "-", stdin=b"public.a.b 1", exchange=exchange).returncode == 0
 
 
 def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
@@ -370,7 +384,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
-            [*RANGO, "inject", "-", "--count", "0", "--rate", "200"],
+            [*RANGO, "inject", "-", "--create", "--count", "0", "--rate", "200"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=theirs,
@@ -594,3 +608,62 @@ def test_tail_ends_in_peace_while_much_is_on_its_way() -> None:
         for _ in range(3):
             done = run("tail", "--url", server.url, "--count", "3", "flood.ob-inc")
             assert done.returncode == 0, done.stderr
+
+
+# -- demo -------------------------------------------------------------------------------
+
+
+def test_the_demo_serves_pages_of_this_machine() -> None:
+    """A page on another port of it may connect, and is told so; one from elsewhere may not."""
+    words = [*RANGO, "demo", "-ws-addr", "{port}", "--metrics-port", "{metrics_port}"]
+    with start_gateway(command=words, env={"RANGO_AMQP_URL": ""}) as server:
+        with server.connect("/?stream=btcusd.trades", headers={"Origin": "http://localhost:3000"}):
+            pass
+        with pytest.raises(InvalidStatus):
+            server.connect("/", headers={"Origin": "http://shop.example"})
+        assert "API_CORS_ORIGINS=127.0.0.1:*,[::1]:*,localhost:*" in server.log()
+
+
+# -- config -----------------------------------------------------------------------------
+
+
+def check(exchange: str, **env: str) -> tuple[int, list[str]]:
+    """Run ``rango config --check --connect``; return its exit code and lines."""
+    done = run("config", "--check", "--connect", exchange=exchange, env=env)
+    assert done.stderr == b""
+    return done.returncode, done.stdout.decode().splitlines()
+
+
+def test_a_good_configuration_is_tried_to_the_end(gateway: Server) -> None:
+    """Key, broker, exchange and rights: a line each, exit code 0."""
+    code, lines = check(gateway.exchange)
+    assert code == 0
+    assert [line.split(" ")[0] for line in lines] == ["ok:"] * 4
+    words = ("Ed25519", "broker amqp://", gateway.exchange, "rights")
+    assert [word for word, line in zip(words, lines) if word in line] == list(words)
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"JWT_PUBLIC_KEY": "bm9uZQ=="}, "JWT_PUBLIC_KEY"),
+        ({"RANGO_AMQP_URL": "amqp://guest:guest@127.0.0.1:1//"}, "can be reached"),
+        ({"RANGO_AMQP_URL": "{url}/none"}, "RABBITMQ_VHOST"),
+        ({"RANGO_EXCHANGE": "no.such.exchange"}, "does not exist"),
+        ({"RANGO_EXCHANGE": "amq.fanout"}, "is of type fanout, not topic"),
+    ],
+)
+def test_what_would_not_work_is_told_with_the_cure(
+    gateway: Server, env: dict[str, str], told: str
+) -> None:
+    """The one line that begins with failed says what to do; nothing is made; exit code 1."""
+    broker = broker_address()
+    url = f"amqp://{broker.user}:{broker.password}@{broker.host}:{broker.port}"
+    for _ in range(2):
+        code, lines = check(
+            gateway.exchange, **{name: value.replace("{url}", url) for name, value in env.items()}
+        )
+        (failed,) = [line for line in lines if line.startswith("failed: ")]
+        assert told in failed
+        assert code == 1
+        assert f":{broker.password}@" not in "".join(lines)

@@ -353,8 +353,8 @@ def wide_gateway() -> Iterator[Server]:
 
 @pytest.mark.parametrize(
     "names",
-    [[f"{n}.b" for n in range(10_000)], ["x" * 65_536], ["y" * 250 + ".z"] * 3000, ["\ud800"] * 50],
-    ids=["10,000 names", "64 KiB name", "one name 3000 times", "surrogates"],
+    [[f"{n}.b" for n in range(10_000)], ["x" * 65_536], ["\ud800"] * 50],
+    ids=["10,000 names", "64 KiB name", "surrogates"],
 )
 def test_large_requests_are_refused_within_the_limits(
     wide_gateway: Server, names: list[str]

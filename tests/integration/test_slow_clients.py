@@ -22,6 +22,8 @@ def server() -> Iterator[Server]:
         "RANGO_OUTBOX_BYTES": str(_BOUND),
         "RANGO_WRITE_TIMEOUT_S": "30",
         "RANGO_MAX_EVENT_BYTES": str(1 << 20),
+        # the good client reads when all is published: until then the kernel keeps it
+        "RANGO_SEND_BUFFER_BYTES": "0",
     }
     with start_gateway(env=env) as running:
         yield running

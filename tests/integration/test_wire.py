@@ -352,8 +352,10 @@ def test_any_sign_of_life_keeps_a_client(lively: Server) -> None:
 
 def test_a_client_that_reads_nothing_is_closed_and_nobody_notices(market: str) -> None:
     """Past the outbox's bound it is closed with 4008; another client gets every message."""
-    name, total, fill = f"{market}.trades", 1000, "x" * 8000
-    with start_gateway(env={"RANGO_OUTBOX_BYTES": "65536"}) as server:
+    name, total, fill = f"{market}.trades", 400, "x" * 8000
+    # the other one reads when all is published: until then the kernel keeps it
+    env = {"RANGO_OUTBOX_BYTES": "262144", "RANGO_SEND_BUFFER_BYTES": "0"}
+    with start_gateway(env=env) as server:
         slow = RawSocket(server.port, receive_buffer=4096).open(f"/public?stream={name}")
         with slow, server.connect(f"/public?stream={name}") as client:
             client.receive()

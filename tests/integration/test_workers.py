@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -95,3 +96,22 @@ def test_a_crash_loop_is_slowed_down_and_said(server: Server) -> None:
 
     wait_for(kill_one_more, timeout_s=30, what="the alarm")
     wait_for(lambda: len(server.workers()) == _WORKERS, timeout_s=20, what="workers again")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_all_lines_of_all_processes_are_alike(log_format: str) -> None:
+    """gunicorn's own lines have the gateway's format, and each says which process it is of."""
+    env = {"RANGO_WORKERS": str(_WORKERS), "RANGO_LOG_FORMAT": log_format}
+    with start_gateway(env=env) as server:
+        wait_for(lambda: server.log().count("Booting worker") == _WORKERS, what="both workers")
+        wait_for(lambda: server.log().count("consuming") == _WORKERS, what="both workers' sources")
+        pids = {server.process.pid, *server.workers()}
+        assert server.stop() == 0
+        lines = server.log().splitlines()
+    if log_format == "json":
+        found = {json.loads(line)["pid"] for line in lines}
+    else:
+        form = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [a-z]+ pid=(\d+) .+")
+        assert [line for line in lines if not form.fullmatch(line)] == []
+        found = {int(form.fullmatch(line)[1]) for line in lines}  # type: ignore[index]  # see above
+    assert found == pids

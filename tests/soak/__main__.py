@@ -26,9 +26,9 @@ import gevent
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+from bench.machine import rss_kb
 from rabbitmq_node import PrivateNode
 
-from rango_gevent.bench.machine import rss_kb
 from tests.soak.swarm import Swarm
 from tests.support import Server, http_request, start_gateway, wait_for
 

@@ -25,9 +25,10 @@ from typing import Any
 import gevent
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from rango_gevent.bench.machine import rss_kb
+from bench.machine import rss_kb
+
 from tests.soak.swarm import Connection, Lost
 from tests.support import Server, publish, start_gateway
 

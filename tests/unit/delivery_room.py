@@ -23,25 +23,46 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
 from rango_gevent.delivery.admission import AdmissionLimits
-from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
+from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.registry import ClientLimits, Registry
+from rango_gevent.delivery.sender import ConnectionLimits
+from rango_gevent.delivery.session import SessionLimits
 from rango_gevent.hub.hub import Hub, HubLimits
+from rango_gevent.model import Event, Segment
 from rango_gevent.protocol.messages import NameLimits
 
 TIME_LIMIT_S = 20
 RESPONSE = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 LIMITS = ClientLimits(
     admission=AdmissionLimits(connections=1000, per_address=0, per_uid=0),
-    outbox_bytes=64 * 1024,
-    write_timeout_s=5.0,
-    close_timeout_s=5.0,
-    requests_per_s=1000.0,
-    requests_burst=1000,
-    names=NameLimits(max_names=20, max_name_bytes=64),
+    connection=ConnectionLimits(
+        outbox_bytes=64 * 1024, slow_after_s=0.0, write_timeout_s=5.0, send_buffer_bytes=0
+    ),
+    session=SessionLimits(
+        requests_per_s=1000.0,
+        requests_burst=1000,
+        reply_bytes_per_s=1e9,
+        names=NameLimits(max_names=20, max_name_bytes=64),
+    ),
     inbound=InboundLimits(message_bytes=4096, fragments=8),
+    close_timeout_s=5.0,
 )
+
+
+def limits(**changes: Any) -> ClientLimits:
+    """Return the limits with some of them changed, whichever part they are in."""
+    connection = {k: v for k, v in changes.items() if k in ConnectionLimits._fields}
+    session = {k: v for k, v in changes.items() if k in SessionLimits._fields}
+    others = {k: v for k, v in changes.items() if k in ClientLimits._fields}
+    assert len(connection) + len(session) + len(others) == len(changes), changes
+    return LIMITS._replace(
+        connection=LIMITS.connection._replace(**connection),
+        session=LIMITS.session._replace(**session),
+        **others,
+    )
 
 
 def wait_until(predicate: Callable[[], Any], what: str = "a condition") -> None:
@@ -51,6 +72,11 @@ def wait_until(predicate: Callable[[], Any], what: str = "a condition") -> None:
             gevent.sleep(0)  # at every turn: what is waited for may last a few of them only
     except gevent.Timeout:
         raise AssertionError(f"{what}: not in time") from None
+
+
+def as_segments(frames: bytes) -> list[Segment]:
+    """Return bytes of whole frames as what the dispatcher offers."""
+    return [Segment([Event(0, frames, 0, 0.0)], len(frames))]
 
 
 class Peer:
@@ -164,13 +190,20 @@ class Room:
             allows=lambda prefix, role: prefix == role,
             make_queue=SimpleQueue,
             limits=hub_limits,
-            pack=self._pack,
         )
         self.dispatcher = Dispatcher(self.hub, **of_the_dispatcher)
         self.duration = Histogram("duration_seconds", "Test.", registry=None)
-        self.registry = Registry(self.hub, self.dispatcher, limits, self.duration)
+        self.heartbeat = Heartbeat()
+        self.registry = Registry(
+            self.hub, self.dispatcher, self.heartbeat, limits, self.duration, pack=self._pack
+        )
         self.peers: list[Peer] = []
-        self.clients: list[Client] = []
+        self.clients: list[Connection] = []
+
+    def set_heartbeat(self, heartbeat: Heartbeat) -> None:
+        """Have another heartbeat watch those who come."""
+        self.heartbeat = self.registry._heartbeat = heartbeat
+        self.registry.clock = heartbeat.clock
 
     def _pack(self, frame: bytes) -> bytes:
         """Count what is compressed; the smallest frames stay plain."""
@@ -189,7 +222,7 @@ class Room:
         early: bytes = b"",
         tcp: bool = False,
         buffer: int | None = None,
-    ) -> tuple[Client, Peer]:
+    ) -> tuple[Connection, Peer]:
         """Adopt a client, as after its handshake.
 
         Args:
@@ -213,7 +246,7 @@ class Room:
         )
         return client, peer
 
-    def adopt(self, sock: socket.socket, **more: Any) -> Client:
+    def adopt(self, sock: socket.socket, **more: Any) -> Connection:
         """Give a socket to the registry."""
         wanted: dict[str, Any] = {
             "peer": "peer", "uid": None, "role": "", "deflate": False, "notices": False,
@@ -241,9 +274,9 @@ class Room:
         self.round()
         assert len(self.registry) == 0
         assert self.registry.outbox_bytes == 0
-        assert not any(self.registry.slots)
+        assert not len(self.heartbeat)
+        assert not self.registry.lagging
         assert self.dispatcher.idle
-        assert self.dispatcher.deflating == 0
         assert self.hub.streams == {"public": {}, "private": {}, "prefixed": {}}
         assert self.hub.subscriptions == {}
         assert sum(self.registry.closed.values()) == self.registry.opened

@@ -89,6 +89,27 @@ def test_with_a_list_the_origins_host_must_be_in_it(origin: str | None, is_allow
     assert parse_origins(LISTED, SETTING).allows(origin, "gateway.example") is is_allowed
 
 
+@pytest.mark.parametrize(
+    ("origin", "is_allowed"),
+    [
+        ("http://localhost:3000", True),
+        ("https://LOCALHOST", True),
+        ("http://[::1]:5173", True),
+        ("http://127.0.0.1:1", True),
+        ("http://127.0.0.1", False),
+        ("http://localhost.evil.example:3000", False),
+        ("http://evil.example/localhost:3000", False),
+        ("http://localhost:3000@evil.example", False),
+        ("null", False),
+    ],
+)
+def test_a_host_may_be_listed_with_any_port(origin: str, is_allowed: bool) -> None:
+    """For pages of somebody's own machine, whose ports are many; only that very host."""
+    policy = parse_origins("localhost:*, [::1]:*, 127.0.0.1:1", SETTING)
+    assert policy.allows(origin, "gateway.example") is is_allowed
+    assert parse_origins(str(policy), SETTING) == policy
+
+
 @pytest.mark.parametrize("text", ["*", " * ", "app.example,*"])
 @pytest.mark.parametrize("origin", [None, "https://a.example", "null", "", "garbage", "\ud800"])
 def test_a_star_lets_any_origin_in(text: str, origin: str | None) -> None:
@@ -163,6 +184,8 @@ def test_an_odd_host_header_matches_nothing(host: Any) -> None:
         ("::1", "malformed"),
         ("a.example:99999", "malformed"),
         ("https://a.example\nb", "malformed"),
+        ("localhost:80:*", "a wildcard within a host is not supported"),
+        (":*", "a wildcard within a host is not supported"),
         ("*.example", "a wildcard within a host is not supported"),
         ("https://*", "a wildcard within a host is not supported"),
         ("**", "a wildcard within a host is not supported"),

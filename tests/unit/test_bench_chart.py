@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rango_gevent.bench import chart
-from rango_gevent.bench.report import Result
+from bench import chart
+from bench.report import Result
 
 
 def flow(server: str, rate: float, clients: int, cost: float | None, **more: int) -> Result:

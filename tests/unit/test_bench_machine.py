@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
+from typing import Iterator
 
 import pytest
-
-from rango_gevent.bench import machine
+from bench import machine
 
 
 def test_processor_time_grows_with_work() -> None:
@@ -19,6 +20,14 @@ def test_processor_time_grows_with_work() -> None:
     while sum(os.times()[:2]) - own < 0.1:
         sum(range(1000))
     assert 0.05 < machine.cpu_s([os.getpid()]) - before < 5
+
+
+def test_processor_time_is_as_fine_as_a_light_load_needs() -> None:
+    """A hundredth of a millisecond of work shows."""
+    before, own = machine.cpu_s([os.getpid()]), time.process_time()
+    while time.process_time() - own < 1e-5:
+        pass
+    assert machine.cpu_s([os.getpid()]) - before >= 1e-5
 
 
 def test_memory_is_that_of_all_processes() -> None:
@@ -64,6 +73,38 @@ def test_listener_finds_who_listens_on_a_port() -> None:
         assert machine.listener(port) == []
         sock.listen()
         assert machine.listener(port) == [os.getpid()]
+
+
+@contextlib.contextmanager
+def stalled() -> Iterator[tuple[socket.socket, socket.socket, int]]:
+    """Give a sender whose buffer is full, the peer that reads nothing, and the bytes sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(listening.getsockname())
+        sender, _ = listening.accept()
+        sent = 0
+        with sender:
+            sender.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += sender.send(bytes(65536))
+            yield sender, reader, sent
+
+
+def test_the_kernel_s_memory_behind_a_stalled_reader_is_seen() -> None:
+    """It is at least what was sent, but for the reader's own buffer; another peer's is not in it."""
+    with stalled() as (sender, reader, sent):
+        port, peer = sender.getsockname()[1], reader.getsockname()[1]
+        held = machine.send_memory_bytes(port, {peer})
+        assert held is not None
+        assert sent - 65536 <= held < 4 * sent
+        assert machine.send_memory_bytes(port, {peer + 1}) == 0
+
+
+def test_without_ss_there_is_no_such_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not seen is unmeasured, not 0."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert machine.send_memory_bytes(1, {2}) is None
 
 
 def test_busy_time_is_part_of_all_time() -> None:

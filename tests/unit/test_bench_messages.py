@@ -6,8 +6,7 @@ import json
 from struct import unpack_from
 
 import pytest
-
-from rango_gevent.bench import messages
+from bench import messages
 
 
 def filled(text: bytes) -> bytes:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from rango_gevent.bench.report import (
+from bench.report import (
     COLUMNS,
     Result,
     Verdict,
@@ -19,7 +16,9 @@ from rango_gevent.bench.report import (
     verdicts,
     warnings,
 )
-from rango_gevent.bench.scenarios import FLOOR, Goal, Scenario
+from bench.scenarios import FLOOR, Goal, Scenario
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

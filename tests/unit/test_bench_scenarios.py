@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from bench import scenarios
+from bench.report import Result
 
-from rango_gevent.bench import scenarios
-from rango_gevent.bench.report import Result
 from rango_gevent.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ import pytest
 from rango_gevent import cli
 from rango_gevent.errors import ConfigError
 
-COMMANDS = ("serve", "demo", "keys", "token", "inject", "tail", "config")
+COMMANDS = ("serve", "demo", "keys", "token", "inject", "tail", "load", "config")
 
 
 def parsed(*argv: str) -> Any:
@@ -72,6 +72,12 @@ def test_an_unknown_command_is_named_with_its_neighbour() -> None:
         parsed("servee")
     with pytest.raises(ConfigError, match=r"^no command 'qqq': there are serve, demo, keys, "):
         parsed("qqq", "-exchange", "x")
+
+
+def test_the_benchmark_that_was_a_command_says_where_it_is() -> None:
+    """``rango bench`` names `make bench`, and what measures a deployment."""
+    with pytest.raises(ConfigError, match=r"^no command 'bench': .*`make bench`.*`rango load`"):
+        parsed("bench", "fan-50")
 
 
 def test_flags_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:

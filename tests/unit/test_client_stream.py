@@ -1,16 +1,14 @@
-"""The client's pure parts: URLs, messages, close codes, waits."""
+"""The client's pure parts: URLs, messages, close codes, deadlines."""
 
 from __future__ import annotations
 
 import json
-import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rango_gevent.client.stream import (
-    Backoff,
     Deadline,
     Event,
     StreamClient,
@@ -140,17 +138,6 @@ def test_close_codes_say_whether_to_come_back() -> None:
         assert reconnect_when(reason.code) == reason.reconnect
     for code in (None, 1001, 1006, 4999):
         assert reconnect_when(code) == close.LATER
-
-
-def test_waits_grow_and_are_spread() -> None:
-    """Waits double up to the bound, each drawn from a range, and begin again after a reset."""
-    backoff = Backoff(1.0, 8.0, random.Random(7))
-    for longest in (1, 2, 4, 8, 8, 8):
-        assert longest / 10 <= backoff.next() <= longest
-    backoff.reset()
-    assert backoff.next() <= 1
-    firsts = {round(Backoff(1.0, 8.0, random.Random(seed)).next(), 1) for seed in range(200)}
-    assert firsts == {n / 10 for n in range(1, 11)}
 
 
 def test_a_deadline_shortens_waits() -> None:

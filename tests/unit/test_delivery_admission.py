@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rango_gevent.delivery.admission import Admission, AdmissionLimits, parse_networks
+from rango_gevent.delivery.admission import Admission, AdmissionLimits
 from rango_gevent.errors import Refused
+from rango_gevent.parsers import networks
 from rango_gevent.protocol import refusals
 
 _NONE = AdmissionLimits(10, 0, 0)
@@ -61,7 +62,7 @@ def test_an_address_has_its_share_of_handshakes() -> None:
 
 def test_a_proxys_handshakes_are_nobodys_own() -> None:
     """Whose they are is known when their head is read, and then they are over."""
-    admission = Admission(AdmissionLimits(10, 1, 0), parse_networks("10.0.0.0/8"))
+    admission = Admission(AdmissionLimits(10, 1, 0), networks("10.0.0.0/8"))
     assert [admission.begin_handshake("10.0.0.1") for _ in range(5)] == [None] * 5
     assert admission.begin_handshake("1.2.3.4") is None
     assert admission.begin_handshake("1.2.3.4") is refusals.TOO_MANY_OF_ADDRESS
@@ -106,7 +107,7 @@ def test_only_trusted_proxies_are_believed(
     peer: str, headers: dict[str, str], expected: str
 ) -> None:
     """The client's address is the last one that no trusted proxy has."""
-    admission = Admission(_NONE, parse_networks("10.0.0.0/8"))
+    admission = Admission(_NONE, networks("10.0.0.0/8"))
     assert admission.address_of(peer, headers) == expected
 
 
@@ -119,7 +120,7 @@ def test_without_trusted_networks_nobody_is_believed() -> None:
 @given(st.text(), st.text())
 def test_any_forwarding_header_gives_an_address(forwarded: str, other: str) -> None:
     """Whatever a header says, an address comes out and nothing is raised."""
-    admission = Admission(_NONE, parse_networks("10.0.0.1"))
+    admission = Admission(_NONE, networks("10.0.0.1"))
     for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"):
         assert admission.address_of("10.0.0.1", {name: forwarded + "," + other})
 

@@ -11,17 +11,19 @@ from typing import Any, Iterator
 
 import gevent
 import pytest
-from delivery_room import LIMITS, Peer, Room, delivery_room, wait_until
+from delivery_room import Peer, Room, as_segments, delivery_room, limits, wait_until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import Histogram
 
-from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.hub.hub import HubLimits, Mark
+from rango_gevent.delivery.session import Mark
+from rango_gevent.hub.hub import Batch, HubLimits
+from rango_gevent.protocol.messages import NameLimits
 
-SMALL = LIMITS._replace(outbox_bytes=4096)
+SMALL = limits(outbox_bytes=4096)
 PAD = "x" * 1000
 CROWD = 400  # so many that a round gives way a dozen times
 
@@ -34,7 +36,7 @@ def room() -> Iterator[Room]:
         yield made
 
 
-def crowd(room: Room, name: str, count: int = CROWD) -> list[tuple[Client, Peer]]:
+def crowd(room: Room, name: str, count: int = CROWD) -> list[tuple[Connection, Peer]]:
     """Connect many clients to one stream."""
     return [room.connect(name) for _ in range(count)]
 
@@ -84,13 +86,13 @@ def test_clients_with_the_same_streams_share_one_buffer(room: Room) -> None:
     for names in (("a.t", "b.t"), ("b.t", "a.t"), ("a.t", "b.t", "c.t")):
         client, _ = room.connect(*names, buffer=4096)
         while client.ready:
-            client.offer(b"\x81\x00" * 500)
+            client.offer(as_segments(b"\x81\x00" * 500))
         lagging.append(client)
     for key in ("public.a.t", "public.b.t"):
         room.publish(key, json.dumps(PAD))
     room.dispatcher.set_policies(SlowPolicy("close"))
     room.round()
-    last = [client._outbox.next_pieces()[-1] for client in lagging if client._outbox is not None]
+    last = [client._outbox._pieces[-1][0] for client in lagging if client._outbox is not None]
     assert len(last) == 3
     assert last[0] is last[1] is last[2]
 
@@ -120,7 +122,7 @@ def test_one_who_joined_and_has_nothing_to_get_gets_nothing(room: Room) -> None:
     lagging, reader = room.connect("m.t", buffer=4096)
     count = 0
     while lagging.ready:
-        lagging.offer(b"\x81\x00" * 500)
+        lagging.offer(as_segments(b"\x81\x00" * 500))
         count += 500
     room.round()
     old.receive()
@@ -294,6 +296,87 @@ def test_a_round_gives_way_to_others(room: Room) -> None:
     assert turns_during_round(room) >= 3
 
 
+def wide(room: Room, people: int = 30, streams: int = 300) -> list[tuple[Connection, Peer]]:
+    """Connect clients of whom no two hold the same streams, and publish to all of those."""
+    names = [f"m{number}.t" for number in range(streams)]
+    found = [
+        room.connect(*(n for i, n in enumerate(names) if i % people != p)) for p in range(people)
+    ]
+    for _, peer in found:
+        peer.receive()
+    for number, name in enumerate(names):
+        room.publish(f"public.{name}", str(number))
+    return found
+
+
+@pytest.fixture
+def wide_room() -> Iterator[Room]:
+    """A room where a client may hold many streams."""
+    with delivery_room(limits(names=NameLimits(1000, 64)), slice_s=0.0) as made:
+        yield made
+
+
+def test_different_sets_of_streams_share_what_they_have_in_common(wide_room: Room) -> None:
+    """What a client is due is a path through one tree: putting it there is no copy."""
+    found = wide(wide_room)
+    dispatcher = wide_room.dispatcher
+    bundles = dispatcher._bundle(wide_room.hub.take_dirty())
+    assert len({id(bundle) for bundle in bundles.values()}) == len(found)
+    nodes: set[int] = set()
+    below = [bundle.tree for bundle in bundles.values()]
+    while below:
+        tree = below.pop()
+        if id(tree) not in nodes:
+            nodes.add(id(tree))
+            if not isinstance(tree, Batch):
+                below += tree
+    assert len(nodes) <= len(found) * 300 + 300
+    assert all(not bundle.segments for bundle in bundles.values()), "nothing is joined yet"
+
+
+def test_gathering_gives_way(wide_room: Room) -> None:
+    """Thousands of subscribers of hundreds of streams are put their events in steps."""
+    found = wide(wide_room)
+    turns = []
+    other = gevent.spawn(lambda: [(turns.append(1), gevent.sleep(0)) for _ in range(10_000)])
+    gevent.sleep(0)
+    before = len(turns)
+    wide_room.dispatcher._gather()
+    assert len(turns) - before >= 3
+    other.kill()
+    wide_room.round()
+    for person, (_, peer) in enumerate(found):
+        numbers = [value for _, value in values(peer.receive_all(290))]
+        assert numbers == [n for n in range(300) if n % 30 != person]
+
+
+def test_subscriptions_may_change_while_it_gathers(wide_room: Room) -> None:
+    """Who changes them then is handed its own before, and nobody gets a thing twice."""
+    found = wide(wide_room)
+    hub, dispatcher = wide_room.hub, wide_room.dispatcher
+    gathering = gevent.spawn(wide_room.round)
+    wait_until(lambda: dispatcher._gathering != {})
+    (leaver, left), (joiner, joined), (gone, _) = found[0], found[1], found[2]
+    leaver.handle(b'{"event":"unsubscribe","streams":["m1.t"]}', True)
+    joiner.handle(b'{"event":"subscribe","streams":["m1.t"]}', True)
+    gone.lost()
+    newcomer, new = wide_room.connect("m5.t")
+    assert dispatcher._gathering, "all that happened in between"
+    gathering.get()
+    hub.publish("public.m1.t", b"1000", 0.0)
+    wide_room.round()
+    got = values(left.receive_all(291))
+    assert [value for _, value in got[:290]] == [n for n in range(300) if n % 30 != 0]
+    assert got[290][0] == "success"
+    got = values(joined.receive_all(292))
+    assert [value for _, value in got[:290]] == [n for n in range(300) if n % 30 != 1]
+    assert got[290][0] == "success"
+    assert got[291] == ("m1.t", 1000)
+    assert values([new.receive()])[0][0] == "success"
+    newcomer.push(b"\x81\x01!")
+    assert new.receive() == "!", "what was published before it came is not for it"
+
+
 def test_a_round_over_clients_that_lag_gives_way_too() -> None:
     """Also when all that is done for each is to keep or to skip frames."""
     made, policies = lagging_room("latest")
@@ -301,7 +384,7 @@ def test_a_round_over_clients_that_lag_gives_way_too() -> None:
         room.dispatcher.set_policies(policies)
         for client, _ in [room.connect("m.t", buffer=4096) for _ in range(200)]:
             while client.ready:
-                client.offer(b"\x81\x00" * 500)
+                client.offer(as_segments(b"\x81\x00" * 500))
         room.publish("public.m.t", "1")
         assert turns_during_round(room) >= 3
 
@@ -407,7 +490,7 @@ def test_it_goes_on_after_a_failure(room: Room, monkeypatch: pytest.MonkeyPatch)
     broken, _ = room.connect("m.t")
     room.publish("public.m.t", "1")
     with monkeypatch.context() as patch:
-        patch.setattr(Client, "offer", _failing_for(broken))
+        patch.setattr(Connection, "offer", _failing_for(broken))
         with pytest.raises(ZeroDivisionError):
             room.dispatcher.run()
     running = gevent.spawn(room.dispatcher.run)
@@ -417,10 +500,10 @@ def test_it_goes_on_after_a_failure(room: Room, monkeypatch: pytest.MonkeyPatch)
     running.kill()
 
 
-def _failing_for(broken: Client) -> Any:
-    offer = Client.offer
+def _failing_for(broken: Connection) -> Any:
+    offer = Connection.offer
 
-    def failing(client: Client, data: bytes) -> bool:
+    def failing(client: Connection, data: bytes) -> bool:
         if client is broken:
             raise ZeroDivisionError
         return offer(client, data)
@@ -429,31 +512,59 @@ def _failing_for(broken: Client) -> Any:
 
 
 def test_the_consumer_is_held_while_much_waits(room: Room) -> None:
-    """A few milliseconds at least; beyond that only until what was read is under way."""
-    started = time.monotonic()
-    room.dispatcher.pace()
-    assert time.monotonic() - started > 0.003
+    """Whether it could read on or not, until what was read is under way."""
     _, peer = room.connect("m.t")
     for number in range(300):
         room.publish("public.m.t", str(number))
-    pacing = gevent.spawn(room.dispatcher.pace)
+    pacing = [gevent.spawn(room.dispatcher.pace, more) for more in (True, False)]
+    gevent.sleep(0.05)
+    assert not any(greenlet.ready() for greenlet in pacing)
+    room.round()
+    gevent.joinall(pacing, 5)
+    assert all(greenlet.ready() for greenlet in pacing)
+    peer.receive()
+    assert len(peer.receive_all(300)) == 300
+
+
+def test_the_consumer_is_held_while_many_bytes_wait(room: Room) -> None:
+    """A few large messages are as much work as many small ones."""
+    room.connect("m.t")
+    for number in range(3):
+        room.publish("public.m.t", json.dumps([number, "x" * 500_000]))
+    pacing = gevent.spawn(room.dispatcher.pace, True)
     gevent.sleep(0.05)
     assert not pacing.ready()
     room.round()
     pacing.join(5)
     assert pacing.ready()
-    peer.receive()
-    assert len(peer.receive_all(300)) == 300
+
+
+def test_the_consumer_rests_as_long_as_work_took() -> None:
+    """Never a fixed time: after nothing was done it reads on at once."""
+    with delivery_room(rest_factor=2.0) as room:
+        room.dispatcher.pace(False)
+        began_s = time.process_time()
+        while time.process_time() - began_s < 0.003:
+            pass
+        started_s = time.monotonic()
+        room.dispatcher.pace(False)
+        assert time.monotonic() - started_s > 0.003
+        rests = []
+        for _ in range(20):
+            started_s = time.monotonic()
+            room.dispatcher.pace(False)
+            rests.append(time.monotonic() - started_s)
+        assert min(rests) < 0.002
 
 
 # -- turns ----------------------------------------------------------------------------------------
 
 
-def sends(room: Room) -> Counter[Client]:
+def sends(room: Room) -> Counter[Connection]:
     """Count the sends to each client from now on."""
-    found: Counter[Client] = Counter()
+    found: Counter[Connection] = Counter()
 
-    def counting(client: Client, send: Any) -> Any:
+    def counting(client: Connection, send: Any) -> Any:
         def count(data: bytes) -> int:
             found[client] += 1
             sent: int = send(data)
@@ -483,21 +594,6 @@ def test_what_comes_while_others_are_served_is_joined(room: Room, deflate: bool)
     assert set(found.values()) == {1, 2}
     assert found[people[0][0]] == 2, "it was first in line"
     assert found[people[-1][0]] == 1, "it was last"
-
-
-def test_what_is_kept_compressed_is_bounded(room: Room) -> None:
-    """While the line is never empty too; every frame arrives all the same."""
-    people = [room.connect("m.t", deflate=True) for _ in range(100)]
-    people[0][1].receive()
-    for number in range(1500):
-        room.publish("public.m.t", str(number))
-        room.dispatcher._gather_after = 0.0
-        room.dispatcher._serve()
-        assert not room.dispatcher.idle
-        assert len(room.dispatcher._packed) <= 1001
-    room.round()
-    _, peer = people[0]
-    assert values(peer.receive_all(1500)) == [("m.t", number) for number in range(1500)]
 
 
 def test_streams_that_come_while_others_are_served_keep_their_order(room: Room) -> None:
@@ -544,9 +640,9 @@ def test_who_was_silent_for_long_makes_nobody_rest(room: Room) -> None:
     dispatcher = room.dispatcher
     dispatcher._busy_s = 100.0
     assert dispatcher._rest_s() <= 0, "it was never served"
-    client.served = Mark(time.monotonic() - 10.0, 90.5)
+    client.session.served = Mark(time.monotonic() - 10.0, 90.5)
     assert dispatcher._rest_s() <= 0
-    client.served = Mark(time.monotonic() - 0.007, 99.995)
+    client.session.served = Mark(time.monotonic() - 0.007, 99.995)
     assert 0 < dispatcher._rest_s() < 0.02, "it is served in turn"
 
 
@@ -705,7 +801,7 @@ class Person:
 
     def change(self, event: str, name: str, book: list[tuple[str, int]]) -> None:
         """Subscribe or unsubscribe, and wait until that is done."""
-        registry = self.client._registry
+        registry = self.client._keeper
         before = Counter(registry.requests)
         self.peer.ask(event, name)
         wait_until(lambda: registry.requests[event] > before[event])

@@ -8,12 +8,12 @@ from typing import Iterator
 
 import gevent
 import pytest
-from delivery_room import LIMITS, Peer, Room, delivery_room, wait_until
+from delivery_room import Peer, Room, as_segments, delivery_room, limits, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Close, Opcode
 
-from rango_gevent.delivery.client import Client
+from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.protocol import close
 
@@ -23,16 +23,16 @@ INTERVAL_S, TIMEOUT_S = 5, 8  # the wheel has five slots; a pong is waited for f
 class Wheel:
     """A heartbeat whose seconds pass when the test says so."""
 
-    def __init__(self, room: Room, max_age_s: float = 0.0) -> None:
+    def __init__(self, room: Room, max_age_s: float = 0.0, interval_s: float = INTERVAL_S) -> None:
         self.room = room
-        self.now = room.registry.clock_s
+        self.now = room.registry.clock.now_s
         self.heartbeat = Heartbeat(
-            room.registry,
-            ping_interval_s=INTERVAL_S,
+            ping_interval_s=interval_s,
             pong_timeout_s=TIMEOUT_S,
             max_age_s=max_age_s,
             now=lambda: self.now,
         )
+        room.set_heartbeat(self.heartbeat)
 
     def tick(self, seconds: int = 1) -> None:
         """Let seconds pass, and clients read and answer in each."""
@@ -51,11 +51,11 @@ def settle(room: Room) -> None:
 @pytest.fixture
 def room() -> Iterator[Room]:
     """A room with a wheel yet to be made."""
-    with delivery_room(LIMITS._replace(close_timeout_s=4.0)) as made:
+    with delivery_room(limits(close_timeout_s=4.0)) as made:
         yield made
 
 
-def connect(room: Room, count: int) -> list[tuple[Client, Peer]]:
+def connect(room: Room, count: int) -> list[tuple[Connection, Peer]]:
     """Connect clients and read their first reply."""
     pairs = [room.connect() for _ in range(count)]
     for _, peer in pairs:
@@ -115,7 +115,7 @@ def test_a_client_that_lags_is_not_pinged(room: Room) -> None:
     wheel = Wheel(room)
     client, peer = room.connect(buffer=4096)
     while client.ready:
-        client.offer(b"\x81\x00" * 500)
+        client.offer(as_segments(b"\x81\x00" * 500))
     before = client.outbox_bytes
     for _ in range(INTERVAL_S):
         wheel.now += 1
@@ -238,7 +238,7 @@ def test_a_closing_handshake_is_bounded(room: Room) -> None:
     wheel.tick(2)
     assert list(room.registry) == []
     assert room.registry.closed["restart"] == 2
-    assert not room.registry.leaving
+    assert not wheel.heartbeat._leaving
 
 
 def test_clients_that_left_are_not_pinged(room: Room) -> None:
@@ -249,7 +249,7 @@ def test_clients_that_left_are_not_pinged(room: Room) -> None:
     for client, _ in pairs:
         client.lost()
     wheel.tick(INTERVAL_S + TIMEOUT_S)
-    assert not any(room.registry.slots)
+    assert not len(wheel.heartbeat)
     assert not wheel.heartbeat._awaited
 
 
@@ -283,17 +283,15 @@ def test_the_loop_ticks_and_measures_its_lateness(room: Room) -> None:
     try:
         wait_until(lambda: wheel.heartbeat.late_s >= 0)
         assert wheel.heartbeat.late_s == 60.5
-        assert room.registry.clock_s == wheel.now
+        assert room.registry.clock.now_s == wheel.now
     finally:
         running.kill()
 
 
 def test_a_tick_over_many_clients_gives_way(room: Room) -> None:
     """A thousand pings in one slot do not hold the loop."""
-    wheel = Wheel(room)
-    room.registry.slots = [{}]
-    pairs = connect(room, 200)
-    room.registry.slots[0].update(dict.fromkeys([client for client, _ in pairs]))
+    wheel = Wheel(room, interval_s=1)
+    connect(room, 200)
     turns: list[int] = []
     other = gevent.spawn(lambda: [(turns.append(1), gevent.sleep(0)) for _ in range(1000)])
     gevent.sleep(0)

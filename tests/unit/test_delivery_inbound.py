@@ -293,6 +293,19 @@ def test_a_close_frame_is_echoed(payload: bytes, closed: tuple[int, bytes]) -> N
     assert not outcome.inbound.clean
 
 
+def test_many_frames_are_received_in_portions() -> None:
+    """A call looks at a bounded number of them; what is left comes with the next calls."""
+    inbound = Inbound(LIMITS)
+    received = inbound.receive(text("a") * 120 + frame(FIN | CLOSE_OP))
+    counts = [received.frames]
+    while received.more:
+        assert received.closed_by_peer is None
+        received = inbound.receive(b"")
+        counts.append(received.frames)
+    assert counts == [50, 50, 21]
+    assert received.closed_by_peer == 1005
+
+
 def test_frames_are_counted() -> None:
     """Of any kind, for the limit on their rate."""
     data = (

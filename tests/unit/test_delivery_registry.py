@@ -7,7 +7,7 @@ import logging
 from typing import Iterator
 
 import pytest
-from delivery_room import LIMITS, Room, delivery_room, wait_until
+from delivery_room import LIMITS, Room, as_segments, delivery_room, limits, wait_until
 
 from rango_gevent.delivery.registry import ENDS
 from rango_gevent.protocol import close
@@ -44,8 +44,8 @@ def test_the_list_may_change_while_it_is_read(room: Room) -> None:
 
 def test_admission_knows_who_is_in(room: Room) -> None:
     """Whatever ends a connection gives its place back."""
-    limits = LIMITS._replace(admission=LIMITS.admission._replace(connections=2, per_uid=1))
-    room.registry.set_limits(limits, [])
+    wanted = limits(admission=LIMITS.admission._replace(connections=2, per_uid=1))
+    room.registry.set_limits(wanted, [], lambda frame: frame)
     _, peer = room.connect(uid="ID1")
     room.connect()
     with pytest.raises(Exception, match="full"):
@@ -138,6 +138,6 @@ def test_what_waits_for_all_is_summed(room: Room) -> None:
     clients = [room.connect("m.t", buffer=4096)[0] for _ in range(2)]
     for client in clients:
         while client.ready:
-            client.offer(b"\x81\x00" * 500)
-        client.offer(b"\x81\x00" * 500)
+            client.offer(as_segments(b"\x81\x00" * 500))
+        client.offer(as_segments(b"\x81\x00" * 500))
     assert room.registry.outbox_bytes == sum(client.outbox_bytes for client in clients) > 2000

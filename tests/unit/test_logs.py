@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import sys
 from typing import Any, Iterator
@@ -26,6 +27,7 @@ def _restore_the_logger() -> Iterator[None]:
     before = logs.log.handlers[:], logs.log.level, logs.log.propagate
     yield
     logs.log.handlers[:], logs.log.level, logs.log.propagate = before
+    logs._shows_pid = False
 
 
 def written(log_format: str, level: str = "debug") -> io.StringIO:
@@ -196,6 +198,14 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.fullmatch(r"\S+Z info hello\n", captured.err)
+
+
+def test_one_of_several_processes_names_itself() -> None:
+    """The pid stands before what the line is about, as a number in JSON."""
+    logs.show_pid()
+    made = record("hello", conn=7)
+    assert logs.TextFormatter().format(made).endswith(f"Z info pid={os.getpid()} conn=7 hello")
+    assert json.loads(logs.JsonFormatter().format(made))["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize(

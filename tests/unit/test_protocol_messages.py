@@ -51,7 +51,7 @@ def request(event: object, streams: object) -> str:
         ('{"event":"unsubscribe","streams":["a.b"]}', Request(UNSUBSCRIBE, ("a.b",))),
         ('\n{ "streams" : [ "a.b" ] , "event" : "subscribe" }\n', Request(SUBSCRIBE, ("a.b",))),
         ('{"event":"subscribe","streams":[],"id":7}', Request(SUBSCRIBE, ())),
-        ('{"event":"subscribe","streams":["a.b","a.b"]}', Request(SUBSCRIBE, ("a.b", "a.b"))),
+        ('{"event":"subscribe","streams":["a.b","a.b"]}', Request(SUBSCRIBE, ("a.b",))),
         ('{"event":"subscribe","streams":["\\u00e9.b"]}', Request(SUBSCRIBE, ("é.b",))),
         ('{"event":"subscribe","streams":["a b.c"]}', Request(SUBSCRIBE, ("a b.c",))),
         ('{"event":"x","event":"subscribe","streams":["a.b"]}', Request(SUBSCRIBE, ("a.b",))),
@@ -132,7 +132,7 @@ UNPRINTABLE = "Could not parse streams: a name holds unprintable characters"
         (request("subscribe", ["a\u2028.b"]), UNPRINTABLE),
         (request("subscribe", ["x" * 33]), "Stream name too long: the limit is 32 bytes"),
         (request("subscribe", ["é" * 17]), "Stream name too long: the limit is 32 bytes"),
-        (request("subscribe", ["a.b"] * 6), "Too many streams: the limit is 5"),
+        (request("subscribe", list("abcdef")), "Too many streams: the limit is 5"),
     ],
 )
 def test_bad_requests_are_told_why(text: str, expected: str) -> None:
@@ -219,7 +219,7 @@ def check_any(text: str) -> None:
         ("stream=a%.b", ("a%.b",)),
         ("stream=a%zz.b", ("a%zz.b",)),
         ("stream=a.b;stream=c.d", ("a.b;stream=c.d",)),
-        ("stream=a.b&stream=a.b", ("a.b", "a.b")),
+        ("stream=a.b&stream=c.d,a.b", ("a.b", "c.d")),
     ],
 )
 def test_names_in_a_query(query: str, names: tuple[str, ...]) -> None:
@@ -255,7 +255,7 @@ def test_bad_names_in_a_query_are_told(query: str, expected: str) -> None:
 @given(st.lists(printable, max_size=5))
 def test_what_a_client_quotes_is_what_is_read(names: list[str]) -> None:
     """Both ways to quote, each name in a field of its own or all in one, give the names."""
-    wanted = tuple(part for name in names for part in name.split(",") if part)
+    wanted = tuple(dict.fromkeys(part for name in names for part in name.split(",") if part))
     for quoted in (quote_plus, quote):
         apart = "&".join(f"stream={quoted(name)}" for name in names)
         together = "stream=" + ",".join(quoted(name) for name in names)

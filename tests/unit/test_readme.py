@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rango_gevent.cli import _SUBCOMMANDS
 from rango_gevent.commands.config import markdown_table
 from rango_gevent.metrics import _TEXTS
 from rango_gevent.protocol import close
@@ -21,13 +22,18 @@ def test_the_table_of_settings_is_the_code_s() -> None:
     assert _README[begin : _README.index("<!-- end of settings -->")].strip() == markdown_table()
 
 
+def test_every_command_is_named() -> None:
+    """The README's table has each subcommand, and none that is gone."""
+    table = _README.partition("### Commands")[2].partition("###")[0]
+    assert set(re.findall(r"`rango ([a-z]+)", table)) == set(_SUBCOMMANDS)
+
+
 def test_every_close_code_is_explained() -> None:
     """The README's table has each row of the code's, with its text and its advice."""
-    for reason in close.TABLE:
-        if reason is not close.NORMAL:
-            row = re.search(rf"^\| {reason.code} \| (.*?) \|.*\| (.*?) \|$", _README, re.MULTILINE)
-            assert row is not None, reason
-            assert row.groups() == (reason.text, reason.reconnect)
+    for reason in close.SENT:
+        row = re.search(rf"^\| {reason.code} \| (.*?) \|.*\| (.*?) \|$", _README, re.MULTILINE)
+        assert row is not None, reason
+        assert row.groups() == (reason.text, reason.reconnect)
 
 
 @pytest.mark.parametrize("name", sorted(_TEXTS))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from ipaddress import ip_network
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from kombu.utils.url import url_to_parts
 
+from rango_gevent.auth.origin import OriginPolicy
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import (
     LOG_LEVELS,
@@ -19,6 +21,7 @@ from rango_gevent.settings import (
     load,
     options,
     shown,
+    told_changes,
 )
 
 TABLE = options()
@@ -38,7 +41,7 @@ def problems_of(environ: dict[str, str], flags: dict[str, str] | None = None) ->
 def test_every_field_is_in_the_table() -> None:
     """Only what is parsed from other settings has no row."""
     fields = {field.name for field in dataclasses.fields(Settings)}
-    assert fields - set(TABLE) == {"rbac", "origins"}
+    assert fields - set(TABLE) == {"rbac"}
 
 
 def test_variables_and_flags_are_unique() -> None:
@@ -91,7 +94,7 @@ def test_a_row_has_a_text_that_can_be_printed(name: str) -> None:
 def test_a_shown_default_can_be_set(name: str) -> None:
     """The value that is printed, pasted into the environment, gives that value again."""
     option, default = TABLE[name], getattr(Settings(), name)
-    if option.secret or default == "":
+    if option.secret or not shown(Settings(), name):
         return
     loaded = load({option.env: shown(Settings(), name)})
     assert getattr(loaded.settings, name) == default
@@ -167,6 +170,14 @@ def test_the_address_flag_sets_host_and_port(value: str, address: tuple[str, int
     assert (settings.ws_host, settings.ws_port) == address
 
 
+def test_a_port_alone_keeps_the_host() -> None:
+    """The host is RANGER_HOST's then, and only ":9000" is Go's word for all addresses."""
+    settings, sources, _ = load({"RANGER_HOST": "10.0.0.1"}, {"ws-addr": "9000"})
+    assert (settings.ws_host, settings.ws_port) == ("10.0.0.1", 9000)
+    assert (sources["ws_host"], sources["ws_port"]) == ("RANGER_HOST", "-ws-addr")
+    assert load({}, {"ws-addr": "9000"}).settings.ws_host == "0.0.0.0"
+
+
 # -- the broker's address -----------------------------------------------------------------------
 
 
@@ -234,6 +245,7 @@ def test_one_url_beats_all_parts() -> None:
         ("RANGO_AMQP_URL", "amqp://x:70000"),
         ("RANGO_AMQP_URL", "amqp://[::1"),
         ("RANGO_AMQP_URL", "amqp://x;"),
+        ("RANGO_AMQP_URL", "amqp://x;memory://"),
         ("RANGO_AMQP_URL", "amqp://u:pa/ss@x"),
         ("RANGO_AMQP_URL", "amqp://u:12/34@x"),
         ("RANGO_AMQP_URL", "amqp://u:12?34@x"),
@@ -244,6 +256,8 @@ def test_one_url_beats_all_parts() -> None:
         ("RABBITMQ_HOST", "mq.example:5672"),
         ("RABBITMQ_HOST", "amqp://mq.example"),
         ("RABBITMQ_HOST", ":"),
+        ("RABBITMQ_HOST", "fe80::1%\u202a2Feth0"),
+        ("RABBITMQ_HOST", "fe80::1%"),
         ("RABBITMQ_HOST", "mq example"),
         ("RABBITMQ_USER", "\udcff"),
         ("RABBITMQ_PASSWORD", "a\udc80"),
@@ -364,9 +378,13 @@ def test_no_password_is_shown(password: str, count: int) -> None:
         [f"amqp://user:{quote(password, '')}@host:5672/v?x={quote(password, '')}"] * count
     )
     settings = load({"RANGO_AMQP_URL": url, "RABBITMQ_PASSWORD": password}).settings
-    for text in (shown(settings, "amqp_url"), shown(settings, "rabbitmq_password"), repr(settings)):
+    for text in (
+        shown(settings, "amqp_urls"),
+        shown(settings, "rabbitmq_password"),
+        repr(settings),
+    ):
         assert "S3CRET" not in text
-    assert shown(settings, "amqp_url").count("host:5672/v") == count
+    assert shown(settings, "amqp_urls").count("host:5672/v") == count
 
 
 def test_an_unquoted_password_is_masked_or_refused() -> None:
@@ -385,7 +403,7 @@ def test_an_unquoted_password_is_masked_or_refused() -> None:
         except ConfigError as error:
             assert "S3CRET" not in str(error)
         else:
-            assert "S3CRET" not in shown(settings, "amqp_url")
+            assert "S3CRET" not in shown(settings, "amqp_urls")
 
 
 @pytest.mark.parametrize("level", LOG_LEVELS)
@@ -394,9 +412,53 @@ def test_the_levels_of_rango_are_taken(level: str) -> None:
     assert load({"LOG_LEVEL": level.upper()}).settings.log_level == level
 
 
-def test_settings_are_plain_values() -> None:
-    """All rows but the policies are values that JSON knows: nothing in them is alive."""
+def test_settings_cannot_change() -> None:
+    """All values are of types that nobody can change under who reads them."""
     settings = Settings()
-    json.dumps({name: getattr(settings, name) for name in TABLE})
+    hash(tuple(getattr(settings, name) for name in TABLE))
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.ws_port = 1  # type: ignore[misc]  # that it cannot be done is the test
+
+
+@pytest.mark.parametrize(
+    ("env", "text", "value"),
+    [
+        ("RANGO_SLOW_STREAMS", "*.a=latest, b=close", (("*.a", "latest"), ("b", "close"))),
+        ("RANGO_TRUSTED_PROXIES", "10.0.0.1/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
+        ("RANGO_COMPRESSION", "ON", True),
+        ("RANGO_AMQP_URL", "amqp://a ;amqp://b", ("amqp://a", "amqp://b")),
+        (
+            "API_CORS_ORIGINS",
+            "B.example, https://a.example:1",
+            OriginPolicy(frozenset({"b.example", "a.example:1"})),
+        ),
+        ("API_CORS_ORIGINS", "*", OriginPolicy(any_origin=True)),
+    ],
+)
+def test_values_are_parsed_once(env: str, text: str, value: Any) -> None:
+    """A value arrives as what it is worked with, and what is shown of it is read as the same."""
+    (name,) = [name for name, option in TABLE.items() if option.env == env]
+    settings = load({env: text}).settings
+    assert getattr(settings, name) == value
+    assert getattr(load({env: shown(settings, name)}).settings, name) == value
+
+
+def test_what_a_reload_changes_is_told() -> None:
+    """By name and value; of a secret the name alone, of roles the prefix's variable."""
+    before = load({"RANGO_RBAC_OPS": "ops", "RANGO_RBAC_ADMIN": "admin"}).settings
+    after = load(
+        {
+            "RANGO_RBAC_ADMIN": "root,admin",
+            "RANGO_MAX_STREAMS": "7",
+            "JWT_PUBLIC_KEY": "S3CRET",
+            "RABBITMQ_PASSWORD": "S3CRET",
+        }
+    ).settings
+    assert told_changes(before, before) == []
+    assert told_changes(before, after) == [
+        "RABBITMQ_PASSWORD",
+        "JWT_PUBLIC_KEY",
+        "RANGO_MAX_STREAMS=7",
+        "RANGO_RBAC_ADMIN=admin,root",
+        "RANGO_RBAC_OPS=",
+    ]

@@ -13,8 +13,24 @@ import pytest
 import rango_gevent
 
 PACKAGE = Path(str(rango_gevent.__file__)).parent
+SCRIPTS = PACKAGE.parent / "scripts"
+BENCH = "bench"  # a room outside of the package: nobody in there may know it
+
+
+def base(module: str) -> Path:
+    """Return the directory that a module's name begins in."""
+    return SCRIPTS if room(module) == BENCH else PACKAGE
+
+
+def room(module: str) -> str:
+    """Return the room that a module is in."""
+    return module.split(".")[0]
+
+
 MODULES = sorted(
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")
+    ".".join(path.relative_to(root).with_suffix("").parts)
+    for root, top in ((PACKAGE, PACKAGE), (SCRIPTS, SCRIPTS / BENCH))
+    for path in top.rglob("*.py")
 )
 modules = pytest.mark.parametrize("module", MODULES)
 
@@ -22,34 +38,39 @@ modules = pytest.mark.parametrize("module", MODULES)
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
+    BENCH: {"commands", "environment", "settings", "auth", "urls", "errors", "__init__"},
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
-    "gunicorn_hooks": {"server", "environment", "settings", "errors"},
+    "gunicorn_hooks": {"server", "environment", "logs", "settings", "errors"},
     "commands": {
-        "server", "gateway", "bench", "client", "demo", "broker", "environment", "settings", "logs",
-        "auth", "protocol", "urls", "errors", "__init__",
+        "server", "gateway", "client", "demo", "source", "environment", "settings", "logs",
+        "auth", "protocol", "turns", "urls", "errors", "__init__",
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "server", "delivery", "broker", "demo", "metrics", "scrape", "logs", "settings",
-        "hub", "auth", "protocol", "errors",
+        "server", "delivery", "source", "demo", "metrics", "throttle", "scrape", "logs", "settings",
+        "hub", "auth", "protocol", "errors", "__init__",
     },
     # it is handed a gateway, and never knows how one is built
-    "server": {"environment", "scrape", "logs", "auth", "protocol", "turns", "errors"},
-    "bench": {"settings", "auth", "urls", "errors"},
+    "server": {
+        "environment", "scrape", "logs", "throttle", "auth", "protocol", "turns", "errors"
+    },
     "environment": {"settings", "auth", "errors"},
-    # delivery and broker do not know each other, and nobody down here reads settings
-    "delivery": {"hub", "protocol", "turns", "errors"},
-    "broker": {"turns", "urls", "errors"},
+    # delivery and source do not know each other, and nobody down here reads settings
+    "delivery": {"hub", "protocol", "model", "turns", "errors"},
+    "source": {"backoff", "throttle", "turns", "urls"},
     "demo": set(),
-    "client": {"protocol", "errors"},
+    "client": {"backoff", "protocol", "errors"},
     "settings": {"auth", "parsers", "urls", "errors"},
-    "hub": {"protocol", "errors"},
+    "hub": {"protocol", "model"},
     "auth": {"errors"},
     "protocol": {"errors"},
     "metrics": set(),
     "scrape": set(),
     "logs": set(),
     "turns": set(),
+    "model": set(),
+    "throttle": set(),
+    "backoff": set(),
     "parsers": set(),
     "urls": set(),
     "errors": set(),
@@ -57,8 +78,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
-    r"(protocol|auth|hub|demo)(\..*)?|settings|errors|parsers|urls"
-    r"|broker\.(topology|decoder)|delivery\.(admission|outbox)|server\.(paths|handshake)"
+    r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls|backoff"
+    r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
+    r"|delivery\.(admission|bundle|encoding|outbox|session)|server\.(paths|handshake)"
 )
 IMPURE_IMPORTS = {
     "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
@@ -69,8 +91,9 @@ IMPURE_IMPORTS = {
 IMPURE_CALLS = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
 ALLOWED_IN_PURE = {
     # values that describe what is declared, and an error's class
-    "broker.topology": {"kombu.entity": {"Exchange", "Queue"}},
-    "broker.decoder": {"amqp.exceptions": {"UnexpectedFrame"}},
+    "backoff": {"random": {"Random"}},  # for its type: the caller makes one
+    "source.amqp.topology": {"kombu.entity": {"Exchange", "Queue"}},
+    "source.amqp.decoder": {"amqp.exceptions": {"UnexpectedFrame"}},
     # a generator of numbers that its caller has seeded, and a form for numbers that it made
     **{
         module: {"random": {"Random"}, "uuid": {"UUID"}}
@@ -83,28 +106,22 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
-    "settings": 490,  # one table with a row for each setting
-    "cli": 530,  # the arguments and the help of every subcommand
+    "settings": 560,  # one table with a row for each setting
+    "cli": 560,  # the arguments and the help of every subcommand
     "client.stream": 480,  # a state machine whose steps are read together
-    "delivery.client": 520,  # both directions of one connection share its state
 }
 
 
 @cache
 def source(module: str) -> str:
     """Return a module's text."""
-    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
+    return base(module).joinpath(*module.split(".")).with_suffix(".py").read_text("utf-8")
 
 
 @cache
 def tree(module: str) -> ast.Module:
     """Return a module's tree, read as the oldest Python reads it that must run it."""
     return ast.parse(source(module), feature_version=(3, 9))
-
-
-def room(module: str) -> str:
-    """Return the room that a module is in."""
-    return module.split(".")[0]
 
 
 def is_for_types_only(node: ast.AST) -> bool:
@@ -136,12 +153,12 @@ def imports(module: str) -> list[tuple[str, set[str]]]:
 
 @cache
 def own_imports(module: str) -> set[str]:
-    """Return the modules of this package that a module imports at run time."""
+    """Return the modules of this project that a module imports at run time."""
     found: set[str] = set()
     for name, taken in imports(module):
-        if name.split(".")[0] != "rango_gevent":
+        if room(name) not in ("rango_gevent", BENCH):
             continue
-        inside = name.partition(".")[2]
+        inside = name if room(name) == BENCH else name.partition(".")[2]
         for word in taken or {""}:
             full = ".".join(part for part in (inside, word) if part)
             found.add(full if full in MODULES else inside or "__init__")
@@ -183,7 +200,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_what_only_some_may_know() -> None:
     """Settings are read at the top, metrics and logs set up there; rooms get plain values."""
-    below = {"delivery", "broker", "hub", "auth", "protocol", "client", "demo"}
+    below = {"delivery", "source", "hub", "auth", "protocol", "client", "demo"}
     for module in MODULES:
         if room(module) in below:
             known = {room(name) for name in own_imports(module)}

@@ -1,0 +1,115 @@
+"""``rango config --check --connect``: try what the settings name, each with one line.
+
+The key is loaded; each broker is connected to as the gateway would, its exchange looked at, and
+a queue declared, bound and consumed, which goes with the connection. Nothing is left behind, and
+an exchange that is missing is told instead of declared.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Iterator, NamedTuple
+
+from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
+from gevent.timeout import Timeout
+from kombu.connection import Connection
+
+from rango_gevent.environment import load_key
+from rango_gevent.errors import ConfigError
+from rango_gevent.settings import Settings
+from rango_gevent.source.amqp import declare
+from rango_gevent.source.amqp.connection import connect, describe, leave
+from rango_gevent.source.base import BrokerTimeout, QueueLimits, SourceRefused
+from rango_gevent.urls import mask_url
+
+_LIMITS = QueueLimits(length=1, ttl_s=1.0)
+
+
+class Step(NamedTuple):
+    """What was tried: a line for people, and whether it went well."""
+
+    is_good: bool
+    text: str
+
+    def __str__(self) -> str:
+        """Return the line."""
+        return f"{'ok' if self.is_good else 'failed'}: {self.text}"
+
+
+def probe(settings: Settings) -> Iterator[Step]:
+    """Try everything that the settings name; what depends on a failure is not tried."""
+    try:
+        key = load_key(settings)
+        yield Step(True, f"{key.kind} key, fingerprint {key.fingerprint}")
+    except ConfigError as error:
+        yield Step(False, str(error))
+    for url in settings.broker_urls:
+        if url.startswith("memory"):
+            yield Step(True, "the broker lives inside of the gateway: nothing to connect to")
+        else:
+            yield from _probe_broker(url, settings)
+
+
+def _probe_broker(url: str, settings: Settings) -> Iterator[Step]:
+    timeout_s = settings.broker_timeout_s
+    connection = describe(
+        url,
+        heartbeat_s=settings.broker_heartbeat_s,
+        silence_s=settings.broker_heartbeat_s,
+        timeout_s=timeout_s,
+    )
+    try:
+        with Timeout(timeout_s, BrokerTimeout("no answer in time")):
+            connect(connection, timeout_s, hasty=False)
+            yield Step(True, f"broker {mask_url(url)}")
+            yield from _probe_exchange(connection, settings.exchange)
+    except (AMQPError, OSError) as error:
+        yield Step(False, f"broker {mask_url(url)}: {_words(error)}: {_cure(error)}")
+    finally:
+        leave(connection)
+
+
+def _probe_exchange(connection: Connection, name: str) -> Iterator[Step]:
+    if not declare.exists(connection, name):
+        yield Step(
+            False,
+            f"exchange {name!r} does not exist: check RANGO_EXCHANGE, or start its publisher; "
+            "the gateway would declare it and wait",
+        )
+        return
+    try:
+        declare.take(connection, name)
+    except SourceRefused as error:
+        yield Step(False, str(error))
+        return
+    yield Step(True, f"exchange {name!r}")
+    try:
+        declare.subscribe(connection, name, _LIMITS, lambda *message: None)
+    except AccessRefused as error:
+        user, vhost = connection.userid, connection.virtual_host
+        own = r"'^rango\.instance\.'"
+        yield Step(
+            False,
+            f"rights: {_words(error)}: give them by `rabbitmqctl set_permissions -p {vhost} {user} "
+            f"{own} {own} '^(rango\\.instance\\..*|{name})$'`",
+        )
+    else:
+        yield Step(True, "rights to declare a queue, to bind it and to consume it")
+
+
+def _words(error: Exception) -> str:
+    """Return the broker's own words, or the system's."""
+    return str(getattr(error, "reply_text", "") or error or type(error).__name__).rstrip(".")
+
+
+def _cure(error: Exception) -> str:
+    if isinstance(error, AccessRefused):
+        return (
+            "check RABBITMQ_USER and RABBITMQ_PASSWORD, or RANGO_AMQP_URL; "
+            "RabbitMQ lets `guest` in from its own host alone"
+        )
+    if isinstance(error, NotAllowed):
+        return "check RABBITMQ_VHOST, and the user's permissions there"
+    if isinstance(error, ssl.SSLError):
+        return "check the certificate; SSL_CERT_FILE names a private authority"
+    return "check that it runs and can be reached; see RABBITMQ_HOST and _PORT, or RANGO_AMQP_URL"

@@ -1,0 +1,210 @@
+"""A connection: the socket of one client and its two greenlets.
+
+A silent connection is a socket, an io watcher and these slots. The reader greenlet lives while
+there are bytes to read; all readers share slices of time. Sending is `Sender`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import gevent
+
+from rango_gevent.delivery.inbound import PONG, TEXT, Inbound, InboundPool
+from rango_gevent.delivery.sender import CLOSED, CLOSING, Sender
+from rango_gevent.errors import FatalClientError, RequestError
+from rango_gevent.model import Encoding
+from rango_gevent.protocol import close, messages
+from rango_gevent.protocol.close import CloseReason
+
+if TYPE_CHECKING:
+    from websockets.frames import Opcode
+
+    from rango_gevent.delivery.registry import Registry
+    from rango_gevent.delivery.session import Session
+
+log = logging.getLogger(__name__)
+
+_READ_BYTES = 4 * 1024
+_READABLE = 1
+_MOST_PAUSE_S = 5.0
+
+
+class Connection(Sender):
+    """One connection after its handshake.
+
+    Attributes:
+        seen_s: coarse time at which bytes last came from it.
+        slot: its slot in the heartbeat's wheel.
+    """
+
+    __slots__ = ("_inbound", "_pool", "_watcher", "seen_s", "slot")
+
+    def __init__(
+        self,
+        keeper: Registry,
+        fd: int,
+        *,
+        id: int,
+        peer: str,
+        session: Session,
+        encoding: Encoding,
+        pool: InboundPool,
+    ) -> None:
+        super().__init__(keeper, fd, id=id, peer=peer, session=session, encoding=encoding)
+        self.seen_s = self.opened_s
+        self.slot = 0
+        self._pool = pool
+        self._inbound: Inbound | None = None
+        self._watcher: Any = gevent.get_hub().loop.io(fd, _READABLE)
+
+    def start(self, early: bytes = b"") -> None:
+        """Begin to read.
+
+        Args:
+            early: bytes that came along with the handshake.
+        """
+        if self.state == CLOSED:
+            return  # lost while its handshake was answered
+        if early:
+            self._keeper.spawn(self._read, early)
+        else:
+            self._watcher.start(self._on_readable)
+
+    def _on_readable(self) -> None:
+        """Start the reader greenlet: the loop calls this, so nothing here may wait."""
+        self._watcher.stop()
+        self._keeper.spawn(self._read)
+
+    def _read(self, data: bytes = b"") -> None:
+        """Reader greenlet: read until nothing is left, then end."""
+        turns = self._keeper.reading
+        try:
+            turns.wait()
+            while self.state != CLOSED:
+                data = data or self._sock.recv(_READ_BYTES)
+                if not data:
+                    self._finish()
+                    return
+                self.seen_s = self._keeper.clock.now_s
+                while self._receive(data):
+                    data = b""
+                    turns.wait()
+                data = b""
+                turns.wait()  # whoever sends without end waits for all the others
+        except BlockingIOError:
+            self._rest()
+        except OSError:
+            self.lost()
+        except FatalClientError as error:
+            self.close(error.reason)
+            self._drain()
+        except Exception:
+            log.exception("client %d: reader failed", self.id)
+            self.close(close.INTERNAL)
+            self._drain()
+
+    def _rest(self) -> None:
+        """Go back to being a watcher."""
+        self.session.rest()
+        if self._inbound is not None and self._pool.give_back(self._inbound):
+            self._inbound = None
+        if self.state != CLOSED:
+            self._watcher.start(self._on_readable)
+
+    def _receive(self, data: bytes) -> bool:
+        """Answer what some bytes hold; True: there is more of it."""
+        if self._inbound is None:
+            self._inbound = self._pool.lend()
+        received = self._inbound.receive(data)
+        refused = self.session.admit(received.frames, self._keeper.clock.now_s)
+        if refused is None:
+            self._answer(received.items)
+        elif refused:
+            self.push(messages.error(refused))
+        if received.closed_by_peer is not None:
+            self._closed_by_peer(received.closed_by_peer, received.echo)
+        elif received.failure is not None:
+            raise FatalClientError(received.failure)
+        return received.more and self.state != CLOSED
+
+    def _answer(self, items: list[tuple[Opcode, bytes]]) -> None:
+        """Handle messages and send pongs, in the order in which they are due."""
+        for kind, data in items:
+            self._pause()
+            if not self.open:
+                break
+            if kind is PONG:
+                self.push(data)
+            else:
+                self.handle(data, kind is TEXT)
+
+    def handle(self, message: bytes, is_text: bool) -> None:
+        """Answer one message; a binary one is read like text, as Rango does."""
+        now_s = time.monotonic()
+        for part in self.session.answer(message):
+            self.session.charge(part, now_s)
+            self.push(part)
+
+    def subscribe(self, names: tuple[str, ...]) -> None:
+        """Subscribe what the handshake named, and tell what is held: the first frame of all."""
+        try:
+            parts = self.session.subscribe(names)
+        except RequestError as error:
+            parts = [messages.error(str(error))]
+        now_s = time.monotonic()
+        for part in parts:
+            self.session.charge(part, now_s)
+            self.push(part)
+
+    def _pause(self) -> None:
+        """Answer no more while the client does not read, has had much, or others wait."""
+        outbox, bound = self._outbox, self._keeper.limits.outbox_bytes
+        if outbox is not None and outbox.has_answered(bound) and self._writer is not None:
+            self._writer.join()
+        owed_s = self.session.owed_s(time.monotonic())
+        if owed_s > 0:
+            gevent.sleep(min(owed_s, _MOST_PAUSE_S))
+        self._keeper.reading.wait()
+
+    def _closed_by_peer(self, code: int, echo: bytes) -> None:
+        """Answer a close frame, unless it is the answer to our own."""
+        if self.open:
+            self.ended_by = close.CLIENT_CLOSED._replace(code=code)
+            self._begin_closing(echo)
+        else:
+            self._finish()
+
+    def _drain(self) -> None:
+        """Read and forget until the peer ends.
+
+        Closing a socket with unread input sends a reset, which may overtake the close frame.
+        """
+        try:
+            while self.state != CLOSED and self._sock.recv(_READ_BYTES):
+                self._keeper.reading.wait()
+            self._finish()
+        except BlockingIOError:
+            self._watcher.start(self._on_drainable)
+        except OSError:
+            self.lost()
+
+    def _on_drainable(self) -> None:
+        self._watcher.stop()
+        self._keeper.spawn(self._drain)
+
+    def _finish(self) -> None:
+        """End, now that the peer sends no more: at once, or as soon as our close frame is out."""
+        if self.state == CLOSING and self._writer is not None:
+            self._writer.join()  # bounded by the write timeout and the heartbeat
+        self.lost()
+
+    def lost(self, reason: CloseReason | None = None) -> None:
+        """End the connection at once; doing so twice is harmless."""
+        if self.state != CLOSED:
+            self._watcher.stop()
+            self._watcher.close()
+            self._inbound = None
+        super().lost(reason)

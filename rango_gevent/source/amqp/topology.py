@@ -1,0 +1,34 @@
+"""A worker's queue as the broker is asked for it. Pure: names and arguments.
+
+Each process has one queue of its own: exclusive and auto-delete, so that it goes with its
+connection, and bounded in length and time, so that a stalled gateway cannot fill the
+broker's memory.
+"""
+
+from __future__ import annotations
+
+from kombu.entity import Exchange, Queue
+
+from rango_gevent.source.base import QueueLimits
+
+EVERYTHING = "#"
+
+
+def queue(instance: str, exchange_name: str, limits: QueueLimits) -> Queue:
+    """Describe a worker's queue, bound to everything the exchange carries.
+
+    Args:
+        instance: random text that makes the name unique.
+        exchange_name: exchange to bind to.
+        limits: bounds in the broker.
+    """
+    return Queue(
+        f"rango.instance.{instance}",
+        Exchange(exchange_name, type="topic", durable=False, no_declare=True),
+        routing_key=EVERYTHING,
+        durable=False,
+        exclusive=True,
+        auto_delete=True,
+        max_length=limits.length,
+        message_ttl=limits.ttl_s,
+    )

@@ -1,0 +1,86 @@
+"""What a source is: what it does for the supervisor, and the errors that it may say it with.
+
+Pure: types and values.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple, Protocol
+
+Sink = Callable[[str, bytes, float, int], object]
+"""Takes routing key, body, Unix time of publishing in seconds, and position; must not block.
+
+The position tells where in the source's log the message stands; 0 where there is no log.
+"""
+
+
+class SourceError(Exception):
+    """No messages can come; the text says why. Trying again may help."""
+
+
+class SourceRefused(SourceError):
+    """The broker refuses what it is asked for; nothing helps but other settings, or rights."""
+
+
+class BrokerTimeout(OSError):
+    """A call to the broker did not come back in time.
+
+    It is an OSError so that py-amqp, where it is raised, closes the socket of a connection
+    that is only half made.
+    """
+
+
+class Overtaken(BrokerTimeout):
+    """An attempt to connect hung while the broker answered others."""
+
+
+class QueueLimits(NamedTuple):
+    """Bounds on a worker's queue in the broker: messages, and seconds that one may wait."""
+
+    length: int
+    ttl_s: float
+
+
+class BrokerLimits(NamedTuple):
+    """Seconds for any one call, seconds between heartbeats, bounds of the queue."""
+
+    timeout_s: float
+    heartbeat_s: int
+    queue: QueueLimits
+
+
+class Source(Protocol):
+    """One way to get messages. The supervisor calls it in the order of the methods here.
+
+    One connection at a time; any exception of `connect` or `pump` ends it, and the supervisor
+    begins anew. Of several brokers each `connect` takes the next one.
+    """
+
+    @property
+    def exchange(self) -> str:
+        """Name of what is consumed."""
+
+    @property
+    def place(self) -> str:
+        """Where from, as a log may show it: the URL that was connected to, without secrets."""
+
+    def connect(self, *, hasty: bool) -> None:
+        """Connect and declare all that is needed, in bounded time; messages can come then.
+
+        Args:
+            hasty: give an attempt that hangs up as soon as the broker answers another.
+
+        Raises:
+            SourceRefused: the broker does not want to.
+            Overtaken: a hasty attempt was given up.
+            Exception: whatever else prevents it.
+        """
+
+    def pump(self) -> None:
+        """Hand messages to the sink; ends by an exception only."""
+
+    def leave(self) -> None:
+        """Say goodbye, in bounded time."""
+
+    def drop(self) -> None:
+        """Close the connection, if there is one, at once and without a word."""

@@ -1,0 +1,92 @@
+"""Messages from kombu's brokers that are no AMQP, such as memory, which lives in this process.
+
+They know no silence, so a fault is what they raise. For the demo and for tests.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import suppress
+from typing import Callable
+
+from gevent.timeout import Timeout
+from kombu.connection import Connection
+
+from rango_gevent.source.amqp import declare
+from rango_gevent.source.amqp.connection import connect, drop, leave
+from rango_gevent.source.base import BrokerLimits, BrokerTimeout, Sink
+from rango_gevent.turns import give_way
+from rango_gevent.urls import mask_url
+
+_PERIOD_S = 0.4
+_POLL_S = 0.02
+_SLICE_S = 0.004
+
+
+class EmbeddedSource:
+    """A source of kombu's virtual transports.
+
+    Args:
+        urls: brokers, tried in turn.
+        exchange: name of the exchange, declared when it is missing.
+        sink: where messages go.
+        limits: bounds; those of the queue do not hold here.
+        pace: not called: there is nothing to read ahead.
+    """
+
+    def __init__(
+        self,
+        urls: list[str],
+        exchange: str,
+        sink: Sink,
+        limits: BrokerLimits,
+        pace: Callable[[bool], None],
+    ) -> None:
+        self.exchange = exchange
+        self._urls = urls
+        self._turn = -1
+        self._sink = sink
+        self._limits = limits
+        self._connection: Connection | None = None
+
+    @property
+    def place(self) -> str:
+        """The URL that was connected to, without secrets."""
+        return mask_url(self._urls[self._turn % len(self._urls)])
+
+    def connect(self, *, hasty: bool) -> None:
+        """Connect to the next broker, declare exchange and queue, begin to consume."""
+        self._turn += 1
+        timeout_s = self._limits.timeout_s
+        self._connection = Connection(
+            self._urls[self._turn % len(self._urls)],
+            connect_timeout=timeout_s,
+            transport_options={"polling_interval": _POLL_S},
+        )
+        connect(self._connection, timeout_s, hasty=False)
+        with Timeout(timeout_s, BrokerTimeout("no answer in time")):
+            declare.declare_missing(self._connection, self.exchange)
+            declare.subscribe(self._connection, self.exchange, self._limits.queue, self._sink)
+
+    def pump(self) -> None:
+        """Hand messages to the sink; ends by an exception only."""
+        assert self._connection is not None, "connect first"
+        slice_end = 0.0
+        while True:
+            with suppress(socket.timeout):  # silence
+                self._connection.drain_events(timeout=_PERIOD_S)
+            if time.monotonic() >= slice_end:
+                give_way()  # taking what is there already never switches by itself
+                slice_end = time.monotonic() + _SLICE_S
+
+    def leave(self) -> None:
+        """Say goodbye, in bounded time."""
+        if self._connection is not None:
+            leave(self._connection)
+
+    def drop(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            drop(self._connection)
+            self._connection = None
