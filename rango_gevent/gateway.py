@@ -214,6 +214,7 @@ class Gateway:
             _client_limits(settings), settings.trusted_proxies, _pack(settings)
         )
         self.handshake = _handshake(settings, key)
+        self.metrics_server.timeout_s = settings.handshake_timeout_s
         told = told_changes(before, self.settings)
         if key.fingerprint != self.key.fingerprint:
             told.append(f"{key.kind} key {key.fingerprint}")

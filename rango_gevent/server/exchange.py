@@ -49,7 +49,7 @@ class ExchangeServer(WSGIServer):
         """Count a connection in, or say that it is to be closed at once."""
         raise NotImplementedError
 
-    def ended(self, peer: str) -> None:
+    def ended(self, sock: Any, peer: str) -> None:
         """Count it out."""
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class ExchangeServer(WSGIServer):
 
     def do_close(self, sock: Any, address: Any) -> None:
         """End a handler: its socket is a client's by now, or to be closed."""
-        self.ended(peer_of(address))
+        self.ended(sock, peer_of(address))
         super().do_close(sock, address)
 
 

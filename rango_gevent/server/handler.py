@@ -8,9 +8,14 @@ geventwebsocket's handler. That handler sends 101 first and asks later, which wo
 from __future__ import annotations
 
 import logging
+import socket
+import time
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Mapping
 
 from rango_gevent.errors import Refused
+from rango_gevent.protocol import refusals
 from rango_gevent.server.exchange import Exchange, ExchangeServer
 from rango_gevent.server.handshake import Accepted, wants_upgrade
 from rango_gevent.server.http import App
@@ -23,6 +28,10 @@ log = logging.getLogger(__name__)
 
 _EVERY_S = 1.0  # metrics count each; a stranger who repeats himself fills no disk
 _SHOWN_CHARS = 200
+# While a process has no files left: for how long a request may still be under way, and how many
+# that are for longer make room for each newcomer who found none.
+_PATIENCE_S = 1.0
+_CUT_AT_ONCE = 5
 
 
 class GatewayServer(ExchangeServer):
@@ -32,6 +41,7 @@ class GatewayServer(ExchangeServer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._under_way: dict[Any, float] = {}  # since when, the oldest first
         self.refusals = ThrottledLog(log, _EVERY_S)
 
     @property
@@ -48,13 +58,29 @@ class GatewayServer(ExchangeServer):
         """Count a handshake in, while there are files for it and its address has no more."""
         registry = self.gateway.registry
         refusal = registry.admission.begin_handshake(peer)
-        if refusal is not None:
-            registry.refused[refusal.word] += 1
-        return refusal is None
+        if refusal is None:
+            self._under_way[sock] = time.monotonic()
+            return True
+        registry.refused[refusal.word] += 1
+        if refusal is refusals.TOO_MANY_FILES:
+            self._make_room()
+        return False
 
-    def ended(self, peer: str) -> None:
+    def ended(self, sock: Any, peer: str) -> None:
         """Count it out."""
+        self._under_way.pop(sock, None)
         self.gateway.registry.admission.end_handshake(peer)
+
+    def _make_room(self) -> None:
+        """Cut off a few who take longer than anybody needs, so that the next ones find a place."""
+        latest_s = time.monotonic() - _PATIENCE_S
+        for sock, since_s in list(islice(self._under_way.items(), _CUT_AT_ONCE)):
+            if since_s > latest_s:
+                break
+            del self._under_way[sock]
+            self.gateway.registry.refused[refusals.TOO_SLOW.word] += 1
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # its handler sees an end
 
 
 class GatewayHandler(Exchange):

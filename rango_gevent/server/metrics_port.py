@@ -129,5 +129,5 @@ class _Server(ExchangeServer):
             sock.send(_FULL)  # a fresh socket takes so little at once
         return False
 
-    def ended(self, peer: str) -> None:
+    def ended(self, sock: Any, peer: str) -> None:
         self._open -= 1

@@ -16,6 +16,7 @@ from typing import Iterator
 
 import pytest
 from support import HEALTHY, HOST, RawSocket, Server, handshake, start_gateway, text_frame, wait_for
+from websockets.exceptions import WebSocketException
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"%s / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -131,6 +132,23 @@ def test_nobody_is_waited_for_for_ever(request_bytes: bytes) -> None:
         for sock in silent:
             sock.sendall(request_bytes)
         wait_for(lambda: all(map(is_ended, silent)), 10, "all to be ended")
+
+
+def test_silent_sockets_shut_nobody_out() -> None:
+    """While they hold all files, those who take long make room for others."""
+
+    def is_let_in() -> bool:
+        try:
+            with server.connect() as client:
+                return "subscribed" in client.receive()
+        except (OSError, WebSocketException):
+            return False
+
+    with start_gateway(command=limited(300)) as server, sockets(server.port, 400):
+        refused = "rango_connections_refused_total"
+        wait_for(lambda: server.metric(refused, reason="too_many_files") > 0, what="no more files")
+        wait_for(is_let_in, 5, "a way in")
+        assert server.metric(refused, reason="too_slow") > 0
 
 
 def test_answers_that_nobody_takes_are_given_up() -> None:
