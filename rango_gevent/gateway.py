@@ -110,6 +110,7 @@ class Gateway:
             self._publish,
             _broker_limits(settings),
             self.dispatcher.pace,
+            self._accepts,
         )
         self.source = Supervisor(source, self._broker_is_lost)
         self._workers: Workers | None = None
@@ -286,21 +287,28 @@ class Gateway:
         return self.health() or self.source.problem
 
     def _book_is_stale(self, address: str, why: str) -> None:
-        level = logging.DEBUG if why == _LOST else logging.WARNING  # then one line for all
-        log.log(level, "book %s is stale until its next snapshot: %s", address, why)
+        if why != _LOST:  # then one line for all
+            self._drops.warning(why, "book %s is stale until its next snapshot: %s", address, why)
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
-        live = sum(book.live for book in self.hub.books.values())
+        live = len(self.hub.books) - self.hub.shelf.stale
         self.hub.drop_books(time.time(), _LOST)
         log.warning("the broker is lost: %d books are stale until their next snapshots", live)
 
     def _publish(self, key: str, body: bytes, at_s: float, position: int) -> None:
         outcome = self.hub.publish(key, body, at_s)
         if outcome in DROPPED:
-            self._drops.warning(
-                outcome, "dropped a message, %s: routing key %r", outcome, key[:_SHOWN_KEY]
-            )
+            self._say_dropped(outcome, key)
+
+    def _accepts(self, key: str, size: int) -> bool:
+        refusal = self.hub.refusal(key, size)
+        if refusal:
+            self._say_dropped(refusal, key)
+        return not refusal
+
+    def _say_dropped(self, why: str, key: str) -> None:
+        self._drops.warning(why, "dropped a message, %s: routing key %r", why, key[:_SHOWN_KEY])
 
     def _read(self) -> Reading:
         """Collect the numbers of all rooms for a scrape."""
@@ -308,13 +316,12 @@ class Gateway:
         return Reading(
             gauges={
                 "rango_hub_clients_count": len(registry),
+                "rango_subscriptions": hub.topics.total,
                 "rango_ready": float(not self.readiness()),
                 "rango_broker_connected": float(source.connected),
                 "rango_books": len(hub.books),
-                "rango_books_stale": sum(
-                    book.stale_since is not None for book in hub.books.values()
-                ),
-                "rango_book_bytes": sum(book.bytes for book in hub.books.values()),
+                "rango_books_stale": hub.shelf.stale,
+                "rango_book_bytes": hub.shelf.bytes,
                 "rango_outbox_bytes": registry.outbox_bytes,
                 "rango_loop_lag_seconds": self.heartbeat.late_s,
                 "promhttp_metric_handler_requests_in_flight": self.metrics_server.in_flight,
@@ -325,6 +332,7 @@ class Gateway:
                 "rango_bytes_sent": dispatcher.bytes,
                 "rango_dispatch_slices": dispatcher.slices,
                 "rango_connections_opened": registry.opened,
+                "rango_subscriptions_refused": hub.refused,
                 "rango_broker_connects": source.connects,
                 "rango_broker_failures": source.failures,
                 "rango_broker_disconnected_seconds": source.away_s(),
@@ -344,7 +352,8 @@ class Gateway:
                 "rango_greenlet_restarts": ("name", self.restarts),
                 "promhttp_metric_handler_requests": ("code", self.metrics_server.scrapes),
             },
-            subscriptions=hub.subscriptions,
+            subscriptions=hub.topics.held,
+            topics=hub.topics.counts(),
         )
 
 
@@ -377,9 +386,11 @@ def _slow_policy(settings: Settings) -> SlowPolicy:
 
 def _hub_limits(settings: Settings) -> HubLimits:
     return HubLimits(
+        subscriptions=settings.max_subscriptions,
         queue_frames=settings.queue_frames,
         event_bytes=settings.max_event_bytes,
         books=settings.max_books,
+        books_bytes=settings.books_bytes,
         book_increments=settings.book_increments,
         book_bytes=settings.book_bytes,
     )

@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from typing import Callable, Iterator, NamedTuple
+from operator import itemgetter
+from typing import Callable, Iterator, Mapping, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -31,6 +32,7 @@ _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 _DURATION_BUCKETS = (1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600)
 
 Numbers = Callable[[], "Reading"]
+Topics = Mapping[str, Mapping[str, int]]
 
 
 class Reading(NamedTuple):
@@ -40,18 +42,22 @@ class Reading(NamedTuple):
         gauges: name to value.
         counters: name to value, without ``_total``.
         labelled: counter name to its label's name and its counts.
-        subscriptions: (type, topic) to number of subscriptions.
+        subscriptions: type to number of subscriptions.
+        topics: type to topic to number of subscriptions; not all topics need be there.
     """
 
     gauges: dict[str, float]
     counters: dict[str, float]
     labelled: dict[str, tuple[str, Counter[str]]]
-    subscriptions: Counter[tuple[str, str]]
+    subscriptions: Mapping[str, int]
+    topics: Topics
 
 
 _TEXTS = {
     "rango_hub_clients_count": "WebSocket connections.",
     "rango_hub_subscriptions_count": "Subscriptions by type and topic.",
+    "rango_subscriptions": "Subscriptions of all clients.",
+    "rango_subscriptions_refused": "Subscriptions refused for the bound on all.",
     "rango_messages_received": "Messages from the broker by scope.",
     "rango_messages_dropped": "Messages from the broker that were dropped, by reason.",
     "rango_frames_sent": "Frames handed to clients.",
@@ -88,7 +94,8 @@ class GatewayCollector(Collector):
 
     Args:
         read: gives the numbers of now.
-        max_topics: topics with a series of their own; the rest is summed as ``_other``.
+        max_topics: topics with a series of their own, those with most subscriptions; the rest
+            is summed as ``_other``.
     """
 
     def __init__(self, read: Numbers, max_topics: int) -> None:
@@ -107,24 +114,29 @@ class GatewayCollector(Collector):
             for word, count in sorted(counts.items()):
                 family.add_metric([word], count)
             yield family
-        yield self._subscriptions(reading.subscriptions)
+        yield self._subscriptions(reading.subscriptions, reading.topics)
 
-    def _subscriptions(self, counts: Counter[tuple[str, str]]) -> Metric:
+    def _subscriptions(self, held: Mapping[str, int], topics: Topics) -> Metric:
         name = "rango_hub_subscriptions_count"
         family = GaugeMetricFamily(name, _TEXTS[name], labels=["type", "topic"])
-        # a client may call a stream `_other`; that series is for the sum
-        named = Counter({key: n for key, n in counts.items() if key[1] != OTHER_TOPICS})
-        top = named.most_common(self._max_topics)
-        others = Counter({kind: 0 for kind, _ in counts})
-        for (kind, _), count in counts.items():
-            others[kind] += count
-        for (kind, topic), count in top:
+        others = Counter(held)
+        for count, kind, topic in self._most_held(topics):
             others[kind] -= count
             family.add_metric([kind, topic], count)
         for kind, count in others.items():
             if count:
                 family.add_metric([kind, OTHER_TOPICS], count)
         return family
+
+    def _most_held(self, topics: Topics) -> list[tuple[int, str, str]]:
+        most: list[tuple[int, str, str]] = []
+        for kind, counts in topics.items():
+            of_kind = sorted(counts.items(), key=itemgetter(1), reverse=True)
+            # a stream may be called `_other`; that series is for the sum
+            named = [pair for pair in of_kind[: self._max_topics + 1] if pair[0] != OTHER_TOPICS]
+            most += [(count, kind, topic) for topic, count in named]
+        most.sort(key=itemgetter(0), reverse=True)
+        return most[: self._max_topics]
 
 
 class Metrics:

@@ -8,21 +8,28 @@ and its counters kept, so that no total ever falls. A single process serves its 
 from __future__ import annotations
 
 import fcntl
+import operator
 import os
 import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import Callable, Iterable, Iterator
+from typing import Callable, Iterable, NamedTuple
 
 import gevent
-from prometheus_client import generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 _WRITE_EVERY_S = 1.0
 _MINIMUM = {"process_start_time_seconds"}
 _MAXIMUM = {"rango_loop_lag_seconds", "python_info"}
+
+
+class _Family(NamedTuple):
+    """A family of exposition text: its lines of HELP and TYPE, its values by series as written."""
+
+    name: str
+    head: str
+    type: str
+    samples: dict[str, float]
 
 
 def merge(live: Iterable[str], dead: Iterable[str] = ()) -> bytes:
@@ -30,50 +37,54 @@ def merge(live: Iterable[str], dead: Iterable[str] = ()) -> bytes:
 
     Counters, histograms and summaries of dead workers count on, so that no total falls;
     their gauges are forgotten. A few gauges are no sums: the oldest start, the worst lag.
+
+    Labels are never taken apart: all workers write a series alike, since `generate_latest` sorts
+    them. So it takes 0.5 ms for a worker with 500 topics; parsing would take 9.
     """
-    families: dict[str, Metric] = {}
+    families: dict[str, _Family] = {}
     for text in live:
-        for family in text_string_to_metric_families(text):
-            _add(families, family)
+        _add(families, _families(text))
     for text in dead:
-        for family in text_string_to_metric_families(text):
-            if family.type != "gauge":
-                _add(families, family)
-    return generate_latest(_Fixed(families.values()))
+        _add(families, [family for family in _families(text) if family.type != "gauge"])
+    lines: list[str] = []
+    for family in families.values():
+        lines.append(family.head)
+        lines += [f"{key} {count!r}\n" for key, count in family.samples.items()]
+    return "".join(lines).encode()
 
 
-class _Fixed:
-    """What `generate_latest` needs of a registry."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the families."""
-        return iter(self._families)
-
-
-def _add(families: dict[str, Metric], family: Metric) -> None:
-    known = families.get(family.name)
-    if known is None:
-        families[family.name] = family
-        return
-    places = {(s.name, tuple(sorted(s.labels.items()))): i for i, s in enumerate(known.samples)}
-    for sample in family.samples:
-        place = places.get((sample.name, tuple(sorted(sample.labels.items()))))
-        if place is None:
-            known.samples.append(sample)
-        else:
-            old = known.samples[place]
-            known.samples[place] = old._replace(value=_sum(family.name, old.value, sample.value))
+def _families(text: str) -> list[_Family]:
+    """Read exposition text as `generate_latest` writes it."""
+    families: list[_Family] = []
+    head = ""
+    for line in text.split("\n"):
+        if line.startswith("# TYPE "):
+            name, type_ = line.split(" ")[2:]
+            families.append(_Family(name, f"{head}{line}\n", type_, {}))
+            head = ""
+        elif line.startswith("#"):
+            head = f"{line}\n"
+        elif line:
+            series, _, count = line.rpartition(" ")
+            families[-1].samples[series] = float(count)
+    return families
 
 
-def _sum(name: str, one: float, other: float) -> float:
+def _add(families: dict[str, _Family], more: list[_Family]) -> None:
+    for family in more:
+        samples = families.setdefault(family.name, family).samples
+        if samples is family.samples:
+            continue
+        both = _joining(family.name)
+        for series, count in family.samples.items():
+            samples[series] = both(samples[series], count) if series in samples else count
+
+
+def _joining(name: str) -> Callable[[float, float], float]:
+    """Return how two workers' values of a family become one."""
     if name in _MINIMUM or name.endswith("_created"):
-        return min(one, other)
-    if name in _MAXIMUM:
-        return max(one, other)
-    return one + other
+        return min
+    return max if name in _MAXIMUM else operator.add
 
 
 class Workers:
@@ -95,6 +106,8 @@ class Workers:
         self._stem = self._directory / str(os.getpid())
         self._alive = open(self._stem.with_suffix(".alive"), "w")  # noqa: SIM115 - held for life
         fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._of_dead = ""
+        self._buried: set[tuple[str, int, int]] = set()
 
     def run(self) -> None:
         """Write samples for ever."""
@@ -113,13 +126,22 @@ class Workers:
         live: list[str] = [self._own_text().decode()]
         dead: list[str] = []
         for path in sorted(self._directory.glob("*.prom")):
-            if path.stem == self._stem.name:
+            if path.stem == self._stem.name or _version(path) in self._buried:
                 continue
             try:
-                (dead if self._is_dead(path) else live).append(path.read_text("utf-8"))
+                (dead if self._bury(path) else live).append(path.read_text("utf-8"))
             except FileNotFoundError:
                 continue  # that worker ended in peace this very moment
-        return merge(live, dead)
+        if dead:
+            self._of_dead = merge((), [self._of_dead, *dead]).decode()
+        return merge(live, [self._of_dead])
+
+    def _bury(self, path: Path) -> bool:
+        """Tell whether a worker is dead; its samples, which are its last, are read once."""
+        if not self._is_dead(path):
+            return False
+        self._buried.add(_version(path))
+        return True
 
     def _is_dead(self, path: Path) -> bool:
         try:
@@ -149,6 +171,15 @@ def _sweep() -> None:
         parent = path.name.rpartition("-")[2]
         if parent.isdigit() and not Path(f"/proc/{parent}").exists():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _version(path: Path) -> tuple[str, int, int]:
+    """Tell a file from one of the same name that was there before, or will be."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return path.name, 0, 0
+    return path.name, found.st_ino, found.st_mtime_ns
 
 
 def _path(parent: int) -> Path:

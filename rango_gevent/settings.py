@@ -158,9 +158,9 @@ class Settings:
     metrics_topics: int = _fixed(
         500,
         "RANGO_METRICS_TOPICS",
-        whole(0, 100_000),
-        "Topics with a series of their own in rango_hub_subscriptions_count; "
-        "the others are summed as `_other`",
+        whole(0, 10_000),
+        "Topics with a series of their own in rango_hub_subscriptions_count, of those that were "
+        "published on; the others are summed as `_other`",
     )
     workers: int = _fixed(
         1, "RANGO_WORKERS", whole(1, 256), "Worker processes; more than one needs gunicorn"
@@ -237,6 +237,12 @@ class Settings:
         "RANGO_MAX_STREAMS",
         whole(1, 1_000_000),
         "Streams that one client may hold; more are answered with an error",
+    )
+    max_subscriptions: int = _option(
+        2_000_000,
+        "RANGO_MAX_SUBSCRIPTIONS",
+        whole(1, 1_000_000_000),
+        "The same of all clients of a worker together",
     )
     max_name_bytes: int = _option(
         255, "RANGO_MAX_NAME_BYTES", whole(1, 8192), "Size of a stream's name, bytes"
@@ -344,7 +350,19 @@ class Settings:
         whole(64, 128 << 20),
         "Size of a published body, bytes; a larger one is dropped and counted",
     )
-    max_books: int = _option(10_000, "RANGO_MAX_BOOKS", whole(1, 10_000_000), "Books held at once")
+    max_books: int = _option(
+        10_000,
+        "RANGO_MAX_BOOKS",
+        whole(1, 10_000_000),
+        "Books held at once; past it one goes, first of those that nobody holds, and of them "
+        "the one that was not used for longest",
+    )
+    books_bytes: int = _option(
+        256 << 20,
+        "RANGO_BOOKS_BYTES",
+        whole(1024, 1 << 40),
+        "Bytes held for all books; past it books go likewise",
+    )
     book_increments: int = _option(
         10_000,
         "RANGO_BOOK_INCREMENTS",

@@ -3,6 +3,7 @@
 Knows the wire contract and nothing of the server's insides.
 """
 
-from rango_gevent.client.stream import ConnectionLost, Event, Notice, StreamClient
+from rango_gevent.client.stream import Notice, StreamClient
+from rango_gevent.client.wire import ConnectionLost, Event
 
 __all__ = ["ConnectionLost", "Event", "Notice", "StreamClient"]

@@ -27,7 +27,7 @@ import gevent
 from gevent.event import Event
 
 from rango_gevent.client.connection import Connection
-from rango_gevent.client.stream import (
+from rango_gevent.client.wire import (
     ConnectionLost,
     checked_token,
     endpoint,

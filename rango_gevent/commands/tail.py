@@ -11,7 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import Callable
 
-from rango_gevent.client.stream import STATE, ConnectionLost, Event, Notice, StreamClient
+from rango_gevent.client.stream import STATE, Notice, StreamClient
+from rango_gevent.client.wire import ConnectionLost, Event
 from rango_gevent.commands.terminal import escaped, is_utf8, say
 from rango_gevent.errors import ConfigError, Refused
 

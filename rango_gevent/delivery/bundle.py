@@ -1,30 +1,71 @@
 """A bundle: events of some streams on their way to the clients that share them.
 
 Clients that hold the same streams are due the same bytes. They are put in order and encoded
-once for all of them, when the first of them is served. Until then a bundle is a tree whose
-leaves are what was taken from the streams: putting two together is one step, however many
-streams they hold, and clients whose streams differ share what they have in common.
+once for all of them, when the first of them is served. Until then a bundle is a path through
+what was taken from the streams: putting two together is one step, however many streams they
+hold, and clients whose streams differ share what they have in common.
 """
 
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Tuple, Union
+from typing import NamedTuple, Tuple, Union
 
 from rango_gevent.hub.hub import Batch
 from rango_gevent.hub.stream import Stream
 from rango_gevent.model import SEGMENT_BYTES, Event, Segment, cut
 
-Tree = Union[Batch, Tuple["Tree", "Tree"]]
-
 _in_order = attrgetter("sequence")
+
+
+class Paths:
+    """Sets of batches, each a path from its node to the root, which is 0 and empty.
+
+    Numbers and no objects: a hundred clients of a thousand different streams make a hundred
+    thousand nodes, and the garbage collector would look at each.
+
+    Args:
+        batches: what was taken from the streams at once.
+    """
+
+    __slots__ = ("_at", "_parents", "batches")
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+        self._parents = [0]
+        self._at = [0]
+
+    def add(self, parent: int, at: int) -> int:
+        """Return a new node: what its parent has, and the batch with a number."""
+        self._parents.append(parent)
+        self._at.append(at)
+        return len(self._at) - 1
+
+    def of(self, node: int) -> list[Batch]:
+        """Return the batches of a node in their order."""
+        found: list[Batch] = []
+        while node:
+            found.append(self.batches[self._at[node]])
+            node = self._parents[node]
+        found.reverse()
+        return found
+
+
+class Path(NamedTuple):
+    """One set of batches."""
+
+    paths: Paths
+    node: int
+
+
+Tree = Union[Batch, Path, Tuple["Tree", "Tree"]]
 
 
 class Bundle:
     """What some clients are due.
 
     Args:
-        tree: batches, the earlier ones to the left.
+        tree: batches, or sets of them, the earlier ones to the left.
         only: the stream of all of it, None for several or when nobody looked.
 
     Attributes:
@@ -80,6 +121,8 @@ class Bundle:
             tree = below.pop()
             if isinstance(tree, Batch):
                 found.append(tree)
+            elif isinstance(tree, Path):
+                found += reversed(tree.paths.of(tree.node))
             else:
                 below.append(tree[0])
                 below.append(tree[1])

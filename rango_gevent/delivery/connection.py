@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
 import gevent
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from websockets.frames import Opcode
 
     from rango_gevent.delivery.registry import Registry
-    from rango_gevent.delivery.session import Session
+    from rango_gevent.delivery.session import Part, Session
 
 log = logging.getLogger(__name__)
 
@@ -143,10 +143,7 @@ class Connection(Sender):
 
     def handle(self, message: bytes, is_text: bool) -> None:
         """Answer one message; a binary one is read like text, as Rango does."""
-        now_s = time.monotonic()
-        for part in self.session.answer(message):
-            self.session.charge(part, now_s)
-            self.push(part)
+        self.answer(self._charged(self.session.answer(message)))
 
     def subscribe(self, names: tuple[str, ...]) -> None:
         """Subscribe what the handshake named, and tell what is held: the first frame of all."""
@@ -154,10 +151,14 @@ class Connection(Sender):
             parts = self.session.subscribe(names)
         except RequestError as error:
             parts = [messages.error(str(error))]
+        self.answer(self._charged(parts))
+
+    def _charged(self, parts: Iterable[Part]) -> Iterator[Part]:
+        """Put the parts of an answer on the client's account."""
         now_s = time.monotonic()
         for part in parts:
             self.session.charge(part, now_s)
-            self.push(part)
+            yield part
 
     def _pause(self) -> None:
         """Answer no more while the client does not read, has had much, or others wait."""

@@ -28,7 +28,7 @@ import gevent
 from gevent.event import Event as Signal
 from prometheus_client import Histogram
 
-from rango_gevent.delivery.bundle import Bundle, Tree
+from rango_gevent.delivery.bundle import Bundle, Path, Paths, Tree
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.session import Mark, Session
 from rango_gevent.hub.hub import Batch, Hub
@@ -44,6 +44,7 @@ _LEAST_REST = 0.7  # but the rest after a turn that is long by itself is this sh
 _LONG_S = 0.25  # whoever was served longer ago was in no line meanwhile, or in a very long one
 _MAX_AHEAD = 200  # events that may wait in the hub before the consumer is held
 _MAX_AHEAD_BYTES = 1 << 20
+_MAX_UNSEEN_BYTES = 32 << 20  # what somebody in line is still due, before the consumer is held
 _CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
 _CHECK_BYTES = 128 * 1024  # the same in bytes
 _GATHER_SHARE = 0.1  # of the time is spent on putting events to those in line, at most
@@ -108,7 +109,9 @@ class Dispatcher:
         self._work = Signal()
         self._gathered = Signal()
         self._read = Signal()
+        self._seen = Signal()
         self._pacing = False
+        self._held = Signal()
         self._paced_s = 0.0
         self._gather_after = 0.0
         self._gathering: dict[Stream, Batch] = {}
@@ -116,7 +119,8 @@ class Dispatcher:
         self._line: deque[Session] = deque()
         self._due: dict[Session, Bundle] = {}
         self._handed = 0
-        self._unseen: deque[tuple[int, list[Batch]]] = deque()
+        self._unseen: deque[tuple[int, int, list[Batch]]] = deque()
+        self._unseen_bytes = 0
         self._busy_s = 0.0
         self.slices = 0
         self.frames = 0
@@ -133,7 +137,7 @@ class Dispatcher:
             while not self.idle:
                 rest_s = self._rest_s()
                 if rest_s > 0:
-                    gevent.sleep(rest_s)
+                    self._rest(rest_s)
                     self._let_read()
                 self._serve()
             self._work.wait()
@@ -179,8 +183,12 @@ class Dispatcher:
             self._rest_of_the_reader()
         hub = self._hub
         while hub.waiting > _MAX_AHEAD or hub.waiting_bytes > _MAX_AHEAD_BYTES:
+            self._held.set()
             self._gathered.clear()
             self._gathered.wait()
+        while self._unseen_bytes > _MAX_UNSEEN_BYTES:
+            self._seen.clear()
+            self._seen.wait()
 
     def _rest_of_the_reader(self) -> None:
         """Wait in proportion to the work since the last read, so that more is there to read."""
@@ -193,6 +201,14 @@ class Dispatcher:
             self._pacing = True
             self._read.wait(rest_s)
             self._pacing = False
+
+    def _rest(self, rest_s: float) -> None:
+        """Serve nobody for a while, but take what comes: a reader that is held loses no time."""
+        until_s = time.monotonic() + rest_s
+        while self._held.wait(until_s - time.monotonic()):
+            self._gather()
+            if time.monotonic() >= until_s:
+                break
 
     def _let_read(self) -> None:
         """Let the consumer hand on what came: it goes out now instead of a turn later."""
@@ -223,7 +239,7 @@ class Dispatcher:
         """Gather what came, serve for one slice, give way when that was not all."""
         started_s = time.process_time()  # the processor's time: others' load is not our cost
         now = time.monotonic()
-        if self._hub.dirty and (not self._due or now >= self._gather_after):
+        if self._hub.dirty and (not self._due or self._held.is_set() or now >= self._gather_after):
             self._gather()
             cost_s = time.monotonic() - now
             self._gather_after = now + cost_s / _GATHER_SHARE
@@ -242,8 +258,12 @@ class Dispatcher:
 
     def _gather(self) -> None:
         """Take all that waits in the hub and put it to what the clients are due."""
+        size = self._hub.waiting_bytes
         batches = self._hub.take_dirty()
+        self._held.clear()
         self._gathered.set()
+        if not batches:
+            return
         self._count(batches)
         if len(batches) > 1 or not self._extend(batches[0]):
             self._gathering = {batch.stream: batch for batch in batches}
@@ -252,8 +272,8 @@ class Dispatcher:
             finally:
                 self._gathering = {}
                 self._served_before.clear()
-        if self._lag is not None:
-            self._unseen.append((self._handed + len(self._due), batches))
+        self._unseen.append((self._handed + len(self._due), size, batches))
+        self._unseen_bytes += size
 
     def _count(self, batches: list[Batch]) -> None:
         for stream, waiting, _ in batches:
@@ -284,34 +304,36 @@ class Dispatcher:
 
         Who subscribes or leaves while this gives way was handed its own before (`flush`).
         """
-        # hot path: per client and stream three dict look-ups, and a tuple for each set of streams
-        trees: dict[Session, Tree] = {}
+        # hot path: per client and stream three dict look-ups
+        paths = Paths(batches)
+        nodes: dict[Session, int] = {}
         visits = 0
-        for batch, crowd in [(batch, _crowd(batch.stream)) for batch in batches]:
-            nodes: dict[int, Tree] = {}  # from a tree to the same with this batch
+        for at, crowd in enumerate([_crowd(batch.stream) for batch in batches]):
+            steps: dict[int, int] = {}  # from a set of batches to the same with this one
             for start in range(0, len(crowd), _VISITS_AT_ONCE):
                 part = crowd[start : start + _VISITS_AT_ONCE]
                 for session in part:
-                    tree = trees.get(session)
-                    node = nodes.get(id(tree))
+                    before = nodes.get(session, 0)
+                    node = steps.get(before)
                     if node is None:
-                        node = nodes[id(tree)] = batch if tree is None else (tree, batch)
-                    trees[session] = node
+                        node = steps[before] = paths.add(before, at)
+                    nodes[session] = node
                 visits += len(part)
                 if visits > _VISITS_AT_ONCE:
                     visits = 0
                     give_way()
-        return self._share(trees, batches)
+        return self._share(paths, nodes)
 
-    def _share(self, trees: dict[Session, Tree], batches: list[Batch]) -> dict[Session, Bundle]:
-        """Make a bundle of each tree, but not for those who were or are to be served by itself."""
-        bundles: dict[int, Bundle] = {}
+    def _share(self, paths: Paths, nodes: dict[Session, int]) -> dict[Session, Bundle]:
+        """Make a bundle of each set, but not for those who were or are to be served by itself."""
+        batches = paths.batches
         only = batches[0].stream if len(batches) == 1 else None
+        bundles: dict[int, Bundle] = {}
         fresh: dict[Session, Bundle] = {}
-        for session, tree in trees.items():
-            bundle = bundles.get(id(tree))
+        for session, node in nodes.items():
+            bundle = bundles.get(node)
             if bundle is None:
-                bundle = bundles[id(tree)] = Bundle(tree, only)
+                bundle = bundles[node] = Bundle(Path(paths, node), only)
             fresh[session] = bundle
         for session in cast("set[Session]", {one for batch in batches for one in batch.joined}):
             own = _own(session, self._gathering)
@@ -394,11 +416,15 @@ class Dispatcher:
         """Observe the lag of messages that the last of their clients was handed by now."""
         now = self._now()
         while self._unseen and self._unseen[0][0] <= self._handed:
-            _, batches = self._unseen.popleft()
+            _, size, batches = self._unseen.popleft()
+            self._unseen_bytes -= size
+            self._seen.set()
+            if self._lag is None:
+                continue
             for _, waiting, _ in batches:
                 for event in waiting:
                     # a publisher's clock may be ahead, and a sum must not fall
-                    self._lag.observe(max(0.0, now - event.at_s))  # type: ignore[union-attr]  # nothing is unseen without one
+                    self._lag.observe(max(0.0, now - event.at_s))
 
 
 def _crowd(stream: Stream) -> list[Session]:

@@ -96,7 +96,7 @@ class Outbox:
     )
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: bytes | memoryview = b""
         self._pieces: deque[tuple[Piece, bool]] = deque()
         self._droppable: deque[tuple[str, Event]] | None = None
         self._latest: dict[str, Event] | None = None
@@ -227,13 +227,15 @@ class Outbox:
             self._latest = None
         self._held = 0
 
-    def take(self, encoding: Encoding) -> bytes:
+    def take(self, encoding: Encoding) -> bytes | memoryview:
         """Take the bytes of the next write; empty when nothing waits."""
         if not self._pieces and not self._rest:
             self.commit()
-        parts = [self._rest]
-        size = len(self._rest)
-        self._rest = b""
+        rest, self._rest = self._rest, b""
+        size = len(rest)
+        if size >= SEGMENT_BYTES:
+            return rest  # of a large frame: it is not copied for each portion that is sent
+        parts = [rest] if rest else []  # one piece alone is not copied
         while self._pieces and size < SEGMENT_BYTES:
             piece, is_free = self._pieces.popleft()
             if is_free:
@@ -244,9 +246,14 @@ class Outbox:
             size += len(parts[-1])
         return b"".join(parts)
 
-    def put_back(self, rest: bytes) -> None:
-        """Put back what the socket did not take, before all else; it may begin inside a frame."""
-        self._rest = rest
+    def put_back(self, data: bytes | memoryview, sent: int) -> None:
+        """Put back what the socket did not take, before all else; it may begin inside a frame.
+
+        A part of a large frame stays a view of it: the frame is shared by all who wait for it.
+        What is left of a join is copied, so that it does not pin the whole.
+        """
+        rest = memoryview(data)[sent:]
+        self._rest = rest if len(rest) >= SEGMENT_BYTES else bytes(rest)
 
     def forget_whole(self) -> None:
         """Drop what waits, but not what was put back: it may be the rest of a frame."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import _socket  # the plain C socket: gevent's wrapper would cost memory and time per client
 import socket as pysocket
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Iterable, NamedTuple, cast
 
 import gevent
 from gevent.timeout import Timeout
@@ -63,6 +63,7 @@ _NEXT = {
 
 _WRITABLE = 2
 _PING_FRAME = frames.ping()
+_MOST_AT_ONCE = 8  # segments that are encoded and sent in one step
 _LEAST_LOOK_S = 0.2  # between two looks at a client that takes nothing
 
 
@@ -183,7 +184,7 @@ class Sender:
     def _send_on(self, segments: list[Segment], data: bytes, sent: int) -> list[Segment]:
         """Send what follows a first segment as far as the socket takes it; return the rest."""
         for index in range(1, len(segments)):
-            if sent < len(data):
+            if sent < len(data) or index == _MOST_AT_ONCE:
                 break
             data = segments[index].encoded(self.encoding)
             sent = self._try_to_send(data)
@@ -191,11 +192,11 @@ class Sender:
             index = len(segments)
         if sent < 0:
             return []  # it is lost
-        if sent < len(data):
-            self._block(data[sent:])
+        if sent < len(data) or index < len(segments):
+            self._block(data, sent)
         return segments[index:]
 
-    def _try_to_send(self, data: bytes) -> int:
+    def _try_to_send(self, data: bytes | memoryview) -> int:
         """Return how much the socket took, -1 when the client is lost."""
         try:
             return self._send(data)
@@ -234,6 +235,13 @@ class Sender:
         if self._outbox is not None:
             self._outbox.forget(addresses)
 
+    def answer(self, parts: Iterable[Part]) -> None:
+        """Send or keep an answer; what is long is left to the writer, which gives way."""
+        for count, part in enumerate(parts):
+            if count == _MOST_AT_ONCE and self.state == READY:
+                self._block(b"", 0)
+            self.push(part)
+
     def push(self, part: Part) -> None:
         """Send or keep whatever the outbox holds: for replies, replays and control frames.
 
@@ -244,18 +252,18 @@ class Sender:
             data = part.encoded(self.encoding) if isinstance(part, Segment) else part
             sent = self._try_to_send(data)
             if 0 <= sent < len(data):
-                self._block(data[sent:])
+                self._block(data, sent)
         elif self.state == WAITING and self._outbox is not None:
             self._outbox.append_free(part)
 
-    def _block(self, rest: bytes) -> None:
-        """Leave bytes that the socket did not take to the writer greenlet."""
+    def _block(self, data: bytes, sent: int) -> None:
+        """Leave what the socket did not take of some bytes to the writer greenlet."""
         self._move(BLOCKED)
         if self._outbox is None:
             self._outbox = Outbox()
             self._keeper.lagging[self] = None
-        if rest:
-            self._outbox.put_back(rest)
+        if sent < len(data):
+            self._outbox.put_back(data, sent)
         if self._writer is None:
             self._writer = self._keeper.spawn(self._write)
 
@@ -319,7 +327,7 @@ class Sender:
         data = outbox.take(self.encoding)
         sent = self._try_to_send(data)
         if 0 <= sent < len(data):
-            outbox.put_back(data[sent:])
+            outbox.put_back(data, sent)
         if sent >= 0 and self.open and self._is_slow(outbox):
             self.close(close.SLOW)
 
@@ -346,7 +354,7 @@ class Sender:
             return  # flushing was too much for it, or told that it is gone
         self._keeper.leave(self.session)
         if self._outbox is None:
-            self._block(b"")
+            self._block(b"", 0)
         assert self._outbox is not None, "blocked just now"
         self._outbox.commit()  # nothing may follow the close frame
         self._outbox.append_free(close_frame)

@@ -2,7 +2,7 @@
 
 A subscriber gets both at once, so that it can follow live increments with no gap and no
 duplicate. A book is bounded in increments and in bytes; one that passes a bound is dropped
-and stale until the publisher's next snapshot.
+and stale until the publisher's next snapshot. All books together are the `Shelf`'s.
 """
 
 from __future__ import annotations
@@ -18,11 +18,23 @@ class Book:
             increments go on, newcomers get no replay, and the next snapshot is sent to
             everyone who is subscribed.
         bytes: size of all frames held.
+        count: number of them.
+        is_held: somebody is subscribed; the shelf's to change.
     """
 
-    __slots__ = ("_closed", "_count", "_last", "_open", "_open_bytes", "bytes", "stale_since")
+    __slots__ = (
+        "_closed",
+        "_last",
+        "_open",
+        "_open_bytes",
+        "bytes",
+        "count",
+        "is_held",
+        "stale_since",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, is_held: bool = False) -> None:
+        self.is_held = is_held
         self.stale_since: float | None = None
         self._clear()
 
@@ -31,17 +43,22 @@ class Book:
         self._open: list[Event] = []
         self._open_bytes = 0
         self._last: Segment | None = None
-        self._count = 0
+        self.count = 0
         self.bytes = 0
 
     def __len__(self) -> int:
         """Return the number of increments held."""
-        return max(0, self._count - 1)
+        return max(0, self.count - 1)
 
     @property
     def live(self) -> bool:
         """Tell whether there is a snapshot to replay."""
-        return self._count > 0
+        return self.count > 0
+
+    @property
+    def newest(self) -> Event:
+        """Return the last increment, or the snapshot where there is none; of a live book."""
+        return self._open[-1] if self._open else self._closed[-1].events[-1]
 
     def replace(self, snapshot: Event) -> None:
         """Start again from a snapshot."""
@@ -55,7 +72,7 @@ class Book:
         self._open.append(increment)
         self._open_bytes += size
         self._last = None
-        self._count += 1
+        self.count += 1
         self.bytes += size
         if self._open_bytes >= SEGMENT_BYTES:
             self._closed.append(Segment(self._open, self._open_bytes))

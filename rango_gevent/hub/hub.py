@@ -11,15 +11,17 @@ there with `Hub.take_dirty`.
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
-from typing import Callable, Iterable, NamedTuple, Protocol
+from typing import Callable, Collection, Iterable, NamedTuple, Protocol
 
 import msgspec
 
+from rango_gevent.errors import RequestError
+from rango_gevent.hub.body import check_json, has_lone_surrogates_only, sequence_of
 from rango_gevent.hub.book import Book
+from rango_gevent.hub.shelf import Shelf
 from rango_gevent.hub.stream import Stream
+from rango_gevent.hub.topics import Topics
 from rango_gevent.model import Event, Segment
 from rango_gevent.protocol import frames, messages, routing
 from rango_gevent.protocol.routing import Route
@@ -44,11 +46,13 @@ class Subscriber(Protocol):
     Attributes:
         uid: user id of a verified token, None for anonymous.
         role: role of a verified token, empty for none.
+        notices: it asked to be told of books that are stale.
         streams: names held and their streams, in order of subscription; the hub's to change.
     """
 
     uid: str | None
     role: str
+    notices: bool
     streams: dict[str, Stream]
 
 
@@ -64,16 +68,20 @@ class HubLimits(NamedTuple):
     """Bounds of a hub.
 
     Attributes:
+        subscriptions: of all clients together.
         queue_frames: frames that may wait in one stream's queue.
         event_bytes: size of one published body.
         books: number of books.
+        books_bytes: size of all books.
         book_increments: increments of one book.
         book_bytes: size of one book.
     """
 
+    subscriptions: int = 2_000_000
     queue_frames: int = 10_000
     event_bytes: int = 1 << 20
     books: int = 10_000
+    books_bytes: int = 256 << 20
     book_increments: int = 10_000
     book_bytes: int = 16 << 20
 
@@ -89,11 +97,8 @@ BAD_KEY = "bad_routing_key"
 BAD_BODY = "bad_json"
 BODY_TOO_BIG = "too_big"
 NO_SNAPSHOT = "increment_before_snapshot"
-TOO_MANY_BOOKS = "too_many_books"
 QUEUE_FULL = "stream_queue_full"
-DROPPED = (BAD_KEY, BAD_BODY, BODY_TOO_BIG, NO_SNAPSHOT, TOO_MANY_BOOKS, QUEUE_FULL)
-
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+DROPPED = (BAD_KEY, BAD_BODY, BODY_TOO_BIG, NO_SNAPSHOT, QUEUE_FULL)
 
 
 class Hub:
@@ -122,12 +127,14 @@ class Hub:
         self.on_stale = on_stale
         self.limits = limits or HubLimits()
         self.streams: dict[str, dict[str, Stream]] = {kind: {} for kind in routing.KINDS}
-        self.books: dict[str, Book] = {}
+        self.shelf = Shelf()
+        self.books = self.shelf.books
         self.dirty: list[Stream] = []
         self.sequence = 0
         self.waiting = 0
         self.waiting_bytes = 0
-        self.subscriptions: Counter[tuple[str, str]] = Counter()
+        self.topics = Topics()
+        self.refused = 0
         self.received: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.books_dropped = 0
@@ -137,24 +144,28 @@ class Hub:
 
     # -- clients ------------------------------------------------------------------------
 
-    def subscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[bytes | Segment]:
+    def subscribe(self, subscriber: Subscriber, names: Collection[str]) -> list[bytes | Segment]:
         """Subscribe to each name and return what must be sent before the reply.
 
         Replay and subscription are one step, so that no increment falls between them. A
         name that the subscriber may not have gives a notice (prefixed) or nothing (private).
 
         Returns:
-            Notices as frames, and segments of books, in the order of the names.
+            Notices as frames, and segments of books, in the order of the names; last, for
+            who asked for it, which books will be sent with their next snapshots.
+
+        Raises:
+            RequestError: with these all clients together would hold too many.
         """
+        if self.topics.total + len(names) > self.limits.subscriptions:
+            self._check_room(subscriber, names)
         out: list[bytes | Segment] = []
+        missing: list[str] = []
         for name in names:
             kind = routing.kind_of(name)
-            if kind == routing.PREFIXED and not self.allows(
-                routing.prefix_of(name), subscriber.role
-            ):
-                out.append(messages.refused(name))
-                continue
-            if kind == routing.PRIVATE and subscriber.uid is None:
+            if not self._may_have(subscriber, kind, name):
+                if kind == routing.PREFIXED:
+                    out.append(messages.refused(name))
                 continue
             stream = self._stream(kind, name, subscriber)
             book = self.books.get(name) if kind == routing.PUBLIC else None
@@ -164,10 +175,25 @@ class Hub:
                 stream.add(subscriber, self.sequence)
             if name not in subscriber.streams:
                 subscriber.streams[name] = stream
-                self.subscriptions[kind, stream.topic] += 1
-            if book is not None and replay:
-                out += book.replay()
+                self.topics.add(stream)
+            if replay:
+                out += self.shelf.replay(name)
+            elif subscriber.notices and kind == routing.PUBLIC and routing.is_book(name):
+                missing.append(name)
+        if missing:
+            out.append(messages.resync(missing))
         return out
+
+    def _check_room(self, subscriber: Subscriber, names: Collection[str]) -> None:
+        wanted = len(set(names) - subscriber.streams.keys())
+        if wanted and self.topics.total + wanted > self.limits.subscriptions:
+            self.refused += wanted
+            raise RequestError("Too many streams: the server holds as many as it may")
+
+    def _may_have(self, subscriber: Subscriber, kind: str, name: str) -> bool:
+        if kind == routing.PREFIXED:
+            return self.allows(routing.prefix_of(name), subscriber.role)
+        return kind == routing.PUBLIC or subscriber.uid is not None
 
     def _stream(self, kind: str, name: str, subscriber: Subscriber) -> Stream:
         address = name
@@ -177,6 +203,8 @@ class Hub:
         stream = registry.get(address)
         if stream is None:
             stream = registry[address] = Stream(kind, address, name)
+            if kind == routing.PUBLIC:
+                self.shelf.hold(address, True)
         return stream
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> None:
@@ -188,16 +216,17 @@ class Hub:
 
     def drop(self, subscriber: Subscriber) -> None:
         """Forget a subscriber; doing so twice is harmless."""
-        self.unsubscribe(subscriber, list(subscriber.streams))
+        for stream in subscriber.streams.values():
+            self._leave(stream, subscriber)
+        subscriber.streams.clear()
 
     def _leave(self, stream: Stream, subscriber: Subscriber) -> None:
         stream.discard(subscriber)
-        key = (stream.kind, stream.topic)
-        self.subscriptions[key] -= 1
-        if not self.subscriptions[key]:
-            del self.subscriptions[key]
+        self.topics.remove(stream)
         if not stream.subscribers:
-            self.streams[stream.kind].pop(stream.address, None)
+            del self.streams[stream.kind][stream.address]
+            if stream.kind == routing.PUBLIC:
+                self.shelf.hold(stream.address, False)
 
     @staticmethod
     def names(subscriber: Subscriber) -> list[str]:
@@ -231,11 +260,11 @@ class Hub:
         if len(body) > self.limits.event_bytes:
             return self._drop(BODY_TOO_BIG)
         try:
-            _check_json(body)
+            check_json(body)
             if not body.isascii():
                 body.decode()  # the check above does not look at UTF-8 inside strings
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if not _has_lone_surrogates_only(body):
+            if not has_lone_surrogates_only(body):
                 return self._drop(BAD_BODY)
         if route.action:
             return self._publish_to_book(route, self._event(head, body, at_s, position), at_s)
@@ -249,6 +278,21 @@ class Hub:
         frame = frames.event(head, body)
         return Event(self.sequence, frame, len(frame) - len(body) - 1, at_s, position)
 
+    def refusal(self, key: str, size: int) -> str:
+        """Return why a body of this size would be dropped, and count it; empty: it may come.
+
+        Args:
+            key: routing key.
+            size: bytes that are announced.
+        """
+        if size <= self.limits.event_bytes:
+            return ""
+        known = self._routes[key] if key in self._routes else self._learn(key)
+        if known is None:
+            return self._drop(BAD_KEY)
+        self.received[known[0].kind] += 1
+        return self._drop(BODY_TOO_BIG)
+
     def _learn(self, key: str) -> tuple[Route, bytes, dict[str, Stream]] | None:
         """Parse a routing key once and remember what it means, in bounds."""
         if len(self._routes) >= _MAX_ROUTES:
@@ -256,7 +300,10 @@ class Hub:
         known = None
         route = routing.parse_key(key) if _is_text(key) else None
         if route is not None:
-            known = (route, messages.event_head(route.name), self.streams[route.kind])
+            registry = self.streams[route.kind]
+            known = (route, messages.event_head(route.name), registry)
+            if self.topics.publish(route, registry.get(route.address)):
+                self._routes.clear()  # so that each is noted again
         self._routes[key] = known
         return known
 
@@ -265,30 +312,44 @@ class Hub:
         return reason
 
     def _publish_to_book(self, route: Route, event: Event, at_s: float) -> str:
-        book = self.books.get(route.address)
+        address = route.address
         if route.action == routing.SNAPSHOT:
-            return self._store_snapshot(route.address, book, event, at_s)
+            return self._store_snapshot(address, event, at_s)
+        book = self.books.get(address)
         if book is None:
             return self._drop(NO_SNAPSHOT)
-        if book.live:
-            book.append(event)
+        if book.stale_since is None:
+            self.shelf.append(address, book, event)
             limits = self.limits
-            if len(book) > limits.book_increments or book.bytes > limits.book_bytes:
-                self._drop_book(route.address, book, at_s, "past its bound")
-        return self._enqueue_of_book(route.address, book, event, at_s)
-
-    def _store_snapshot(self, address: str, book: Book | None, event: Event, at_s: float) -> str:
-        if book is None:
-            if len(self.books) >= self.limits.books:
-                return self._drop(TOO_MANY_BOOKS)
-            book = self.books[address] = Book()
-        stale_since = book.stale_since
-        book.replace(event)
-        if stale_since is None:
-            return STORED
-        # some who wait here were given no snapshot, or missed increments
-        self.stale_s += max(0.0, at_s - stale_since)
+            if book.count > limits.book_increments + 1 or book.bytes > limits.book_bytes:
+                self._drop_book(address, at_s, "past its bound")
+            elif self.shelf.bytes > limits.books_bytes:
+                self._make_room(at_s)
         return self._enqueue_of_book(address, book, event, at_s)
+
+    def _store_snapshot(self, address: str, event: Event, at_s: float) -> str:
+        is_held = address in self.streams[routing.PUBLIC]
+        book = self.books.get(address)
+        # some who wait here were given no snapshot, or missed increments, or hold what is over
+        is_awaited = book is None or book.stale_since is not None
+        if book is not None and book.stale_since is not None:
+            self.stale_s += max(0.0, at_s - book.stale_since)
+        elif book is not None and is_held:
+            is_awaited = _is_before(event, book.newest)
+        book = self.shelf.put(address, event, is_held)
+        outcome = self._enqueue_of_book(address, book, event, at_s) if is_awaited else STORED
+        self._make_room(at_s)
+        return outcome
+
+    def _make_room(self, at_s: float) -> None:
+        """Let books go until the others are within their bounds together."""
+        while len(self.books) > self.limits.books:
+            address = self.shelf.first_to_go()
+            if self.books[address].live:
+                self._drop_book(address, at_s, "too many books")
+            self.shelf.forget(address)
+        while self.shelf.bytes > self.limits.books_bytes:
+            self._drop_book(self.shelf.first_live_to_go(), at_s, "too many bytes of books")
 
     def _enqueue_of_book(self, address: str, book: Book, event: Event, at_s: float) -> str:
         """Queue a frame of a book; subscribers who miss one need the next snapshot."""
@@ -297,11 +358,11 @@ class Hub:
             return STORED
         outcome = self._enqueue(stream, event)
         if outcome == QUEUE_FULL and book.live:
-            self._drop_book(address, book, at_s, "its subscribers missed a frame")
+            self._drop_book(address, at_s, "its subscribers missed a frame")
         return outcome
 
-    def _drop_book(self, address: str, book: Book, at_s: float, why: str) -> None:
-        book.drop(at_s)
+    def _drop_book(self, address: str, at_s: float, why: str) -> None:
+        self.shelf.drop(address, at_s)
         self.books_dropped += 1
         self.on_stale(address, why)
 
@@ -314,7 +375,7 @@ class Hub:
         """
         for address, book in self.books.items():
             if book.live:
-                self._drop_book(address, book, at_s, why)
+                self._drop_book(address, at_s, why)
 
     def _enqueue(self, stream: Stream, event: Event) -> str:
         queue = stream.queue
@@ -348,29 +409,10 @@ class Hub:
         return Batch(stream, waiting, joined or {})
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_check_slowly = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_int=len, parse_float=len
-).decode
-
-
-def _has_lone_surrogates_only(body: bytes) -> bool:
-    """Tell whether a refused body is JSON all the same.
-
-    The fast check wants escaped surrogates in pairs. JSON does not (RFC 8259 section 8.2),
-    and Rango lets such a body pass.
-    """
-    if not _ESCAPED_SURROGATE.search(body):
-        return False
-    try:
-        _check_slowly(body.decode())
-    except (ValueError, RecursionError):
-        return False
-    return True
+def _is_before(snapshot: Event, newest: Event) -> bool:
+    """Tell by their sequences whether a book begins anew, since its publisher did."""
+    here, there = sequence_of(snapshot.body), sequence_of(newest.body)
+    return here is not None and there is not None and here < there
 
 
 def _is_text(key: str) -> bool:

@@ -91,6 +91,11 @@ def kind_of(name: str) -> str:
     return PREFIXED if dots == 2 else PUBLIC
 
 
+def is_book(name: str) -> bool:
+    """Tell whether a public name is that of a book's increments."""
+    return name.endswith(_INC) and name.count(".") == 1
+
+
 def prefix_of(name: str) -> str:
     """Return the scope of a prefixed name, ``admin`` of ``admin.btcusd.sys``."""
     return name.split(".", 1)[0]

@@ -13,6 +13,9 @@ Sink = Callable[[str, bytes, float, int], object]
 The position tells where in the source's log the message stands; 0 where there is no log.
 """
 
+Accepts = Callable[[str, int], bool]
+"""Tells by routing key and size whether to collect a large body; else it is thrown away."""
+
 
 class SourceError(Exception):
     """No messages can come; the text says why. Trying again may help."""

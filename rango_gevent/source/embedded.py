@@ -15,7 +15,7 @@ from kombu.connection import Connection
 
 from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, drop, leave
-from rango_gevent.source.base import BrokerLimits, BrokerTimeout, Sink
+from rango_gevent.source.base import Accepts, BrokerLimits, BrokerTimeout, Sink
 from rango_gevent.turns import give_way
 from rango_gevent.urls import mask_url
 
@@ -33,6 +33,7 @@ class EmbeddedSource:
         sink: where messages go.
         limits: bounds; those of the queue do not hold here.
         pace: not called: there is nothing to read ahead.
+        accepts: not asked: a body is there as a whole.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class EmbeddedSource:
         sink: Sink,
         limits: BrokerLimits,
         pace: Callable[[bool], None],
+        accepts: Accepts,
     ) -> None:
         self.exchange = exchange
         self._urls = urls

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import gevent
 
 from rango_gevent.source.amqp.pump import AmqpSource
-from rango_gevent.source.base import BrokerLimits, Sink, Source
+from rango_gevent.source.base import Accepts, BrokerLimits, Sink, Source
 from rango_gevent.source.embedded import EmbeddedSource
 
 KINDS: dict[str, Callable[..., Source]] = {
@@ -25,6 +25,7 @@ def open_source(
     sink: Sink,
     limits: BrokerLimits,
     pace: Callable[[bool], None] = lambda more: gevent.sleep(0),
+    accepts: Accepts = lambda key, size: True,
 ) -> Source:
     """Return a source; nothing is connected yet.
 
@@ -34,5 +35,6 @@ def open_source(
         sink: where messages go.
         limits: bounds.
         pace: called after each read, and told if more is there; waits until reading pays again.
+        accepts: asked before a large body is collected.
     """
-    return KINDS[urlsplit(urls[0]).scheme](urls, exchange, sink, limits, pace)
+    return KINDS[urlsplit(urls[0]).scheme](urls, exchange, sink, limits, pace, accepts)

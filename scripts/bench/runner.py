@@ -302,7 +302,7 @@ def _replay(scenario: Scenario, server: Server, options: Options, result: Result
         with server.flow(work) as pump:
             pump.answer(limit_s)
         filled = witness.done(limit_s)
-    if filled["frames"] != scenario.messages:
+    if filled["frames"] < scenario.messages:  # some gateways send it the first snapshot too
         raise BenchError(f"{filled['frames']} of {scenario.messages} increments arrived live")
     looks.settle()
     expect = scenario.expected(scenario.messages)

@@ -54,7 +54,7 @@ class EchoConnection(Connection):
 def make_gateway(compression: bool) -> Gateway:
     """Build a gateway that echoes; its consumer is never started."""
     settings = Settings(
-        compression="on" if compression else "off",
+        compression=compression,
         max_message_bytes=_MESSAGE_BYTES,
         max_fragments=_FRAGMENTS,
         outbox_bytes=_OUTBOX_BYTES,

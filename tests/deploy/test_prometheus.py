@@ -99,13 +99,13 @@ def test_scrape_of_two_workers(tmp_path: Path) -> None:
         wait_for(lambda: prometheus.value("rango_hub_clients_count") == 6, 20, "six clients")
         assert prometheus.value('up{job="rango"}') == 1
         wait_for(lambda: prometheus.value("rango_broker_connected") == WORKERS, 20, "workers")
-        topic = 'rango_hub_subscriptions_count{type="public",topic="btcusd.trades"}'
-        wait_for(lambda: prometheus.value(topic) == 6, 20, "six subscriptions")
 
         gateway.publish("public.btcusd.trades", "[1]")
         for client in clients:
             client.receive()
         wait_for(lambda: prometheus.value("rango_frames_sent_total") == 6, 20, "six frames")
+        topic = 'rango_hub_subscriptions_count{type="public",topic="btcusd.trades"}'
+        wait_for(lambda: prometheus.value(topic) == 6, 20, "six subscriptions")
         for client in clients[:4]:
             client.close()
         wait_for(lambda: prometheus.value("rango_hub_clients_count") == 2, 20, "two clients")

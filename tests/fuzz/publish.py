@@ -17,7 +17,14 @@ from rango_gevent.model import Event
 from tests.fuzz.common import payload
 
 _PART = b"\xff\xff"  # parts keys and bodies: key, body, key, body, ...
-_LIMITS = HubLimits(queue_frames=6, event_bytes=400, books=3, book_increments=4, book_bytes=900)
+_LIMITS = HubLimits(
+    queue_frames=6,
+    event_bytes=400,
+    books=3,
+    books_bytes=1200,
+    book_increments=4,
+    book_bytes=900,
+)
 _OUTCOMES = {DELIVERED, NOBODY, STORED, *DROPPED}
 
 
@@ -34,7 +41,7 @@ class _Queue:
 class _Client:
     """A user with every role who never reads: frames stay in the queues."""
 
-    role = "admin"
+    role, notices = "admin", False
 
     def __init__(self, uid: str) -> None:
         self.uid: str | None = uid
@@ -56,6 +63,7 @@ def check(data: bytes) -> None:
             # a snapshot alone is bounded as every event is
             assert book.bytes <= _LIMITS.book_bytes or not len(book)
     assert len(hub.books) <= _LIMITS.books
+    assert hub.shelf.bytes <= _LIMITS.books_bytes
     for batch in hub.take_dirty():
         assert len(batch.waiting) <= _LIMITS.queue_frames
         for item in batch.waiting:

@@ -91,6 +91,7 @@ def test_a_book_past_its_bound_is_stale_until_the_next_snapshot(
     with bounded.connect(f"/public?stream={market}.ob-inc") as early:
         early.receive()
         publish_book(bounded, market, BOUND + 50, size=970)
+        assert sequence_of(early, market) == ("ob-snap", 0)  # it waited for it
         received = [sequence_of(early, market) for _ in range(BOUND + 50)]
         assert received == [("ob-inc", number) for number in range(1, BOUND + 51)]
         assert bounded.metric("rango_books_dropped_total") == before + 1
@@ -124,17 +125,45 @@ def test_a_book_at_its_bound_is_whole(market: str) -> None:
 
 
 def test_the_number_of_books_is_bounded(market: str) -> None:
-    """Past the bound a new book is refused and counted; those that exist go on."""
-    with start_gateway(env={"RANGO_MAX_BOOKS": "2"}) as server:
-        for name in ("a", "b", "c", "a"):
-            server.publish(f"public.{name}.ob-snap", snapshot(1))
+    """Ten times as many junk books: those go, and the one that is read stays."""
+    with start_gateway(env={"RANGO_MAX_BOOKS": "20"}) as server:
+        publish_book(server, market, 1)
         server.catch_up()
-        assert server.metric("rango_books") == 2
-        reason = "too_many_books"
-        assert server.metric("rango_messages_dropped_total", reason=reason) == 1
-        with server.connect("/public?stream=b.ob-inc,c.ob-inc") as client:
-            assert sequence_of(client, "b") == ("ob-snap", 1)
-            assert sequence_of(client, "") == ("subscribed", 2)
+        with server.connect(f"/public?stream={market}.ob-inc") as client:
+            assert [sequence_of(client, market)[1] for _ in range(2)] == [0, 1]
+            client.receive()
+            for number in range(200):
+                server.publish(f"public.junk{number}.ob-snap", snapshot(1))
+            server.publish(f"public.{market}.ob-inc", increment(2))
+            assert sequence_of(client, market) == ("ob-inc", 2)
+            assert server.metric("rango_books") == 20
+            assert server.metric("rango_books_dropped_total") == 181
+            assert server.log().count("too many books") < 20
+        with server.connect(f"/public?stream={market}.ob-inc") as newcomer:
+            assert [sequence_of(newcomer, market)[1] for _ in range(3)] == [0, 1, 2]
+        publish_book(server, "new", 1)
+        server.catch_up()
+        with server.connect("/public?stream=new.ob-inc") as newcomer:
+            assert [sequence_of(newcomer, "new")[1] for _ in range(2)] == [0, 1]
+
+
+def test_the_bytes_of_all_books_are_bounded(market: str) -> None:
+    """Past it those go that nobody reads, and what is held is told."""
+    with start_gateway(env={"RANGO_BOOKS_BYTES": "3000000"}) as server:
+        publish_book(server, market, 10, size=1000)
+        server.catch_up()
+        with server.connect(f"/public?stream={market}.ob-inc") as client:
+            for number in range(50):
+                server.publish(f"public.junk{number}.ob-snap", f'"{"x" * 500_000}"')
+            server.publish(f"public.{market}.ob-inc", increment(11))
+            assert [sequence_of(client, market)[1] for _ in range(11)] == list(range(11))
+            client.receive()
+            assert sequence_of(client, market) == ("ob-inc", 11)
+            assert 2_000_000 < server.metric("rango_book_bytes") <= 3_000_000
+            assert server.metric("rango_books_stale") >= 44
+            assert server.log().count("too many bytes of books") < 20
+        with server.connect(f"/public?stream={market}.ob-inc") as newcomer:
+            assert [sequence_of(newcomer, market)[1] for _ in range(12)] == list(range(12))
 
 
 class Feed:

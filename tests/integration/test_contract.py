@@ -831,6 +831,8 @@ def test_a_missing_exchange_is_declared_as_peatio_does(gateway: Server) -> None:
 
 def test_metrics_have_the_names_of_rango(gateway: Server, client: Client, market: str) -> None:
     """Under any path: connections, subscriptions by type and topic, process and handler."""
+    gateway.publish(f"public.{market}.trades", "1")
+    gateway.catch_up()
     pages = [http_request(gateway.metrics_port, path) for path in ("/", "/metrics", "/x/y")]
     assert {page.status for page in pages} == {200}
     text = pages[0].body
@@ -869,6 +871,14 @@ def test_subscription_counts_go_up_and_down_under_one_name(gateway: Server, mark
         return [sample_of(text, name, type=kind, topic=topic) for kind, topic in topics.items()]
 
     clients = [subscriber(gateway, *topics.values(), role="admin", uid="ID5") for _ in range(3)]
+    for key in (
+        f"public.{topics['public']}",
+        topics["prefixed"],
+        f"private.ID5.{topics['private']}",
+    ):
+        gateway.publish(key, "1")
+        for one in clients:
+            one.receive()
     assert counts() == [3, 3, 3]
     clients[0].subscribe(*topics.values())
     assert counts() == [3, 3, 3]
@@ -881,14 +891,34 @@ def test_subscription_counts_go_up_and_down_under_one_name(gateway: Server, mark
 
 
 def test_topics_in_metrics_are_bounded() -> None:
-    """Past the bound further topics are summed, so that clients cannot grow the page."""
+    """Further topics are summed, past the bound and without events: clients make no series."""
     with start_gateway(env={"RANGO_METRICS_TOPICS": "3"}) as server:
-        with subscriber(server, *(f"m{n}.trades" for n in range(20))):
+        with subscriber(server, *(f"m{n}.trades" for n in range(20))) as client:
+            for number in range(10):
+                server.publish(f"public.m{number}.trades", "1")
+                client.receive()
             text = http_request(server.metrics_port, "/").body
         lines = [line for line in text.splitlines() if line.startswith("rango_hub_subscr")]
         assert len(lines) == 4
         other = {"type": "public", "topic": "_other"}
         assert sample_of(text, "rango_hub_subscriptions_count", **other) == 17
+        assert sample_of(text, "rango_subscriptions") == 20
+
+
+def test_names_that_clients_make_up_make_no_series(gateway: Server, market: str) -> None:
+    """Other names before each scrape: the page stays as long as it is, and its sum is true."""
+    gateway.publish(f"public.{market}.trades", "1")
+    gateway.catch_up()
+    pages = []
+    with subscriber(gateway, f"{market}.trades") as client:
+        for scrape in range(5):
+            client.subscribe(*(f"{market}{scrape}.{number}" for number in range(150)))
+            text = http_request(gateway.metrics_port, "/").body
+            name = "rango_hub_subscriptions_count"
+            pages.append({line for line in text.splitlines() if line.startswith(f"{name}{{")})
+            assert sample_of(text, name, type="public", topic=f"{market}.trades") == 1
+            assert sample_of(text, name, type="public", topic="_other") >= 150 * (scrape + 1)
+    assert len({len(lines) for lines in pages}) == 1
 
 
 def test_a_client_is_told_why_it_is_closed_at_shutdown() -> None:

@@ -172,6 +172,7 @@ def test_metrics_count_the_clients_of_all_workers(deployed: Server, market: str)
     """One port tells the sum, and goes down again with the clients."""
     name, labels = "rango_hub_subscriptions_count", {"type": "public", "topic": f"{market}.a"}
     with clients_of(deployed, 6, f"/public?stream={market}.a"):
+        deployed.publish(f"public.{market}.a", "1")
         wait_for(lambda: metric(deployed, "rango_hub_clients_count") == 6, 5, "6 clients")
         wait_for(lambda: metric(deployed, name, **labels) == 6, 5, "6 subscriptions")
     wait_for(lambda: metric(deployed, "rango_hub_clients_count") == 0, 5, "none is left")

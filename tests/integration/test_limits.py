@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from support import RawSocket, Server, connect, start_gateway, wait_for
@@ -118,3 +119,63 @@ def test_a_stale_book_is_told_to_those_who_asked() -> None:
             heard = silent.receive_until(lambda text: "ob-snap" in text)
             assert len(heard) == 6
             assert "resync" not in "".join(heard)
+
+
+def test_a_book_that_is_not_there_yet_is_told_to_those_who_asked() -> None:
+    """As after a restart of the gateway: first the notice, then the reply, then the snapshot."""
+    with start_gateway() as server:
+        asked = connect(server.url, "/public?stream=a.ob-inc,a.trades&notices=1")
+        silent = connect(server.url, "/public?stream=a.ob-inc,a.trades")
+        with asked, silent:
+            assert asked.receive() == '{"event":"resync","streams":["a.ob-inc"]}'
+            for client in (asked, silent):
+                assert "subscribed" in client.receive()
+            server.publish("public.a.ob-inc", '{"sequence":6}')
+            server.publish("public.a.ob-snap", '{"sequence":6}')
+            server.publish("public.a.ob-inc", '{"sequence":7}')
+            server.publish("public.a.ob-snap", '{"sequence":7}')
+            server.publish("public.a.ob-snap", '{"sequence":1}')
+            server.publish("public.a.ob-inc", '{"sequence":2}')
+            for client in (asked, silent):
+                assert [client.receive() for _ in range(4)] == [
+                    '{"a.ob-snap":{"sequence":6}}',
+                    '{"a.ob-inc":{"sequence":7}}',
+                    '{"a.ob-snap":{"sequence":1}}',
+                    '{"a.ob-inc":{"sequence":2}}',
+                ]
+
+
+def test_subscriptions_of_all_clients_are_bounded() -> None:
+    """Past the bound a request is answered with an error; room that becomes free is used."""
+    with start_gateway(env={"RANGO_MAX_SUBSCRIPTIONS": "3"}) as server, server.connect() as other:
+        other.receive()
+        with server.connect("/public?stream=a.b,c.d") as one:
+            one.receive()
+            for names in (["e.f", "g.h"], ["e.f", "a.b"]):
+                other.send({"event": "subscribe", "streams": names})
+                answer = other.receive()
+                assert answer == '{"error":"Too many streams: the server holds as many as it may"}'
+            assert other.subscribe("a.b") == ["a.b"]
+            assert server.metric("rango_subscriptions") == 3
+            assert server.metric("rango_subscriptions_refused_total") == 4
+        wait_for(lambda: server.metric("rango_subscriptions") == 1, what="one to leave")
+        assert other.subscribe("e.f", "g.h") == ["a.b", "e.f", "g.h"]
+
+
+def test_a_body_past_its_bound_takes_no_memory() -> None:
+    """64 MB are announced and thrown away as they come; what is published behind is delivered."""
+    with start_gateway() as server, server.connect("/public?stream=a.trades") as client:
+        client.receive()
+        status = Path(f"/proc/{server.process.pid}/status")
+        before = _most_kb(status)
+        server.publish("public.a.trades", '"' + "x" * (64 << 20) + '"')
+        server.publish("public.a.trades", "1")
+        assert client.receive() == '{"a.trades":1}'
+        assert _most_kb(status) - before < 16 << 10
+        assert server.metric("rango_messages_dropped_total", reason="too_big") == 1
+        assert "dropped a message, too_big: routing key 'public.a.trades'" in server.log()
+
+
+def _most_kb(status: Path) -> int:
+    """Return the most memory that a process ever held."""
+    return int(status.read_text().partition("VmHWM:")[2].split()[0])

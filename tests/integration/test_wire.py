@@ -266,6 +266,8 @@ def test_a_client_that_goes_without_a_word_is_noticed(
     """The end of its side of the connection is the end; what it held is given up."""
     labels = {"type": "public", "topic": f"{market}.trades"}
     name = "rango_hub_subscriptions_count"
+    gateway.publish(f"public.{market}.trades", "1")
+    gateway.catch_up()
     raw = RawSocket(gateway.port).open(f"/public?stream={market}.trades")
     assert gateway.metric(name, **labels) == 1
     if how == "half-open":

@@ -81,7 +81,7 @@ class Gauges:
         self.greenlets = server.metric("python_greenlets")
         self.clients = server.metric("rango_hub_clients_count")
         self.outbox_bytes = server.metric("rango_outbox_bytes")
-        self.subscriptions = _metrics(server).count("rango_hub_subscriptions_count{")
+        self.subscriptions = server.metric("rango_subscriptions")
         self.descriptors = len(os.listdir(f"/proc/{server.process.pid}/fd"))
         self.rss_kb = rss_kb([server.process.pid])
 

@@ -278,7 +278,7 @@ class Room:
         assert not self.registry.lagging
         assert self.dispatcher.idle
         assert self.hub.streams == {"public": {}, "private": {}, "prefixed": {}}
-        assert self.hub.subscriptions == {}
+        assert self.hub.topics.total == 0
         assert sum(self.registry.closed.values()) == self.registry.opened
 
 

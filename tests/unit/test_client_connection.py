@@ -14,7 +14,7 @@ from typing import Iterator
 import pytest
 
 from rango_gevent.client.connection import CUT, Connection
-from rango_gevent.client.stream import ConnectionLost
+from rango_gevent.client.wire import ConnectionLost
 from rango_gevent.errors import Refused
 from rango_gevent.protocol import frames
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rango_gevent.client.stream import (
-    Deadline,
+from rango_gevent.client.stream import Deadline, StreamClient
+from rango_gevent.client.wire import (
     Event,
-    StreamClient,
     endpoint,
     held_names,
     reconnect_when,

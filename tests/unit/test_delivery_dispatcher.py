@@ -16,11 +16,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import Histogram
 
+from rango_gevent.delivery.bundle import Path
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.session import Mark
-from rango_gevent.hub.hub import Batch, HubLimits
+from rango_gevent.hub.hub import HubLimits
 from rango_gevent.protocol.messages import NameLimits
 
 SMALL = limits(outbox_bytes=4096)
@@ -108,6 +109,7 @@ def test_a_newcomer_among_waiting_frames_gets_each_once(room: Room) -> None:
     room.publish("public.m.t", "2")
     room.round()
     old.receive()
+    assert values([old.receive()]) == [("m.ob-snap", 0)]
     assert values(old.receive_all(4)) == [("m.ob-inc", 1), ("m.t", 1), ("m.ob-inc", 2), ("m.t", 2)]
     assert values(new.receive_all(2)) == [("m.ob-snap", 0), ("m.ob-inc", 1)]
     new.receive()
@@ -153,8 +155,8 @@ def test_what_a_round_holds_comes_before_a_replay(room: Room) -> None:
     rounds.join()
     room.publish("public.m.ob-inc", "3")
     room.round()
-    assert values(peer.receive_all(5)) == [
-        ("m.ob-inc", 1), ("m.ob-inc", 2),
+    assert values(peer.receive_all(6)) == [
+        ("m.ob-snap", 0), ("m.ob-inc", 1), ("m.ob-inc", 2),
         ("m.ob-snap", 0), ("m.ob-inc", 1), ("m.ob-inc", 2),
     ]  # fmt: skip
     peer.receive()
@@ -322,15 +324,10 @@ def test_different_sets_of_streams_share_what_they_have_in_common(wide_room: Roo
     dispatcher = wide_room.dispatcher
     bundles = dispatcher._bundle(wide_room.hub.take_dirty())
     assert len({id(bundle) for bundle in bundles.values()}) == len(found)
-    nodes: set[int] = set()
-    below = [bundle.tree for bundle in bundles.values()]
-    while below:
-        tree = below.pop()
-        if id(tree) not in nodes:
-            nodes.add(id(tree))
-            if not isinstance(tree, Batch):
-                below += tree
-    assert len(nodes) <= len(found) * 300 + 300
+    trees = [bundle.tree for bundle in bundles.values()]
+    assert all(isinstance(tree, Path) for tree in trees)
+    (paths,) = {tree.paths for tree in trees if isinstance(tree, Path)}
+    assert len(paths._at) <= len(found) * 300 + 1
     assert all(not bundle.segments for bundle in bundles.values()), "nothing is joined yet"
 
 
@@ -778,15 +775,19 @@ def publish(
 ) -> None:
     """Publish a message, and owe it to those who hold its stream."""
     room.publish(KEYS[name], str(number))
+    stream = name
     if name == "m.ob-snap":
+        was_there = bool(book)
         book[:] = [(name, number)]
-        return
-    if name == "m.ob-inc":
+        if was_there:
+            return
+        stream = "m.ob-inc"
+    elif name == "m.ob-inc":
         if not book:
             return
         book.append((name, number))
     for person in people:
-        if name in person.held:
+        if stream in person.held:
             person.owed.append((name, number))
 
 
@@ -805,13 +806,15 @@ class Person:
         before = Counter(registry.requests)
         self.peer.ask(event, name)
         wait_until(lambda: registry.requests[event] > before[event])
+        sent_by = {"m.ob-inc": ("m.ob-snap", "m.ob-inc"), "m.ob-snap": ()}.get(name, (name,))
+        left = [item for item in self.owed if item[0] not in sent_by]
         if event == "unsubscribe":
-            self.owed = [item for item in self.owed if item[0] != name]
+            self.owed = left
             if name in self.held:
                 self.held.remove(name)
         else:
             if name == "m.ob-inc" and book:
-                self.owed = [item for item in self.owed if item[0] != name]
+                self.owed = left
                 self.wanted += book
             if name not in self.held:
                 self.held.append(name)

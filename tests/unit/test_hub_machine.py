@@ -15,12 +15,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from test_hub_hub import Queue, Subscriber, sent
+from test_hub_hub import counts as told
 
 from rango_gevent.hub import hub as hub_module
 from rango_gevent.hub.hub import Hub, HubLimits
 from rango_gevent.protocol import frames, messages, routing
 
-LIMITS = HubLimits(queue_frames=6, event_bytes=200, books=2, book_increments=8, book_bytes=1200)
+LIMITS = HubLimits(
+    queue_frames=6,
+    event_bytes=200,
+    books=2,
+    books_bytes=1900,
+    book_increments=8,
+    book_bytes=1200,
+)
 
 NAMES = [
     "m.ob-inc", "n.ob-inc", "o.ob-inc", "m.trades", "m.ob-snap", "order", "ob-inc", "admin.m.sys",
@@ -41,8 +49,8 @@ keys = st.sampled_from(
 class Person:
     """A subscriber and what the model knows of it."""
 
-    def __init__(self, uid: str | None, role: str) -> None:
-        self.subscriber = Subscriber(uid, role)
+    def __init__(self, uid: str | None, role: str, *, notices: bool = False) -> None:
+        self.subscriber = Subscriber(uid, role, notices=notices)
         self.owed: dict[str, list[tuple[int, bytes]]] = {}  # name: frames and their numbers
         self.got: list[bytes] = []
         self.wanted: list[bytes] = []
@@ -86,10 +94,13 @@ class HubMachine(RuleBasedStateMachine):
         self.people = [
             Person("ID1", "admin"),
             Person("ID1", "member"),
-            Person("ID2", ""),
+            Person("ID2", "", notices=True),
             Person(None, ""),
         ]
         self.number = 0
+        self.began_at = 0  # the number at which the publisher began to count
+        self.sequences: dict[str, int] = {}  # the last of each book
+        self.published: set[tuple[str, str]] = set()
         self.waiting: Counter[tuple[str, str]] = Counter()  # frames since the last drain
         self.books: dict[str, list[bytes]] = {}  # an empty list is a stale book
         self.books_dropped = 0
@@ -102,7 +113,7 @@ class HubMachine(RuleBasedStateMachine):
     def subscribe(self, who: int, wanted: list[str]) -> None:
         """Subscribe, perhaps again, perhaps to the same name twice."""
         person = self.people[who]
-        expected = []
+        expected, missing = [], []
         for name in wanted:
             if not person.may_have(name):
                 if name.count(".") == 2:
@@ -115,6 +126,9 @@ class HubMachine(RuleBasedStateMachine):
                 expected.append(b"".join(replay))
                 person.wanted += replay
                 person.got += replay
+            elif person.subscriber.notices and routing.kind_of(name) == "public":
+                missing += [name] if name.endswith("-inc") else []
+        expected += [messages.resync(missing)] if missing else []
         found = [sent(part) for part in self.hub.subscribe(person.subscriber, wanted)]
         assert found == expected
 
@@ -173,11 +187,14 @@ class HubMachine(RuleBasedStateMachine):
         """Publish a message and compare what became of it."""
         self.number += 1
         body = (
-            json.dumps([self.number, "x" * padding]).encode() if broken else b"{" + b"x" * padding
+            json.dumps({"sequence": self.number - self.began_at, "x": "x" * padding}).encode()
+            if broken
+            else b"{" + b"x" * padding
         )
         outcome = self.hub.publish(key, body, float(self.number))
         expected = self.expected_outcome(key, body, bool(broken))
         assert outcome == expected
+        self.follow_who_went()
         if expected in hub_module.DROPPED:
             self.dropped[expected] += 1
 
@@ -186,6 +203,7 @@ class HubMachine(RuleBasedStateMachine):
         route = routing.parse_key(key)
         if route is None:
             return hub_module.BAD_KEY
+        self.published.add((route.kind, route.address if "." in route.name else route.name))
         if len(body) > LIMITS.event_bytes:
             return hub_module.BODY_TOO_BIG
         if not is_json:
@@ -193,16 +211,16 @@ class HubMachine(RuleBasedStateMachine):
         frame = frames.event(messages.event_head(route.name), body)
         if route.action == routing.EVENT:
             return self.send(route.kind, route.address, frame) or hub_module.NOBODY
-        return self.expected_of_book(route.action, route.address, frame)
+        expected = self.expected_of_book(route.action, route.address, frame)
+        self.sequences[route.address] = self.number - self.began_at
+        return expected
 
     def expected_of_book(self, action: int, address: str, frame: bytes) -> str:
         """Follow a snapshot or an increment in the model."""
         book = self.books.get(address)
         if action == routing.SNAPSHOT:
-            if book is None and len(self.books) == LIMITS.books:
-                return hub_module.TOO_MANY_BOOKS
             self.books[address] = [frame]
-            if book != []:
+            if book and self.sequences[address] <= self.number - self.began_at:
                 return hub_module.STORED
         elif book is None:
             return hub_module.NO_SNAPSHOT
@@ -214,6 +232,26 @@ class HubMachine(RuleBasedStateMachine):
         if outcome == hub_module.QUEUE_FULL:
             self.make_stale(address)
         return outcome
+
+    def follow_who_went(self) -> None:
+        """See that books went only for want of room, and those first that should."""
+        for address in self.books.keys() - self.hub.books.keys():
+            assert len(self.books) > LIMITS.books
+            assert self.rank(address) == min(map(self.rank, self.books))
+            self.make_stale(address)
+            del self.books[address]
+        went = [address for address, book in self.hub.books.items() if not book.live]
+        for address in sorted(went, key=self.rank):
+            if self.books[address]:
+                frames = sum(len(frame) for book in self.books.values() for frame in book)
+                assert 4 * frames > LIMITS.books_bytes  # joined, compressed and joined again
+                live = [other for other, book in self.books.items() if book]
+                assert self.rank(address) == min(map(self.rank, live))
+                self.make_stale(address)
+
+    def rank(self, address: str) -> tuple[bool, bool]:
+        """Return who goes first: books that nobody holds, and of them the stale ones."""
+        return bool(self.holders(routing.PUBLIC, address)), bool(self.books[address])
 
     def make_stale(self, address: str) -> None:
         """Forget a book's frames; nothing happens to one that is stale already."""
@@ -241,6 +279,12 @@ class HubMachine(RuleBasedStateMachine):
         for address in self.books:
             self.make_stale(address)
         self.hub.drop_books(float(self.number), "lost")
+
+    @rule(is_time=st.integers(0, 3).map(lambda number: number == 0))
+    def begin_anew(self, is_time: bool) -> None:
+        """Let the publisher restart: it counts from the beginning."""
+        if is_time:
+            self.began_at = self.number
 
     # -- the dispatcher -----------------------------------------------------------------
 
@@ -283,8 +327,12 @@ class HubMachine(RuleBasedStateMachine):
                 held[routing.kind_of(name)].add(person.address_of(name))
         assert {kind: set(streams) for kind, streams in self.hub.streams.items()} == held
         counts = Counter((routing.kind_of(n), n) for person in self.people for n in person.owed)
-        assert self.hub.subscriptions == counts
-        assert all(count > 0 for count in self.hub.subscriptions.values())
+        assert told(self.hub) == {
+            topic: count for topic, count in counts.items() if topic in self.published
+        }
+        for kind in routing.KINDS:
+            of_kind = sum(count for (its, _), count in counts.items() if its == kind)
+            assert self.hub.topics.held[kind] == of_kind
         for person in self.people:
             assert list(person.subscriber.streams) == list(person.owed)
         assert {a: b"".join(frames) for a, frames in self.books.items()} == {
@@ -301,9 +349,11 @@ class HubMachine(RuleBasedStateMachine):
     def bounds_hold(self) -> None:
         """Nothing grows past its bound."""
         assert len(self.hub.books) <= LIMITS.books
-        for book in self.hub.books.values():
+        for address, book in self.hub.books.items():
             assert len(book) <= LIMITS.book_increments
             assert book.bytes <= LIMITS.book_bytes
+            assert book.is_held is (address in self.hub.streams[routing.PUBLIC])
+        assert self.hub.shelf.bytes <= LIMITS.books_bytes
         for stream in self.hub.dirty:
             assert stream.queue is not None
             assert 0 < stream.queue.qsize() <= LIMITS.queue_frames
@@ -318,7 +368,8 @@ class HubMachine(RuleBasedStateMachine):
             self.hub.drop(person.subscriber)
             assert person.subscriber.streams == {}
         assert self.hub.streams == {kind: {} for kind in routing.KINDS}
-        assert self.hub.subscriptions == {}
+        assert self.hub.topics.total == 0
+        assert told(self.hub) == {}
         assert self.hub.take_dirty() == []
 
 

@@ -53,6 +53,12 @@ def value(text: str | bytes, name: str, **labels: str) -> float | None:
 
 def reading(subscribed: Mapping[tuple[str, str], int] | None = None, **changes: Any) -> Reading:
     """Return what a gateway might have counted."""
+    counted = subscribed or {}
+    held = Counter[str]()
+    topics: dict[str, dict[str, int]] = {}
+    for (kind, topic), count in counted.items():
+        held[kind] += count
+        topics.setdefault(kind, {})[topic] = count
     made = Reading(
         gauges={"rango_hub_clients_count": 3, **runtime_gauges(5)},
         counters={"rango_frames_sent": 7, "rango_broker_disconnected_seconds": 0.5},
@@ -60,7 +66,8 @@ def reading(subscribed: Mapping[tuple[str, str], int] | None = None, **changes: 
             "rango_requests": ("action", Counter(subscribe=2, ping=1)),
             "promhttp_metric_handler_requests": ("code", Counter({"200": 4})),
         },
-        subscriptions=Counter(subscribed or {}),
+        subscriptions=held,
+        topics=topics,
     )
     return made._replace(**changes)
 
@@ -177,6 +184,16 @@ def test_any_topics_give_bounded_series_and_the_right_sums(
     for kind in ("public", "private", "prefixed"):
         wanted = sum(count for (type_, _), count in counted.items() if type_ == kind)
         assert sum(count for (type_, _), count in labels.items() if type_ == kind) == wanted
+
+
+def test_topics_that_are_not_told_are_in_the_sum() -> None:
+    """The number of all subscriptions is true, whatever is known of their topics."""
+    told = reading({("public", "a.b"): 2, ("private", "order"): 1})
+    text = Metrics(lambda: told._replace(topics={"public": {"a.b": 2}}), 10).text()
+    name = "rango_hub_subscriptions_count"
+    assert value(text, name, type="public", topic="a.b") == 2
+    assert value(text, name, type="private", topic=OTHER_TOPICS) == 1
+    assert value(text, name, type="private", topic="order") is None
 
 
 def test_a_collector_asks_once_a_scrape() -> None:

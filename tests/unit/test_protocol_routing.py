@@ -15,6 +15,7 @@ from rango_gevent.protocol.routing import (
     PUBLIC,
     SNAPSHOT,
     Route,
+    is_book,
     kind_of,
     parse_key,
     prefix_of,
@@ -104,6 +105,14 @@ def test_an_empty_uid_belongs_to_nobody(key: str) -> None:
 def test_the_number_of_dots_is_the_kind(name: str, kind: str) -> None:
     """No dot is private, two are prefixed, everything else is public."""
     assert kind_of(name) == kind
+
+
+@pytest.mark.parametrize("name", ["eurusd.ob-inc", "global.ob-inc", ".-inc"])
+def test_a_books_name_is_that_of_its_increments(name: str) -> None:
+    """And of nothing else that a client can ask for."""
+    assert is_book(name)
+    for other in (f"{name}.x", f"a.{name}", name.replace(".", ""), name.replace("inc", "snap")):
+        assert not is_book(other)
 
 
 @pytest.mark.parametrize(

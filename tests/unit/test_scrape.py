@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -149,6 +150,17 @@ def test_real_texts_merge_to_their_sum(
             assert count == first.get(key, 0) + second.get(key, 0)
 
 
+def test_many_workers_with_many_topics_are_merged_quickly() -> None:
+    """Sixteen with 500 each: no client waits for a scrape longer than for its own samples."""
+    topics = {("public", f"market{number}.trades"): number + 1 for number in range(500)}
+    metrics = Metrics(lambda: reading(topics), 500)
+    started_s = time.process_time()
+    texts = [metrics.text().decode() for _ in range(16)]
+    written_s = time.process_time()
+    merge(texts)
+    assert time.process_time() - written_s < 1.5 * (written_s - started_s)
+
+
 def test_a_merge_of_one_is_the_same() -> None:
     """A single worker's numbers are not changed by the detour."""
     text = Metrics(lambda: reading({("public", "a.b"): 2}), 10).text()
@@ -274,6 +286,20 @@ def test_a_worker_that_left_counts_on(start: Any) -> None:
     other.ask("close")
     other.end()
     assert totals(one) == (1, 30)
+
+
+def test_the_dead_are_read_once(start: Any, tmp_path: Path) -> None:
+    """However many have died: a scrape takes no longer. One with the same number is another."""
+    one = start(1, 10)
+    for pid in (4_194_301, 4_194_302):  # above any process's
+        file = shared(tmp_path) / f"{pid}.prom"
+        file.write_text(f"# TYPE rango_frames_sent_total counter\nrango_frames_sent_total {pid}\n")
+    both = 10 + 4_194_301 + 4_194_302
+    assert totals(one) == totals(one) == (1, both)
+    file.unlink()
+    assert totals(one) == (1, both)
+    file.write_text("# TYPE rango_frames_sent_total counter\nrango_frames_sent_total 5\n")
+    assert totals(one) == (1, both + 5)
 
 
 def test_the_parent_takes_all_away(

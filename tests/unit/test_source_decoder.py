@@ -18,8 +18,7 @@ from amqp.method_framing import frame_handler, frame_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rango_gevent.source.amqp.decoder import Decoder
-from rango_gevent.source.message import published_at
+from rango_gevent.source.amqp.decoder import Decoder, seconds
 
 CHANNEL = 2
 TAG = "rango"
@@ -103,7 +102,7 @@ class Log:
         (tag, _, _, exchange, key), _ = serialization.loads("sLbss", args, 4)
         body = content.body.encode() if isinstance(content.body, str) else bytes(content.body)
         headers = content.properties.get("application_headers") or {}
-        at_s = published_at(headers) if "timestamp_in_ms" in headers else NOW
+        at_s = seconds(headers["timestamp_in_ms"], NOW) if "timestamp_in_ms" in headers else NOW
         if (channel, tag, exchange) == (CHANNEL, TAG, EXCHANGE):
             self.sink(key, body, at_s, 0)
         else:
@@ -143,7 +142,7 @@ def portions_of(data: bytes, cuts: list[int]) -> list[bytes]:
 sizes = st.sampled_from([0, 1, 2, 200, FRAME_MAX - 9, FRAME_MAX - 8, FRAME_MAX - 7, 3 * FRAME_MAX])
 bodies = st.binary(max_size=40) | sizes.map(b"\xce".__mul__) | sizes.map(b"7".__mul__)
 names = st.text(st.characters(codec="utf-8"), max_size=20)
-milliseconds = st.integers(1 << 32, 10**14) | st.floats(1, 1e14)
+milliseconds = st.integers(0, int(NOW * 1000) + 99) | st.floats(NOW * 1000 - 9e7, NOW * 1000)
 headers = st.dictionaries(
     names.filter(lambda name: "timestamp" not in name),
     st.none()
@@ -297,6 +296,58 @@ def test_a_key_that_is_not_utf8_is_handed_out() -> None:
     assert by_decoder([joined([broken, *content])]) == [("a.\udcff\udcfe.c", b"{}", NOW)]
 
 
+# -- what is not collected ------------------------------------------------------------------------
+
+
+class Picky(Log):
+    """Takes bodies of up to one frame, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[str, int]] = []
+        self.decoder = Decoder(CHANNEL, TAG, EXCHANGE, self.sink, self.handle, self.accepts)
+
+    def accepts(self, key: str, size: int) -> bool:
+        """Refuse what is too big."""
+        self.asked.append((key, size))
+        return size <= 2 * FRAME_MAX
+
+
+def test_a_body_that_is_refused_is_thrown_away_as_it_comes() -> None:
+    """No more of it is kept than its last frame; what comes among and behind it is handed on."""
+    log = Picky()
+    method, header, *bodies = Delivery("a.big.c", b"7" * (4 << 20), {}).frames()
+    data = joined([method, header, *bodies[:9], HEARTBEAT, *bodies[9:]])
+    for start in range(0, len(data), 1000):
+        log.decoder.feed(data[start : start + 1000], NOW)
+        assert log.decoder._have <= FRAME_MAX + 1000
+    log.decoder.feed(joined(Delivery("a.b.c", b"7" * (FRAME_MAX + 1), {}).frames()), NOW)
+    assert log.asked[0] == ("a.big.c", 4 << 20)
+    assert [key for key, _ in log.asked[1:]] == ["a.b.c"]
+    assert log.events == [("a.b.c", b"7" * (FRAME_MAX + 1), NOW)]
+
+
+@given(st.lists(ours, max_size=5), st.lists(st.integers(0, 1 << 16), max_size=6))
+def test_refused_bodies_are_all_that_is_missing(sent: list[Delivery], cuts: list[int]) -> None:
+    """Whatever stands around them and however it is cut; nothing is left behind."""
+    log = Picky()
+    frames = [frame for delivery in sent for frame in delivery.frames()]
+    for portion in portions_of(joined(frames), cuts):
+        log.decoder.feed(portion, NOW)
+    small = [delivery for delivery in sent if len(delivery.body) <= 2 * FRAME_MAX]
+    assert log.events == by_pyamqp([frame for delivery in small for frame in delivery.frames()])
+    assert log.decoder.take(1 << 20) == b""
+
+
+@pytest.mark.parametrize("extra", [1, 5000])
+def test_a_refused_body_longer_than_announced_is_noticed(extra: int) -> None:
+    """Nothing is thrown away that belongs to no body."""
+    method, header, *_ = Delivery("a.b.c", b"7" * 9000, {}).frames()
+    bodies = [(3, CHANNEL, b"7" * 4000), (3, CHANNEL, b"7" * (5000 + extra))]
+    with pytest.raises(UnexpectedFrame):
+        Picky().decoder.feed(joined([method, header, *bodies]), NOW)
+
+
 # -- what was read ahead --------------------------------------------------------------------------
 
 
@@ -390,6 +441,11 @@ def decoded_at(table: dict[str, Any]) -> float:
         ({"timestamp_in_ms": None}, NOW),
         ({"timestamp_in_ms": -1_700_000_000_123}, NOW),
         ({"timestamp_in_ms": 1 << 62}, NOW),
+        ({"timestamp_in_ms": 1.5}, NOW),
+        ({"timestamp_in_ms": 1_700_000_000}, NOW),
+        ({"timestamp_in_ms": 1_700_000_000_501}, NOW),
+        ({"timestamp_in_ms": 1_699_913_600_500}, NOW - 86_400),
+        ({"timestamp_in_ms": 1_699_913_600_499}, NOW),
         ({"timestamp_in_ms": math.nan}, NOW),
         ({"timestamp_in_ms": math.inf}, NOW),
     ],

@@ -182,13 +182,16 @@ print(json.dumps({
 
 
 NOW = -1.0  # stands for the moment of the call
+RECENTLY_MS = int(time.time() * 1000) - 60_000
 
 
 @pytest.mark.parametrize(
     ("headers", "at_s"),
     [
-        ({"timestamp_in_ms": 1_700_000_000_123}, 1_700_000_000.123),
-        ({"timestamp_in_ms": 1_700_000_000_123.5}, 1_700_000_000.1235),
+        ({"timestamp_in_ms": RECENTLY_MS}, RECENTLY_MS / 1000),
+        ({"timestamp_in_ms": RECENTLY_MS + 0.5}, RECENTLY_MS / 1000 + 0.0005),
+        ({"timestamp_in_ms": 1.5}, NOW),
+        ({"timestamp_in_ms": 1_700_000_000}, NOW),
         (None, NOW),
         ({}, NOW),
         ({"timestamp": 1_700_000_000}, NOW),

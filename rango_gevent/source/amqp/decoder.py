@@ -4,6 +4,9 @@ py-amqp asks the kernel three times per frame and a message has three frames; re
 and decoding ``basic.deliver`` with its header and body here is several times cheaper. Every
 other frame, and a delivery whose frames are parted by others, goes to py-amqp as it is.
 
+A body that is announced as larger than what is taken is not collected: its frames are thrown
+away one by one.
+
 Pure: bytes in, calls out. Frames are AMQP 0-9-1 section 4.2, content is section 4.2.6:
 a method frame, a header frame with the body's size, then as many body frames as it takes.
 """
@@ -15,11 +18,13 @@ from typing import Callable
 
 from amqp.exceptions import UnexpectedFrame
 
-from rango_gevent.source.base import Sink
+from rango_gevent.source.base import Accepts, Sink
 
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME_END = 0xCE
 _OVERHEAD = 8  # type, channel, size and the frame-end octet
+_INCOMPLETE = 0  # no delivery ends at these places
+_PARTED = -1
 _LARGEST = 1 << 30  # RabbitMQ takes no message over 512 MiB: more is a length out of place
 _DELIVER = b"\x00\x3c\x00\x3c"  # class 60, method 60
 _HAS_HEADERS = 0x2000  # property flag of the header table
@@ -30,7 +35,7 @@ _CONTENT_SIZE = 21
 _TIMESTAMP = b"\x0ftimestamp_in_ms"  # a short string; a type octet and 8 bytes follow
 _int64, _double = Struct(">q").unpack_from, Struct(">d").unpack_from
 _NUMBERS = {ord("l"): _int64, ord("L"): _int64, ord("d"): _double}  # RabbitMQ's, py-amqp's, floats
-_LAST_MS = 1e15  # no publisher's clock is in the year 33658
+_OLDEST_MS = 24 * 60 * 60 * 1000  # nothing waits for a day on its way
 
 
 class Decoder:
@@ -42,6 +47,7 @@ class Decoder:
         exchange: exchange whose messages it gets: all have it in their method frame.
         sink: called with routing key, body, Unix time of publishing, and 0: AMQP has no position.
         other: called with every frame that is not part of such a delivery.
+        accepts: asked with routing key and size whether to collect a body of several frames.
     """
 
     def __init__(
@@ -51,10 +57,12 @@ class Decoder:
         exchange: str,
         sink: Sink,
         other: Callable[[tuple[int, int, bytes]], object],
+        accepts: Accepts = lambda key, size: True,
     ) -> None:
         self._channel = channel
         self._sink = sink
         self._other = other
+        self._accepts = accepts
         tag, name = consumer_tag.encode(), exchange.encode()
         self._start = _DELIVER + bytes((len(tag),)) + tag
         # behind the tag: delivery tag (8), redelivered (1), exchange as a short string
@@ -64,6 +72,7 @@ class Decoder:
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
+        self._skip = 0  # bytes still to come of a body that is thrown away
 
     def feed(self, data: bytes, now_s: float) -> None:
         """Decode what is complete; keep the rest for the next call.
@@ -106,9 +115,9 @@ class Decoder:
                 and buffer.startswith(self._exchange, position + self._exchange_at)
             ):
                 found = self._delivery(buffer, position, after, now_s)
-                if found == 0:
+                if found == _INCOMPLETE:
                     return position
-                if found > 0:
+                if found != _PARTED:
                     position = found
                     continue
             if after > end:
@@ -116,25 +125,38 @@ class Decoder:
                 return position
             if buffer[after - 1] != _FRAME_END:
                 raise UnexpectedFrame("a frame does not end where it says")
-            self._other((kind, channel, buffer[position + 7 : after - 1]))
+            if self._skip and kind == _BODY and channel == self._channel:
+                self._throw_away(size)
+            else:
+                self._other((kind, channel, buffer[position + 7 : after - 1]))
             position = after
         return position
+
+    def _throw_away(self, size: int) -> None:
+        """Count what has come of a body that is not collected."""
+        if size > self._skip:
+            raise UnexpectedFrame("a body does not end where it says")
+        self._skip -= size
 
     def _delivery(self, buffer: bytes, position: int, header: int, now_s: float) -> int:
         """Decode the delivery whose method frame ends at ``header``.
 
         Returns:
-            Where the next frame starts; 0 when the delivery is incomplete, -1 when other
-            frames stand between its own.
+            Where the next frame starts, `_INCOMPLETE`, or `_PARTED` when other frames stand
+            between its own.
         """
         end = len(buffer)
         if end < header + _CONTENT_SIZE:
             # the frame behind may be a short one of another kind: look at its type already
-            return -1 if end > header and buffer[header] != _HEADER else 0
+            return _PARTED if end > header and buffer[header] != _HEADER else _INCOMPLETE
         content_header: tuple[int, ...] = _content(buffer, header)
         kind, channel, size, _, _, body_size, flags = content_header
         if kind != _HEADER or channel != self._channel:
-            return -1
+            return _PARTED
+        key_at = position + self._key_at
+        if buffer[header - 1] != _FRAME_END or not 0 <= header - key_at - 2 == buffer[key_at]:
+            raise UnexpectedFrame("a routing key does not end where its frame does")
+        key = buffer[key_at + 1 : header - 1].decode("utf-8", "surrogateescape")
         body = header + _OVERHEAD + size
         if body_size == 0:
             if end < body:
@@ -145,22 +167,24 @@ class Decoder:
                 return self._wait_for(body + 7 - position)
             kind, channel, size = _frame(buffer, body)
             if kind != _BODY or channel != self._channel:
-                return -1
+                return _PARTED
             after = body + _OVERHEAD + size
             if size == body_size:
                 if end < after:
                     return self._wait_for(after - position)
                 content = buffer[body + 7 : after - 1]
             else:
+                _check_size(body_size)
+                if not self._accepts(key, body_size):
+                    if buffer[body - 1] != _FRAME_END:
+                        raise UnexpectedFrame("a frame does not end where it says")
+                    self._skip = body_size
+                    return body
                 content, after = self._long_body(buffer, position, body, body_size)
-                if after <= 0:
+                if after in (_INCOMPLETE, _PARTED):
                     return after
-        if not buffer[header - 1] == buffer[body - 1] == buffer[after - 1] == _FRAME_END:
+        if not buffer[body - 1] == buffer[after - 1] == _FRAME_END:
             raise UnexpectedFrame("a frame does not end where it says")
-        key_at = position + self._key_at
-        if not 0 <= header - key_at - 2 == buffer[key_at]:
-            raise UnexpectedFrame("a routing key does not end where its frame does")
-        key = buffer[key_at + 1 : header - 1].decode("utf-8", "surrogateescape")
         if flags & _HAS_HEADERS:
             now_s = _published_at(buffer, header, body, now_s)
         self._sink(key, content, now_s, 0)
@@ -170,7 +194,6 @@ class Decoder:
         self, buffer: bytes, position: int, body: int, body_size: int
     ) -> tuple[bytes, int]:
         """Join a body that is split over several frames; the second value is as `_delivery`'s."""
-        _check_size(body_size)
         parts: list[bytes] = []
         got = 0
         while got < body_size:
@@ -178,7 +201,7 @@ class Decoder:
                 return b"", self._wait_for(body - position + body_size - got + _OVERHEAD)
             kind, channel, size = _frame(buffer, body)
             if kind != _BODY or channel != self._channel:
-                return b"", -1
+                return b"", _PARTED
             after = body + _OVERHEAD + size
             if len(buffer) < after:
                 return b"", self._wait_for(body - position + body_size - got + _OVERHEAD)
@@ -213,8 +236,10 @@ def _published_at(buffer: bytes, start: int, end: int, now_s: float) -> float:
 
 
 def seconds(at_ms: float, now_s: float) -> float:
-    """Return the time of publishing in Unix seconds; now for a number that can be no time.
+    """Return the time of publishing in Unix seconds; now for a number that can be none.
 
-    A NaN among the observations of a histogram would spoil its sum for ever.
+    What lies ahead of now or a day behind it is another unit, or a clock that is wrong: a single
+    one among the observations of a histogram would spoil its sum for ever, as a NaN would.
     """
-    return at_ms / 1000 if 0 < at_ms < _LAST_MS else now_s
+    now_ms = now_s * 1000
+    return at_ms / 1000 if now_ms - _OLDEST_MS <= at_ms <= now_ms else now_s

@@ -31,6 +31,7 @@ from rango_gevent.source.amqp.connection import connect, describe, drop, leave
 from rango_gevent.source.amqp.declare import TAG
 from rango_gevent.source.amqp.decoder import Decoder
 from rango_gevent.source.base import (
+    Accepts,
     BrokerLimits,
     BrokerTimeout,
     Sink,
@@ -58,6 +59,7 @@ class AmqpSource:
         sink: where messages go.
         limits: bounds.
         pace: called after each read, and told if more is there; waits until reading pays again.
+        accepts: asked before a large body is collected.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class AmqpSource:
         sink: Sink,
         limits: BrokerLimits,
         pace: Callable[[bool], None],
+        accepts: Accepts,
     ) -> None:
         self.exchange = exchange
         self._urls = urls
         self._sink = sink
         self._limits = limits
         self._pace = pace
+        self._accepts = accepts
         self._turn = -1
         self._slice_end = 0.0
         self._declare_after = 0.0
@@ -143,7 +147,9 @@ class AmqpSource:
         # hot path: one recv for all that is there, then a pause for more to gather
         transport = connection.transport
         channel = queue.channel.channel_id
-        decoder = Decoder(channel, TAG, self.exchange, self._sink, connection.on_inbound_frame)
+        decoder = Decoder(
+            channel, TAG, self.exchange, self._sink, connection.on_inbound_frame, self._accepts
+        )
         beat = _Beat(connection.heartbeat, connection.heartbeat_tick, _binder(queue))
         with transport.having_timeout(_PERIOD_S):
             transport._read = _ReadAhead(transport, decoder)
