@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "server", "delivery", "source", "demo", "metrics", "throttle", "scrape", "logs", "settings",
+        "server", "delivery", "source", "metrics", "throttle", "scrape", "settings",
         "hub", "auth", "protocol", "errors", "__init__",
     },
     # it is handed a gateway, and never knows how one is built
