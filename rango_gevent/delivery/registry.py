@@ -29,19 +29,6 @@ from rango_gevent.turns import Turns
 log = logging.getLogger(__name__)
 
 ENDS = tuple(reason.word for reason in close.TABLE)
-REFUSALS = (
-    "bad_handshake",
-    "bad_version",
-    "origin",
-    "no_token",
-    "bad_token",
-    "bad_streams",
-    "draining",
-    "too_many_connections",
-    "too_many_of_address",
-    "too_many_of_uid",
-    "too_many_files",
-)
 
 _LEAVE_AT_ONCE = 20  # streams; who holds more leaves them in slices
 _LEAVE_STEP = 100

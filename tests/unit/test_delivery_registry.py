@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import gc
 import json
 import logging
 import time
-from pathlib import Path
 from typing import Iterator
 
 import pytest
 from delivery_room import LIMITS, Room, as_segments, delivery_room, limits, wait_until
 
-from rango_gevent.delivery import admission, handshake
 from rango_gevent.delivery.connection import Connection
-from rango_gevent.delivery.registry import ENDS, REFUSALS
+from rango_gevent.delivery.registry import ENDS
 from rango_gevent.delivery.session import Session
 from rango_gevent.protocol import close
 
@@ -67,23 +64,6 @@ def test_every_end_has_its_word() -> None:
     words = {reason.word for reason in close.TABLE}
     assert {"client_closed", "connection_lost"} | words == set(ENDS)
     assert len(ENDS) == len(set(ENDS))
-
-
-def test_every_refusal_has_its_word() -> None:
-    """The words that the code can refuse with are those of the list."""
-    raised = {
-        argument.value
-        for module in (handshake, admission)
-        for call in ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id in ("Refused", "_unauthorized")
-        for argument in call.args[:2]
-        if isinstance(argument, ast.Constant)
-        and isinstance(argument.value, str)
-        and argument.value.replace("_", "").isalpha()
-    }
-    assert raised | {"too_many_files"} == set(REFUSALS)  # that one gets no answer, only a close
 
 
 def test_the_end_of_a_connection_is_one_line(
