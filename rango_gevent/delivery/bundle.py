@@ -9,9 +9,9 @@ hold, and clients whose streams differ share what they have in common.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import NamedTuple, Tuple, Union
+from typing import Mapping, NamedTuple, Tuple, Union
 
-from rango_gevent.hub.hub import Batch
+from rango_gevent.hub.hub import Batch, Subscriber
 from rango_gevent.hub.stream import Stream
 from rango_gevent.model import SEGMENT_BYTES, Event, Segment, cut
 
@@ -135,3 +135,21 @@ class Bundle:
                 below.append(tree[1])
         found.reverse()
         return found
+
+
+def own_of(subscriber: Subscriber, batches: Mapping[Stream, Batch]) -> Bundle | None:
+    """Return what one client is due of some batches, without what its replay held already."""
+    tree: Tree | None = None
+    total = 0
+    for stream in subscriber.streams.values():
+        batch = batches.get(stream)
+        if batch is None:
+            continue
+        after = batch.joined.get(subscriber, 0)
+        waiting = [event for event in batch.waiting if event.sequence > after]
+        if waiting:
+            size = sum([len(event.frame) for event in waiting])
+            leaf = batch._replace(waiting=waiting, size=size)
+            tree = leaf if tree is None else (tree, leaf)
+            total += size
+    return None if tree is None else Bundle(tree, total)

@@ -22,18 +22,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from typing import Callable, Protocol, cast
+from typing import Callable, cast
 
 import gevent
 from gevent.event import Event as Signal
 from prometheus_client import Histogram
 
-from rango_gevent.delivery.bundle import Bundle, Path, Paths, Tree
+from rango_gevent.delivery.bundle import Bundle, Path, Paths, own_of
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.delivery.session import Mark, Session
+from rango_gevent.delivery.session import Mark, Outlet, Session
 from rango_gevent.hub.hub import Batch, Hub
 from rango_gevent.hub.stream import Stream
-from rango_gevent.model import Event, Segment
 from rango_gevent.turns import give_way
 
 _READ_REST_S = 0.004  # the consumer rests no longer than this
@@ -50,33 +49,6 @@ _CHECK_BYTES = 128 * 1024  # the same in bytes
 _HEAVY_BYTES = 64 * 1024  # who is due more stands in a line of its own
 _GATHER_SHARE = 0.1  # of the time is spent on putting events to those in line, at most
 _VISITS_AT_ONCE = 2000  # subscribers that are put their events in one step
-
-
-class Outlet(Protocol):
-    """A session's connection as the dispatcher sees it.
-
-    Attributes:
-        ready: nothing waits for it.
-    """
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether nothing waits for it."""
-
-    def offer(self, segments: list[Segment]) -> bool:
-        """Take segments to send; never waits. False: it is too slow."""
-
-    def lag(self, stream: Stream, policy: str, events: list[Event]) -> int | None:
-        """Take events of one stream while it lags; the number left out, None: too slow."""
-
-    def forget(self, addresses: set[str]) -> None:
-        """Leave out what waits of some streams, where it may be left out."""
-
-    def push(self, part: bytes | Segment) -> None:
-        """Take an answer, however much waits."""
-
-    def too_slow(self) -> None:
-        """Close it for being too slow."""
 
 
 class Dispatcher:
@@ -169,7 +141,7 @@ class Dispatcher:
             self._hand_over(session, bundle)
         if self._gathering and session not in self._served_before:
             self._served_before.add(session)
-            own = _own(session, self._gathering)
+            own = own_of(session, self._gathering)
             if own is not None:
                 self._hand_over(session, own)
 
@@ -343,7 +315,7 @@ class Dispatcher:
                 bundle = bundles[node] = Bundle(Path(paths, node), paths.sizes[node], only)
             fresh[session] = bundle
         for session in cast("set[Session]", {one for batch in batches for one in batch.joined}):
-            own = _own(session, self._gathering)
+            own = own_of(session, self._gathering)
             if own is not None:
                 fresh[session] = own
             else:
@@ -448,21 +420,3 @@ class Dispatcher:
 def _crowd(stream: Stream) -> list[Session]:
     """Return a stream's subscribers as they are now."""
     return list(cast("dict[Session, None]", stream.subscribers))  # sessions are all there are
-
-
-def _own(session: Session, gathering: dict[Stream, Batch]) -> Bundle | None:
-    """Return what one client is due of some batches, without what its replay held already."""
-    tree: Tree | None = None
-    total = 0
-    for stream in session.streams.values():
-        batch = gathering.get(stream)
-        if batch is None:
-            continue
-        after = batch.joined.get(session, 0)
-        waiting = [event for event in batch.waiting if event.sequence > after]
-        if waiting:
-            size = sum([len(event.frame) for event in waiting])
-            leaf = batch._replace(waiting=waiting, size=size)
-            tree = leaf if tree is None else (tree, leaf)
-            total += size
-    return None if tree is None else Bundle(tree, total)
