@@ -36,10 +36,10 @@ from rango_gevent.hub.stream import Stream
 from rango_gevent.turns import give_way
 
 _READ_REST_S = 0.004  # the consumer rests no longer than this
-_READ_REST = 2.5  # its rest in parts of the work since, times the factor for clients
-_LEAST_READ_REST_S = 0.00005  # a shorter one costs more than it brings
+_READ_REST = 2.25  # its rest in parts of the work since, times the factor for clients
+_LEAST_REST_S = 0.001  # the loop's timers are no finer: what is owed is added up to this
 _TURN_S = 0.026  # rests make no turn longer than this
-_LEAST_REST = 0.7  # but the rest after a turn that is long by itself is this share of it
+_SHARE_OF_LONG = 0.7  # but the rest after a turn that is long by itself is this share of it
 _LONG_S = 0.25  # whoever was served longer ago was in no line meanwhile, or in a very long one
 _MAX_AHEAD = 200  # events that may wait in the hub before the consumer is held
 _MAX_AHEAD_BYTES = 1 << 20
@@ -85,7 +85,8 @@ class Dispatcher:
         self._seen = Signal()
         self._pacing = False
         self._held = Signal()
-        self._paced_s = 0.0
+        self._owed_s = 0.0
+        self._paced_cpu_s = self._rested_cpu_s = self._rested_s = 0.0
         self._gather_after = 0.0
         self._gathering: dict[Stream, Batch] = {}
         self._served_before: set[Session] = set()
@@ -112,7 +113,7 @@ class Dispatcher:
         while True:
             while not self.idle:
                 rest_s = self._rest_s()
-                if rest_s > 0:
+                if rest_s > _LEAST_REST_S / 2:
                     self._rest(rest_s)
                     self._let_read()
                 self._serve()
@@ -167,16 +168,23 @@ class Dispatcher:
             self._seen.wait()
 
     def _rest_of_the_reader(self) -> None:
-        """Wait in proportion to the work since the last read, so that more is there to read."""
-        now_s = time.process_time()
-        worked_s = now_s - self._paced_s
-        self._paced_s = now_s
-        rest_s = min(_READ_REST_S, worked_s * self._rest_factor * _READ_REST)
-        if rest_s > _LEAST_READ_REST_S:
+        """Wait in proportion to the work since the last read, so that more is there to read.
+
+        What the reader has waited for messages meanwhile counts: at light load it never rests.
+        """
+        cpu_s, now_s = time.process_time(), time.monotonic()
+        worked_s = cpu_s - self._paced_cpu_s
+        idle_s = (now_s - self._rested_s) - (cpu_s - self._rested_cpu_s)
+        self._paced_cpu_s = cpu_s
+        self._owed_s = max(0.0, self._owed_s + _READ_REST * self._rest_factor * worked_s - idle_s)
+        if self._owed_s >= _LEAST_REST_S:
             self._read.clear()
             self._pacing = True
-            self._read.wait(rest_s)
+            self._read.wait(min(self._owed_s, _READ_REST_S))
             self._pacing = False
+            self._owed_s = 0.0
+            cpu_s, now_s = time.process_time(), time.monotonic()
+        self._rested_cpu_s, self._rested_s = cpu_s, now_s
 
     def _rest(self, rest_s: float) -> None:
         """Serve nobody for a while, but take what comes: a reader that is held loses no time."""
@@ -202,7 +210,7 @@ class Dispatcher:
         if since_s > _LONG_S:
             return 0.0  # it has rested, however busy the others were
         busy_s = self._busy_s - before_s
-        most_s = max(_TURN_S - busy_s, _LEAST_REST * busy_s)
+        most_s = max(_TURN_S - busy_s, _SHARE_OF_LONG * busy_s)
         return busy_s + min(most_s, self._rest_factor * busy_s) - since_s
 
     def _first(self) -> Session | None:

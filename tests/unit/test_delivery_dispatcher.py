@@ -536,22 +536,47 @@ def test_the_consumer_is_held_while_many_bytes_wait(room: Room) -> None:
     assert pacing.ready()
 
 
+def work(seconds: float) -> None:
+    """Take the processor."""
+    until_s = time.process_time() + seconds
+    while time.process_time() < until_s:
+        pass
+
+
+def paced(dispatcher: Dispatcher) -> float:
+    """Return how long the consumer rests after a read."""
+    started_s = time.monotonic()
+    dispatcher.pace(False)
+    return time.monotonic() - started_s
+
+
 def test_the_consumer_rests_as_long_as_work_took() -> None:
-    """Never a fixed time: after nothing was done it reads on at once."""
+    """In proportion, added up where it is little; after nothing was done it reads on at once."""
     with delivery_room(rest_factor=2.0) as room:
-        room.dispatcher.pace(False)
-        began_s = time.process_time()
-        while time.process_time() - began_s < 0.003:
-            pass
-        started_s = time.monotonic()
-        room.dispatcher.pace(False)
-        assert time.monotonic() - started_s > 0.003
+        dispatcher = room.dispatcher
+        paced(dispatcher)
+        work(0.003)
+        assert paced(dispatcher) > 0.003
+        assert min(paced(dispatcher) for _ in range(20)) < 0.0005
         rests = []
-        for _ in range(20):
-            started_s = time.monotonic()
-            room.dispatcher.pace(False)
-            rests.append(time.monotonic() - started_s)
-        assert min(rests) < 0.002
+        for _ in range(10):
+            work(0.0003)
+            rests.append(paced(dispatcher))
+        assert min(rests) < 0.0005
+        assert max(rests) > 0.001
+
+
+def test_a_consumer_that_waited_for_messages_does_not_rest() -> None:
+    """At light load a message is read when it comes; nor does anybody rest without a factor."""
+    for factor, idle_s in ((2.0, 0.01), (0.0, 0.0)):
+        with delivery_room(rest_factor=factor) as room:
+            paced(room.dispatcher)
+            rests = []
+            for _ in range(20):
+                work(0.001)
+                time.sleep(idle_s)
+                rests.append(paced(room.dispatcher))
+            assert sorted(rests)[10] < 0.0005
 
 
 # -- turns ----------------------------------------------------------------------------------------
