@@ -559,8 +559,8 @@ def test_the_consumer_rests_as_long_as_work_took() -> None:
         assert paced(dispatcher) > 0.003
         assert min(paced(dispatcher) for _ in range(20)) < 0.0005
         rests = []
-        for _ in range(10):
-            work(0.0003)
+        for _ in range(30):
+            work(0.0001)
             rests.append(paced(dispatcher))
         assert min(rests) < 0.0005
         assert max(rests) > 0.001
