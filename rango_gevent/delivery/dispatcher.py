@@ -28,7 +28,7 @@ import gevent
 from gevent.event import Event as Signal
 from prometheus_client import Histogram
 
-from rango_gevent.delivery.bundle import Bundle, Path, Paths, own_of
+from rango_gevent.delivery.bundle import Bundle, Paths, own_of
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.session import Mark, Outlet, Session
 from rango_gevent.hub.hub import Batch, Hub
@@ -44,8 +44,8 @@ _LONG_S = 0.25  # whoever was served longer ago was in no line meanwhile, or in 
 _MAX_AHEAD = 200  # events that may wait in the hub before the consumer is held
 _MAX_AHEAD_BYTES = 1 << 20
 _MAX_UNSEEN_BYTES = 32 << 20  # what somebody in line is still due, before the consumer is held
-_CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
-_CHECK_BYTES = 128 * 1024  # the same in bytes
+_CHECK_BYTES = 128 * 1024  # sent between two looks at the clock: about 0.15 ms
+_BYTES_EACH = 4096  # a client costs as much as these, however little it is due
 _HEAVY_BYTES = 64 * 1024  # who is due more stands in a line of its own
 _GATHER_SHARE = 0.1  # of the time is spent on putting events to those in line, at most
 _VISITS_AT_ONCE = 2000  # subscribers that are put their events in one step
@@ -294,6 +294,10 @@ class Dispatcher:
         nodes: dict[Session, int] = {}
         visits = 0
         for at, crowd in enumerate([_crowd(batch.stream) for batch in batches]):
+            if len(crowd) == 1:  # a stream of somebody's own
+                nodes[crowd[0]] = paths.add(nodes.get(crowd[0], 0), at)
+                visits += 1
+                continue
             steps: dict[int, int] = {}  # from a set of batches to the same with this one
             for start in range(0, len(crowd), _VISITS_AT_ONCE):
                 part = crowd[start : start + _VISITS_AT_ONCE]
@@ -320,7 +324,7 @@ class Dispatcher:
         for session, node in nodes.items():
             bundle = bundles.get(node)
             if bundle is None:
-                bundle = bundles[node] = Bundle(Path(paths, node), paths.sizes[node], only)
+                bundle = bundles[node] = Bundle(paths.tree(node), paths.sizes[node], only)
             fresh[session] = bundle
         for session in cast("set[Session]", {one for batch in batches for one in batch.joined}):
             own = own_of(session, self._gathering)
@@ -362,29 +366,38 @@ class Dispatcher:
         now = time.monotonic()
         deadline = now + self._slice_s
         mark = Mark(now, self._busy_s)
+        policies = self._slow
         line = self._next_line()
-        count = unchecked = size = 0
+        pop, first = due.pop, line.popleft
+        count = 0
+        budget = _CHECK_BYTES
         while due:
-            if not line:
+            try:
+                session = first()
+            except IndexError:  # the other line is not at its end
                 line = self._line or self._heavy
-            session = line.popleft()
-            bundle = due.get(session)
+                first = line.popleft
+                continue
+            bundle = pop(session, None)
             if bundle is None:
                 continue  # it was handed over before its turn
             if bundle.size > _HEAVY_BYTES and line is self._line:
+                due[session] = bundle
                 self._heavy.append(session)
                 continue
-            del due[session]
             session.served = mark
-            if not self._offer(session, bundle):
+            if policies is None:
+                is_taken = session.outlet.offer(bundle.segments or bundle.cut())
+            else:
+                is_taken = self._offer(session, bundle)
+            if not is_taken:
                 slow.append(session)
             count += 1
-            unchecked += 1
-            size += bundle.size
-            if unchecked >= _CHECK_EVERY or size > _CHECK_BYTES:
+            budget -= bundle.size + _BYTES_EACH
+            if budget < 0:
                 if time.monotonic() > deadline:
                     break
-                unchecked = size = 0
+                budget = _CHECK_BYTES
         self._handed += count
         return slow
 
