@@ -64,8 +64,7 @@ _NEXT = {
 
 _WRITABLE = 2
 _PING_FRAME = frames.ping()
-_MOST_AT_ONCE = 8  # segments that are encoded and sent in one step
-_WRITES_AT_ONCE = 4
+_STEP_S = 0.001  # in which segments are encoded and sent, before others have their turn
 _LEAST_LOOK_S = 0.2  # between two looks at a client that takes nothing
 
 
@@ -191,8 +190,9 @@ class Sender:
 
     def _send_on(self, segments: list[Segment], data: bytes, sent: int | None) -> list[Segment]:
         """Send what follows a first segment as far as the socket takes it; return the rest."""
+        until_s = time.monotonic() + _STEP_S
         for index in range(1, len(segments)):
-            if sent != len(data) or index == _MOST_AT_ONCE:
+            if sent != len(data) or time.monotonic() > until_s:
                 break
             data = segments[index].encoded(self.encoding)
             sent = self._try_to_send(data)
@@ -350,7 +350,8 @@ class Sender:
         """Send the first pieces of the outbox, as far as the socket takes them in one step."""
         outbox = self._outbox
         assert outbox is not None, "only the writer ends it"
-        for _ in range(_WRITES_AT_ONCE):
+        until_s = time.monotonic() + _STEP_S
+        while time.monotonic() < until_s:
             data = outbox.take(self.encoding)
             if not data:
                 break

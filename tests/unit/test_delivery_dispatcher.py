@@ -313,8 +313,9 @@ def wide(room: Room, people: int = 30, streams: int = 300) -> list[tuple[Connect
 
 
 @pytest.fixture
-def wide_room() -> Iterator[Room]:
-    """A room where a client may hold many streams."""
+def wide_room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    """A room where a client may hold many streams, and that gathers in small steps."""
+    monkeypatch.setattr(dispatcher_module, "_VISITS_AT_ONCE", 1000)
     with delivery_room(limits(names=NameLimits(1000, 64)), slice_s=0.0) as made:
         yield made
 
