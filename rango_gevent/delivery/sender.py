@@ -249,8 +249,11 @@ class Sender:
         for part in parts:
             if size > SEGMENT_BYTES and self.state == READY:
                 self._block(b"", 0)
+            if not isinstance(part, Segment):
+                size += len(part)
+            elif self.encoding not in part.made:  # what is made already costs little to send
+                size += part.size
             self.push(part)
-            size += part.size if isinstance(part, Segment) else len(part)
 
     def push(self, part: Part) -> None:
         """Send or keep whatever the outbox holds: for replies, replays and control frames.
