@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from functools import partial
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Sequence
 
 import gevent
 from gevent import monkey
@@ -24,8 +24,10 @@ from gevent.event import Event
 from gevent.queue import SimpleQueue
 
 from rango_gevent import __version__
-from rango_gevent.auth.keys import VerificationKey
-from rango_gevent.auth.tokens import TokenVerifier
+from rango_gevent.access import Access
+from rango_gevent.auth.authenticator import GOOD
+from rango_gevent.auth.keys import VerificationKey, described
+from rango_gevent.auth.tokens import REASONS
 from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
@@ -41,7 +43,6 @@ from rango_gevent.metrics import Metrics, Reading, runtime_gauges
 from rango_gevent.protocol import close, frames, refusals, routing
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.scrape import Workers
-from rango_gevent.server.handshake import Handshake
 from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, changes, options, told_changes
 from rango_gevent.source.base import BrokerLimits, QueueLimits
@@ -64,20 +65,19 @@ class Gateway:
 
     Args:
         settings: what to run with.
-        key: public key that tokens are checked with.
+        keys: what tokens are checked with.
         sibling_of: process id that this worker's siblings have in common; None: no siblings.
     """
 
     def __init__(
-        self, settings: Settings, key: VerificationKey, *, sibling_of: int | None = None
+        self,
+        settings: Settings,
+        keys: Sequence[VerificationKey],
+        *,
+        sibling_of: int | None = None,
     ) -> None:
-        if not monkey.is_module_patched("socket"):
-            raise ConfigError(
-                "gevent has not patched the standard library: start through `rango` or a gevent "
-                "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
-            )
+        _check_patched()
         self.settings = settings
-        self.key = key
         self.metrics = Metrics(self._read, settings.metrics_topics)
         self.hub = Hub(
             allows=settings.rbac.allows,
@@ -103,7 +103,7 @@ class Gateway:
             trusted=settings.trusted_proxies,
             pack=_pack(settings),
         )
-        self.handshake = _handshake(settings, key)
+        self.access = Access(settings, keys, self.registry.desk)
         source = open_source(
             settings.broker_urls,
             settings.exchange,
@@ -156,15 +156,14 @@ class Gateway:
             self._start_metrics_server()
 
     def _say_what_starts(self) -> None:
-        settings, key = self.settings, self.key
+        settings = self.settings
         metrics = f"metrics on {settings.metrics_host}:{settings.metrics_port}"
         log.info(
-            "rango_gevent %s: port %d, exchange %s, %s key %s, %s",
+            "rango_gevent %s: port %d, exchange %s, %s, %s",
             __version__,
             settings.ws_port,
             settings.exchange,
-            key.kind,
-            key.fingerprint,
+            described(self.access.keys),
             metrics if settings.metrics_port else "no metrics",
         )
 
@@ -196,10 +195,10 @@ class Gateway:
             gevent.sleep(_RESTART_WAIT_S)
             self._down.discard(name)
 
-    def reload(self, settings: Settings, key: VerificationKey) -> None:
+    def reload(self, settings: Settings, keys: Sequence[VerificationKey]) -> None:
         """Take over what can change while clients are connected; nobody is dropped.
 
-        That is roles, origins, the key, limits and policies. Listeners, the broker and the
+        That is roles, origins, keys, limits and policies. Listeners, the broker and the
         heartbeat stay as they are until a restart.
         """
         before = self.settings
@@ -214,12 +213,11 @@ class Gateway:
         self.registry.set_limits(
             _client_limits(settings), settings.trusted_proxies, _pack(settings)
         )
-        self.handshake = _handshake(settings, key)
         self.metrics_server.timeout_s = settings.handshake_timeout_s
         told = told_changes(before, self.settings)
-        if key.fingerprint != self.key.fingerprint:
-            told.append(f"{key.kind} key {key.fingerprint}")
-        self.key = key
+        if tuple(keys) != self.access.keys:
+            told.append(described(keys))
+        self.access.set(self.settings, keys)
         log.info("settings are reloaded: %s", ", ".join(told) or "nothing has changed")
 
     def drain(self) -> None:
@@ -339,6 +337,7 @@ class Gateway:
                 "rango_messages_dropped": _from_zero(DROPPED, hub.dropped),
                 "rango_frames_skipped": dispatcher.skipped,
                 "rango_requests": registry.requests,
+                "rango_tokens": _from_zero((GOOD, *REASONS), self.access.tokens),
                 "rango_connections_closed": _from_zero(ENDS, registry.closed),
                 "rango_connections_refused": _from_zero(refusals.WORDS, registry.refused),
                 "rango_greenlet_restarts": self.restarts,
@@ -350,19 +349,17 @@ class Gateway:
         )
 
 
+def _check_patched() -> None:
+    if not monkey.is_module_patched("socket"):
+        raise ConfigError(
+            "gevent has not patched the standard library: start through `rango` or a gevent "
+            "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
+        )
+
+
 def _from_zero(words: Iterable[str], counts: Counter[str]) -> Counter[str]:
     """Return counts with every word in them: a rate misses what a series begins with."""
     return Counter({**dict.fromkeys(words, 0), **counts})
-
-
-def _handshake(settings: Settings, key: VerificationKey) -> Handshake:
-    return Handshake(
-        TokenVerifier(key, leeway_s=settings.jwt_leeway_s),
-        settings.origins,
-        NameLimits(settings.max_streams, settings.max_name_bytes),
-        time.time,
-        compression=settings.compression,
-    )
 
 
 def _pack(settings: Settings) -> Callable[[bytes], bytes]:
@@ -415,6 +412,7 @@ def _client_limits(settings: Settings) -> ClientLimits:
             settings.requests_burst,
             settings.reply_bytes_per_s,
             NameLimits(settings.max_streams, settings.max_name_bytes),
+            settings.max_bad_tokens,
         ),
         inbound=InboundLimits(settings.max_message_bytes, settings.max_fragments),
         close_timeout_s=settings.close_timeout_s,

@@ -68,6 +68,7 @@ TABLE = {
         "Times that clients in line were served between turns of the loop."
     ),
     "rango_requests": Row("Requests of clients by action.", label="action"),
+    "rango_tokens": Row("Tokens of clients that were looked at, by outcome.", label="outcome"),
     "rango_connections_opened": Row("WebSocket connections accepted."),
     "rango_connections_closed": Row("WebSocket connections ended, by reason.", label="reason"),
     "rango_connections_refused": Row("Handshakes refused, by reason.", label="reason"),

@@ -91,6 +91,18 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    """Parse a comma list of words out of a few."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        words = tuple(dict.fromkeys(_entries(value)))
+        if not set(words) <= set(choices):
+            raise Problem(f"give a comma list of {', '.join(choices)}")
+        return words
+
+    return parse
+
+
 def switch(value: str) -> bool:
     """Parse on or off."""
     return one_of("on", "off")(value) == "on"

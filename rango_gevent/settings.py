@@ -32,6 +32,7 @@ from rango_gevent.parsers import (
     shown_networks,
     shown_patterns,
     shown_switch,
+    some_of,
     switch,
     text,
     utf8,
@@ -114,15 +115,47 @@ class Settings:
         "",
         "JWT_PUBLIC_KEY",
         text,
-        "Public key that tokens are checked with: base64 of a PEM. Wins over the file",
+        "Public key that tokens are checked with: base64 of a PEM, or of several while keys are "
+        "rotated. Wins over the file",
         secret=True,  # a private one may be put here by mistake
     )
     public_key_file: str = _option(
         "config/ed25519-key.pub",
         "RANGO_PUBLIC_KEY_FILE",
         filled,
-        "File of the public key that tokens are checked with, PEM; JWT_PUBLIC_KEY wins over it",
+        "File of the public key that tokens are checked with, one PEM or several; "
+        "JWT_PUBLIC_KEY wins over it",
         flag="pubKey",
+    )
+    jwt_secret: str = _option(
+        "",
+        "JWT_SECRET",
+        text,
+        "Secret that is shared with who signs tokens by HS256, at least 32 bytes",
+        secret=True,
+    )
+    jwt_issuer: str = _option(
+        "", "JWT_ISSUER", text, "Issuer (iss) that a token must name; empty: any or none"
+    )
+    jwt_audience: str = _option(
+        "",
+        "JWT_AUDIENCE",
+        text,
+        "Audience (aud) that a token must name, one of a comma list; empty: any or none",
+    )
+    auth_ways: tuple[str, ...] = _option(
+        ("header", "message", "ranger"),
+        "RANGO_AUTH_WAYS",
+        some_of("header", "message", "ranger"),
+        "Ways in which a token may come, comma list of header (Authorization: Bearer), "
+        'message ({"event":"auth"}) and ranger ({"jwt":"Bearer ..."})',
+        show=",".join,
+    )
+    max_bad_tokens: int = _option(
+        5,
+        "RANGO_MAX_BAD_TOKENS",
+        whole(1, 1000),
+        "Tokens that may be refused to a client one after another before it is closed with 4401",
     )
     jwt_leeway_s: float = _option(
         0.0, "RANGO_JWT_LEEWAY_S", seconds(0, 300), "Clock skew allowed in tokens, seconds"

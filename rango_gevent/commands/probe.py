@@ -14,7 +14,8 @@ from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
-from rango_gevent.environment import load_key
+from rango_gevent.auth.keys import described
+from rango_gevent.environment import load_keys
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import Settings
 from rango_gevent.source.amqp import declare
@@ -39,8 +40,7 @@ class Step(NamedTuple):
 def probe(settings: Settings) -> Iterator[Step]:
     """Try everything that the settings name; what depends on a failure is not tried."""
     try:
-        key = load_key(settings)
-        yield Step(True, f"{key.kind} key, fingerprint {key.fingerprint}")
+        yield Step(True, described(load_keys(settings)))
     except ConfigError as error:
         yield Step(False, str(error))
     for url in settings.broker_urls:

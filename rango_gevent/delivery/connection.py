@@ -17,14 +17,15 @@ from rango_gevent.delivery.inbound import PONG, TEXT, Inbound, InboundPool
 from rango_gevent.delivery.sender import CLOSED, CLOSING, Sender
 from rango_gevent.errors import FatalClientError, RequestError
 from rango_gevent.model import Encoding
-from rango_gevent.protocol import close, messages
+from rango_gevent.protocol import close
 from rango_gevent.protocol.close import CloseReason
 
 if TYPE_CHECKING:
     from websockets.frames import Opcode
 
+    from rango_gevent.delivery.outlet import Part
     from rango_gevent.delivery.registry import Registry
-    from rango_gevent.delivery.session import Part, Session
+from rango_gevent.delivery.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Connection(Sender):
         if refused is None:
             self._answer(received.items)
         elif refused:
-            self.push(messages.error(refused))
+            self.push(refused)
         if received.closed_by_peer is not None:
             self._closed_by_peer(received.closed_by_peer, received.echo)
         elif received.failure is not None:
@@ -155,7 +156,7 @@ class Connection(Sender):
         try:
             parts = self.session.subscribe(names)
         except RequestError as error:
-            parts = [messages.error(str(error))]
+            parts = [self.session.error(error)]
         self.answer(self._charged(parts))
         if names:
             self._tell_streams()

@@ -14,14 +14,16 @@ from typing import Callable, Iterable, Iterator, NamedTuple
 import gevent
 from prometheus_client import Histogram
 
+from rango_gevent.auth.identity import ANONYMOUS, Identity
 from rango_gevent.delivery.admission import Admission, AdmissionLimits, Network
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.encoding import PLAIN, Deflated
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits, InboundPool
+from rango_gevent.delivery.outlet import GONE
 from rango_gevent.delivery.sender import ConnectionLimits, Sender
-from rango_gevent.delivery.session import GONE, Desk, Session, SessionLimits
+from rango_gevent.delivery.session import PLAIN_MANNER, Desk, Manner, Session, SessionLimits
 from rango_gevent.hub.hub import Hub
 from rango_gevent.protocol import close, messages, routing
 from rango_gevent.turns import Turns
@@ -89,7 +91,10 @@ class Registry:
     ) -> None:
         self.make_connection: type[Connection] = Connection
         self.limits = limits.connection
-        self.desk = Desk(hub, limits.session, dispatcher.flush)
+        self.admission = Admission(limits.admission, trusted)
+        self.desk = Desk(
+            hub, limits.session, dispatcher.flush, now=time.time, move=self.admission.move
+        )
         self.flush = dispatcher.flush
         self.clock = heartbeat.clock
         self.reading = Turns()
@@ -97,7 +102,6 @@ class Registry:
         self.lagging: dict[Sender, None] = {}
         self.closed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.admission = Admission(limits.admission, trusted)
         self.opened = 0
         self.greenlets = 0
         self._hub = hub
@@ -144,29 +148,27 @@ class Registry:
         fd: int,
         *,
         peer: str,
-        uid: str | None,
-        role: str,
-        deflate: bool,
-        notices: bool,
+        identity: Identity = ANONYMOUS,
+        manner: Manner = PLAIN_MANNER,
+        deflate: bool = False,
         response: bytes,
-        names: tuple[str, ...],
-        early: bytes,
+        names: tuple[str, ...] = (),
+        early: bytes = b"",
     ) -> Connection:
         """Take over the socket of an accepted handshake.
 
         Args:
             fd: descriptor of the connected socket; the connection's from now on.
             peer: address for logs.
-            uid: user id of a verified token.
-            role: role of a verified token.
+            identity: who it is.
+            manner: how it wants to be spoken to.
             deflate: compression was negotiated.
-            notices: it asked to be told of stale books.
             response: bytes of the 101 response, sent first.
             names: streams to subscribe at once.
             early: bytes that the client sent behind its handshake.
         """
         self.opened += 1
-        session = Session(self.desk, uid=uid, role=role, notices=notices, now_s=self.clock.now_s)
+        session = Session(self.desk, identity, manner, now_s=self.clock.now_s)
         connection = session.outlet = self.make_connection(
             self,
             fd,
@@ -177,8 +179,8 @@ class Registry:
             pool=self._deflate_pool if deflate else self._plain_pool,
         )
         self._connections[connection] = None
-        self.admission.enter(peer, uid)
-        self._noticed += notices
+        self.admission.enter(peer, identity.uid)
+        self._noticed += manner.notices
         self._heartbeat.watch(connection)
         log.debug("connection opened", extra=connection.labels)
         connection.push(response)

@@ -23,7 +23,7 @@ from rango_gevent.hub.shelf import Shelf
 from rango_gevent.hub.stream import Stream
 from rango_gevent.hub.topics import Topics
 from rango_gevent.model import Event, Segment
-from rango_gevent.protocol import frames, messages, routing
+from rango_gevent.protocol import codes, frames, messages, routing
 from rango_gevent.protocol.routing import Route
 
 
@@ -44,16 +44,22 @@ class Subscriber(Protocol):
     """A client as the hub sees it.
 
     Attributes:
-        uid: user id of a verified token, None for anonymous.
-        role: role of a verified token, empty for none.
-        notices: it asked to be told of books that are stale.
         streams: names held and their streams, in order of subscription; the hub's to change.
     """
 
-    uid: str | None
-    role: str
-    notices: bool
     streams: dict[str, Stream]
+
+    @property
+    def uid(self) -> str | None:
+        """Return the user id of a verified token, None for anonymous."""
+
+    @property
+    def role(self) -> str:
+        """Return the role of a verified token, empty for none."""
+
+    @property
+    def notices(self) -> bool:
+        """Tell whether it asked to be told of books that are stale."""
 
 
 class Batch(NamedTuple):
@@ -171,7 +177,7 @@ class Hub:
         missing: list[str] = []
         for name in names:
             kind = routing.kind_of(name)
-            if not self._may_have(subscriber, kind, name):
+            if not self.may_have(subscriber, kind, name):
                 if kind == routing.PREFIXED:
                     out.append(messages.refused(name))
                 continue
@@ -196,9 +202,12 @@ class Hub:
         wanted = len(set(names) - subscriber.streams.keys())
         if wanted and self.topics.total + wanted > self.limits.subscriptions:
             self.refused += wanted
-            raise RequestError("Too many streams: the server holds as many as it may")
+            raise RequestError(
+                "Too many streams: the server holds as many as it may", codes.TOO_MANY_STREAMS
+            )
 
-    def _may_have(self, subscriber: Subscriber, kind: str, name: str) -> bool:
+    def may_have(self, subscriber: Subscriber, kind: str, name: str) -> bool:
+        """Tell whether a subscriber's identity allows it a name of a kind."""
         if kind == routing.PREFIXED:
             return self.allows(routing.prefix_of(name), subscriber.role)
         return kind == routing.PUBLIC or subscriber.uid is not None

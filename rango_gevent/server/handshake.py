@@ -10,13 +10,16 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Callable, Mapping, NamedTuple, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
 from websockets.exceptions import InvalidHeader
 from websockets.headers import parse_extension
 
+from rango_gevent.auth.authenticator import Authenticator
+from rango_gevent.auth.identity import ANONYMOUS, Identity
 from rango_gevent.auth.origin import OriginPolicy
-from rango_gevent.auth.tokens import Identity, TokenVerifier, bearer
+from rango_gevent.auth.tokens import bearer
+from rango_gevent.delivery.session import Manner
 from rango_gevent.errors import Refused, RequestError, TokenError
 from rango_gevent.protocol import messages, refusals
 from rango_gevent.protocol.messages import NameLimits
@@ -46,10 +49,9 @@ _DEFLATE_VALUES: dict[str, tuple[str | None, ...]] = {
 class Accepted(NamedTuple):
     """A handshake that may go on: who it is, what it wants, and the 101 response."""
 
-    uid: str | None
-    role: str
+    identity: Identity
+    manner: Manner
     deflate: bool
-    notices: bool
     names: tuple[str, ...]
     response: bytes
 
@@ -65,26 +67,23 @@ class Handshake:
     """The rules of one gateway's handshake.
 
     Args:
-        verifier: checks tokens.
+        authenticator: tells who a token belongs to.
         origins: checks the Origin header.
         limits: bounds on the names in the query.
-        now: the Unix time in seconds.
         compression: offer permessage-deflate to clients that ask for it.
     """
 
     def __init__(
         self,
-        verifier: TokenVerifier,
+        authenticator: Authenticator,
         origins: OriginPolicy,
         limits: NameLimits,
-        now: Callable[[], float],
         *,
         compression: bool = False,
     ) -> None:
-        self._verifier = verifier
+        self._authenticator = authenticator
         self._origins = origins
         self._limits = limits
-        self._now = now
         self._compression = compression
 
     def decide(self, environ: Mapping[str, object]) -> Accepted:
@@ -106,28 +105,27 @@ class Handshake:
         except RequestError as error:
             raise Refused(refusals.BAD_STREAMS, str(error)) from None
         notices = "notices=1" in (_text(environ, "QUERY_STRING") or "").split("&")
-        uid, role = (identity.uid, identity.role) if identity else (None, "")
         deflate = b""
         if self._compression:
             deflate = accept_deflate(_text(environ, "HTTP_SEC_WEBSOCKET_EXTENSIONS"))
         response = _RESPONSE % (accept_key(key), deflate)
-        return Accepted(uid, role, bool(deflate), notices, names, response)
+        return Accepted(identity, Manner(notices), bool(deflate), names, response)
 
-    def _identify(self, environ: Mapping[str, object]) -> Identity | None:
-        """Return who it is, None for anonymous, whom not every path takes."""
+    def _identify(self, environ: Mapping[str, object]) -> Identity:
+        """Return who it is; not every path takes somebody without a token."""
         needs_token = route(_text(environ, "PATH_INFO") or "").needs_token
         token = bearer(_text(environ, "HTTP_AUTHORIZATION"))
         if token is None:
             if needs_token:
                 raise Refused(refusals.NO_TOKEN)
-            return None
+            return ANONYMOUS
         try:
-            return self._verifier.verify(token, self._now())
+            return self._authenticator.identify(token)
         except TokenError as error:
             if needs_token:
                 text = f"The token is not valid: {error}."
                 raise Refused(refusals.BAD_TOKEN, text, error.reason) from None
-            return None
+            return ANONYMOUS
 
 
 def check_upgrade(environ: Mapping[str, object]) -> bytes:

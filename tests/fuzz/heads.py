@@ -8,7 +8,10 @@ The 101 response holds no bytes of the request but the digest of its key.
 from __future__ import annotations
 
 import re
+from collections import Counter
 
+from rango_gevent.auth.authenticator import Authenticator
+from rango_gevent.auth.identity import ANONYMOUS
 from rango_gevent.auth.keys import load_public_key
 from rango_gevent.auth.origin import OriginPolicy
 from rango_gevent.auth.tokens import TokenVerifier
@@ -23,10 +26,11 @@ _BODY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
 _KEY = f"-----BEGIN PUBLIC KEY-----\n{_BODY}\n-----END PUBLIC KEY-----"
 _LIMITS = NameLimits(max_names=8, max_name_bytes=60)
 _HANDSHAKE = Handshake(
-    TokenVerifier(load_public_key(_KEY, "fuzz")),
+    Authenticator(
+        TokenVerifier([load_public_key(_KEY, "fuzz")]), lambda: 1_700_000_000.0, Counter()
+    ),
     OriginPolicy(),
     _LIMITS,
-    lambda: 1_700_000_000.0,
     compression=True,
 )
 _OWN = {"REQUEST_METHOD", "SERVER_PROTOCOL", "PATH_INFO", "QUERY_STRING"}
@@ -54,7 +58,7 @@ def check(data: bytes) -> None:
     except Refused as refused:
         _check_refusal(refused)
         return
-    assert accepted.uid is None, "nobody has signed a token"
+    assert accepted.identity == ANONYMOUS, "nobody has signed a token"
     assert environ["PATH_INFO"] != "/private"
     assert not has_body(environ)
     check_names(accepted.names, _LIMITS)

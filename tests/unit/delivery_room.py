@@ -22,6 +22,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
+from rango_gevent.auth.identity import Identity
 from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
@@ -29,7 +30,7 @@ from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.registry import ClientLimits, Registry
 from rango_gevent.delivery.sender import ConnectionLimits
-from rango_gevent.delivery.session import SessionLimits
+from rango_gevent.delivery.session import Manner, SessionLimits
 from rango_gevent.hub.hub import Hub, HubLimits
 from rango_gevent.model import Event, Segment
 from rango_gevent.protocol.messages import NameLimits
@@ -242,17 +243,20 @@ class Room:
         peer = Peer(outside, deflate)
         self.peers.append(peer)
         client = self.adopt(
-            inside, uid=uid, role=role, deflate=deflate, notices=notices, names=names, early=early
+            inside,
+            identity=Identity(uid, role, None),
+            manner=Manner(notices=notices),
+            deflate=deflate,
+            names=names,
+            early=early,
         )
         return client, peer
 
     def adopt(self, sock: socket.socket, **more: Any) -> Connection:
         """Give a socket to the registry."""
-        wanted: dict[str, Any] = {
-            "peer": "peer", "uid": None, "role": "", "deflate": False, "notices": False,
-            "response": RESPONSE, "names": (), "early": b"",
-        }  # fmt: skip
-        client = self.registry.adopt(sock.detach(), **{**wanted, **more})
+        client = self.registry.adopt(
+            sock.detach(), **{"peer": "peer", "response": RESPONSE, **more}
+        )
         self.clients.append(client)
         return client
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rango_gevent.auth.authenticator import Authenticator
 from rango_gevent.auth.keys import (
     SigningKey,
     VerificationKey,
@@ -60,10 +62,9 @@ def token(**claims: object) -> str:
 def handshake(origins: str = "", compression: bool = False) -> Handshake:
     """Return the rules of a gateway."""
     return Handshake(
-        TokenVerifier(keys()[1]),
+        Authenticator(TokenVerifier([keys()[1]]), lambda: NOW, Counter()),
         parse_origins(origins, "API_CORS_ORIGINS"),
         NameLimits(max_names=3, max_name_bytes=20),
-        lambda: NOW,
         compression=compression,
     )
 
@@ -247,7 +248,7 @@ def test_identities(path: str, authorization: str | None, expected: tuple[Any, s
     if authorization is not None:
         environ["HTTP_AUTHORIZATION"] = authorization.format(**tokens)
     found = decide(**environ)
-    assert ((found.uid, found.role) if isinstance(found, Accepted) else found) == expected
+    assert (found.identity[:2] if isinstance(found, Accepted) else found) == expected
 
 
 def test_a_refused_token_is_told_how_to_come_back() -> None:
@@ -265,7 +266,7 @@ def test_a_refused_token_is_told_how_to_come_back() -> None:
 def test_identity_comes_from_the_token_alone() -> None:
     """Headers that a client may write mean nothing."""
     found = accepted(HTTP_JWTUID="ID9", HTTP_X_AUTH_UID="ID9", HTTP_ROLE="admin")
-    assert (found.uid, found.role) == (None, "")
+    assert found.identity[:2] == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ def test_names_of_the_query(query: str, names: tuple[object, ...]) -> None:
 )
 def test_notices_are_asked_for(query: str, is_asked: bool) -> None:
     """Clients of Rango know no such message, so nobody gets it who did not ask."""
-    assert accepted(QUERY_STRING=query).notices is is_asked
+    assert accepted(QUERY_STRING=query).manner.notices is is_asked
 
 
 def test_the_order_of_checks() -> None:
