@@ -26,6 +26,7 @@ from gevent.queue import SimpleQueue
 from rango_gevent import __version__
 from rango_gevent.access import Access
 from rango_gevent.auth.authenticator import GOOD
+from rango_gevent.auth.control import COMMANDS
 from rango_gevent.auth.keys import VerificationKey, described
 from rango_gevent.auth.tokens import REASONS
 from rango_gevent.delivery.admission import AdmissionLimits
@@ -37,6 +38,7 @@ from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.registry import ENDS, ClientLimits, Registry
 from rango_gevent.delivery.sender import ConnectionLimits
 from rango_gevent.delivery.session import SessionLimits
+from rango_gevent.delivery.token_watch import POLICIES
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
 from rango_gevent.metrics import Metrics, Reading, runtime_gauges
@@ -103,7 +105,7 @@ class Gateway:
             trusted=settings.trusted_proxies,
             pack=_pack(settings),
         )
-        self.access = Access(settings, keys, self.registry.desk)
+        self.access = Access(settings, keys, self.registry)
         source = open_source(
             settings.broker_urls,
             settings.exchange,
@@ -295,6 +297,9 @@ class Gateway:
         log.warning("the broker is lost: %d books are stale until their next snapshots", live)
 
     def _publish(self, key: str, body: bytes, at_s: float, position: int) -> None:
+        if key == self.access.control_key:
+            self.access.control(body)
+            return
         outcome = self.hub.publish(key, body, at_s)
         if outcome in DROPPED:
             self._say_dropped(outcome, key)
@@ -337,6 +342,10 @@ class Gateway:
                 "rango_messages_dropped": _from_zero(DROPPED, hub.dropped),
                 "rango_frames_skipped": dispatcher.skipped,
                 "rango_requests": registry.requests,
+                "rango_tokens_ended": _from_zero(POLICIES, self.heartbeat.tokens.ended),
+                "rango_control_messages": _from_zero(COMMANDS, self.access.commands),
+                "rango_revocations": len(self.access.revocations),
+                "rango_revocations_forgotten": self.access.revocations.forgotten,
                 "rango_tokens": _from_zero((GOOD, *REASONS), self.access.tokens),
                 "rango_connections_closed": _from_zero(ENDS, registry.closed),
                 "rango_connections_refused": _from_zero(refusals.WORDS, registry.refused),

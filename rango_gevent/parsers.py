@@ -103,6 +103,13 @@ def some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def cookie_name(value: str) -> str:
+    """Parse the name of a cookie (RFC 6265 section 4.1.1)."""
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,255}", value, re.ASCII):
+        raise Problem("give the name of a cookie, such as token")
+    return value
+
+
 def switch(value: str) -> bool:
     """Parse on or off."""
     return one_of("on", "off")(value) == "on"

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Callable, Mapping, NamedTuple
 from urllib.parse import quote
 
+from rango_gevent.auth import ways
 from rango_gevent.auth.origin import OriginPolicy, parse_origins
 from rango_gevent.auth.rbac import Rbac, parse_rbac
 from rango_gevent.errors import ConfigError
@@ -22,6 +23,7 @@ from rango_gevent.parsers import (
     Network,
     Problem,
     amqp_urls,
+    cookie_name,
     decimal,
     filled,
     host,
@@ -144,12 +146,51 @@ class Settings:
         "Audience (aud) that a token must name, one of a comma list; empty: any or none",
     )
     auth_ways: tuple[str, ...] = _option(
-        ("header", "message", "ranger"),
+        ways.DEFAULT,
         "RANGO_AUTH_WAYS",
-        some_of("header", "message", "ranger"),
-        "Ways in which a token may come, comma list of header (Authorization: Bearer), "
-        'message ({"event":"auth"}) and ranger ({"jwt":"Bearer ..."})',
+        some_of(*ways.NAMES),
+        f"Ways in which a token may come, comma list of {', '.join(ways.NAMES)}; see docs/AUTH.md",
         show=",".join,
+    )
+    auth_cookie: str = _option(
+        "",
+        "RANGO_AUTH_COOKIE",
+        cookie_name,
+        "Name of the cookie that holds a token; empty: none does. It counts for pages whose "
+        "origin is checked, so not under API_CORS_ORIGINS=*",
+    )
+    private_grace_s: float = _option(
+        0.0,
+        "RANGO_PRIVATE_GRACE_S",
+        seconds(0, 600),
+        "Seconds for a client of /private without a valid token to send one in a message, else "
+        "it is closed with 4401; 0: it is answered 401",
+    )
+    token_expiry: str = _option(
+        "close",
+        "RANGO_TOKEN_EXPIRY",
+        one_of("close", "downgrade", "ignore"),
+        "What happens to a client whose token expires: close (4401); downgrade: it becomes "
+        "anonymous; ignore",
+    )
+    token_grace_s: float = _option(
+        25.0,
+        "RANGO_TOKEN_GRACE_S",
+        seconds(0, 3600),
+        "Seconds for a client whose token has expired to send another one",
+    )
+    control_key: str = _option(
+        "",
+        "RANGO_CONTROL_KEY",
+        text,
+        "Routing key of messages that revoke tokens and disconnect users; who may publish there "
+        "may do so. Empty: none",
+    )
+    max_revocations: int = _option(
+        100_000,
+        "RANGO_MAX_REVOCATIONS",
+        whole(1, 100_000_000),
+        "Users whose revoked tokens are remembered; of more the first to be revoked is forgotten",
     )
     max_bad_tokens: int = _option(
         5,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Callable
 
-from rango_gevent.auth.identity import Identity
+from rango_gevent.auth.identity import ANONYMOUS, Identity
 from rango_gevent.auth.revocation import Revocations
 from rango_gevent.auth.tokens import MALFORMED, REVOKED, TokenVerifier, is_compact
 from rango_gevent.errors import TokenError
@@ -58,7 +58,11 @@ class Authenticator:
             self._outcomes[error.reason] += 1
             raise
         self._outcomes[GOOD] += 1
-        return identity
+        return ANONYMOUS if identity.is_anonymous else identity
+
+    def anonymous_for(self, seconds: float) -> Identity:
+        """Return the identity of somebody who has so long to bring a token."""
+        return Identity(None, "", self._now() + seconds)
 
     def _identity(self, token: str) -> Identity:
         """Ask whom the form of the token tells to ask: keys for a JWT, else the other service."""

@@ -38,6 +38,9 @@ class Outlet(Protocol):
     def too_slow(self) -> None:
         """Close it for being too slow."""
 
+    def renewed(self) -> None:
+        """Take note that the client has another token than before."""
+
 
 class Gone:
     """The outlet of a session whose connection is closed: it takes everything and keeps nothing."""
@@ -59,6 +62,9 @@ class Gone:
         """Take an answer."""
 
     def too_slow(self) -> None:
+        """It is closed."""
+
+    def renewed(self) -> None:
         """It is closed."""
 
 

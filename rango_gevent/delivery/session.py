@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Callable, Collection, Iterable, NamedTuple
 
 from rango_gevent.auth.authenticator import Authenticator
 from rango_gevent.auth.identity import Identity
-from rango_gevent.auth.tokens import MALFORMED, NO_UID, UNAVAILABLE, bearer
+from rango_gevent.auth.tokens import MALFORMED, NO_UID, UNAVAILABLE
+from rango_gevent.auth.ways import MESSAGE, RANGER, bearer
 from rango_gevent.delivery.outlet import Outlet, Part
 from rango_gevent.errors import FatalClientError, RequestError, TokenError
 from rango_gevent.hub.hub import Hub
@@ -22,6 +23,7 @@ from rango_gevent.protocol.messages import Id, NameLimits, Request
 if TYPE_CHECKING:
     from rango_gevent.hub.stream import Stream
 
+_NO_END_S = float(1 << 53)  # beyond it JavaScript's whole numbers are none
 _REPLY_BURST_S = 1.0  # so much of a client's allowance of reply bytes may be used at once
 
 
@@ -91,8 +93,8 @@ class Desk:
     def set_ways(self, authenticator: Authenticator, ways: Collection[str]) -> None:
         """Let clients authenticate by requests, in the ways that are among these."""
         self.authenticator = authenticator
-        self.by_event = "message" in ways
-        self.by_jwt = "ranger" in ways
+        self.by_event = MESSAGE in ways
+        self.by_jwt = RANGER in ways
 
 
 class Manner(NamedTuple):
@@ -107,7 +109,9 @@ class Manner(NamedTuple):
     numbered: bool = False
 
 
-PLAIN_MANNER = Manner()
+# one object for all who want the same
+MANNERS = {(n, v): Manner(n, v) for n in (False, True) for v in (False, True)}
+PLAIN_MANNER = MANNERS[False, False]
 
 
 class Session:
@@ -171,6 +175,11 @@ class Session:
     def notices(self) -> bool:
         """Tell whether it asked to be told of stale books."""
         return self.manner.notices
+
+    @property
+    def wants_warnings(self) -> bool:
+        """Tell whether it is told of the end of its token before that comes."""
+        return self.in_band or self.manner.notices
 
     # -- rate ---------------------------------------------------------------------------
 
@@ -336,8 +345,7 @@ class Session:
         try:
             identity = self._identity_of(request.token)
         except TokenError as error:
-            code = self._code(codes.OF_TOKENS[error.reason])
-            return self._refused(error, messages.not_authenticated(error.told, code, request.id))
+            return self._refused(error, self.not_authenticated(error, request.id))
         reply = messages.authenticated(identity.uid or "", self._ttl_s(identity), request.id)
         return self._admitted(identity, reply)
 
@@ -352,6 +360,11 @@ class Session:
             return self._refused(error, messages.ranger_not_authenticated(code, request.id))
         return self._admitted(identity, messages.ranger_authenticated(request.id))
 
+    def not_authenticated(self, error: TokenError, id: Id = None) -> bytes:
+        """Word for this client why a token was refused."""
+        code = self._code(codes.OF_TOKENS[error.reason])
+        return messages.not_authenticated(error.told, code, id)
+
     def _identity_of(self, token: str) -> Identity:
         authenticator = self._desk.authenticator
         if not token or authenticator is None:
@@ -362,9 +375,11 @@ class Session:
         return identity
 
     def _ttl_s(self, identity: Identity) -> int | None:
-        if identity.expires_at_s is None:
+        """Return the seconds that a token is good for; None for without end, or nearly."""
+        expires_at_s = identity.expires_at_s
+        if expires_at_s is None or expires_at_s > _NO_END_S:
             return None
-        return max(0, int(identity.expires_at_s - self._desk.now()))
+        return max(0, int(expires_at_s - self._desk.now()))
 
     def _refused(self, error: TokenError, reply: bytes) -> Iterable[Part]:
         """Answer a bad token; what is not the client's fault is not held against it."""
@@ -397,6 +412,7 @@ class Session:
         if identity.uid != before.uid and not self._desk.move(before.uid, identity.uid):
             raise RequestError("Too many connections of this user", codes.RATE)
         self.identity = identity  # at once: it may be lost, and counted out, while it is flushed
+        self.outlet.renewed()
         if lost:
             self._give_up(lost)
         return [messages.unsubscribed(self._desk.hub.names(self))] if lost else []

@@ -107,6 +107,7 @@ class GatewayHandler(Exchange):
             response=accepted.response,
             names=accepted.names,
             early=early,
+            refused=accepted.refused,
         )
         return True
 

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.keys import load_public_key
-from rango_gevent.auth.tokens import REASONS, TokenVerifier, bearer
+from rango_gevent.auth.tokens import REASONS, TokenVerifier
+from rango_gevent.auth.ways import bearer
 from rango_gevent.errors import TokenError
 
 _NOW_S = 1_700_000_000.0

@@ -11,7 +11,17 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from support import Client, Server, make_token, public_pem, start_gateway, wait_for
+from support import (
+    Client,
+    Server,
+    connect,
+    http_request,
+    make_token,
+    public_pem,
+    start_gateway,
+    wait_for,
+)
+from websockets.exceptions import InvalidStatus
 
 SECRET = "a secret of at least thirty-two bytes"
 OTHER_KEY = Ed25519PrivateKey.generate()
@@ -166,3 +176,163 @@ def test_a_snapshot_on_the_same_connection(server: Server) -> None:
         }
         server.publish("public.snap.ob-inc", '{"sequence":3}')
         assert client.receive() == '{"snap.ob-inc":{"sequence":3}}'
+
+
+# -- ways in --------------------------------------------------------------------------------------
+
+PAGE = "http://shop.example"
+
+
+@pytest.fixture(scope="module")
+def open_server() -> Iterator[Server]:
+    """A server with all ways open, a grace on /private, short ends, and a control key."""
+    env = {
+        "API_CORS_ORIGINS": "shop.example",
+        "RANGO_AUTH_WAYS": "header,subprotocol,cookie,query,message,ranger",
+        "RANGO_AUTH_COOKIE": "session",
+        "RANGO_PRIVATE_GRACE_S": "1",
+        "RANGO_TOKEN_GRACE_S": "0",
+        "RANGO_CONTROL_KEY": "rango.control",
+        "LOG_LEVEL": "debug",
+    }
+    with start_gateway(env=env) as started:
+        yield started
+
+
+def come(server: Server, way: str, token: str, path: str = "/private") -> Client:
+    """Connect with a token that comes in some way."""
+    if way == "header":
+        return server.connect(path, token)
+    if way == "subprotocol":
+        return connect(server.url, path, subprotocols=["rango.v1", f"bearer.{token}"])
+    if way == "cookie":
+        return server.connect(path, headers={"Cookie": f"session={token}", "Origin": PAGE})
+    return server.connect(f"{path}?token={token}")
+
+
+WAYS = ["header", "subprotocol", "cookie", "query"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_in(open_server: Server, way: str) -> None:
+    """A good token opens the private path; of the subprotocols only ours is answered."""
+    with come(open_server, way, make_token({"uid": "W1"})) as client:
+        client.receive()
+        assert client.subscribe("order") == ["order"]
+        assert client.connection.subprotocol == ("rango.v1" if way == "subprotocol" else None)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_bad_token_on_a_path_that_takes_anybody(open_server: Server, way: str) -> None:
+    """Anonymous, and told behind the first reply but for Rango's own way."""
+    with come(open_server, way, make_token({"exp": 1}), "/public") as client:
+        client.receive()
+        client.send("ping")
+        told: dict[str, Any] = {"error": "authentication failed: expired"}
+        if way == "subprotocol":
+            told["code"] = 1203
+        if way != "header":
+            assert client.receive_json() == told
+        assert client.receive() == "pong"
+
+
+def test_unknown_subprotocols(open_server: Server) -> None:
+    """A browser ends a connection when none of those that it offered is answered."""
+    for offered, answer in ((["a", "b"], "a"), (["a", "rango.v1"], "rango.v1")):
+        with connect(open_server.url, subprotocols=offered) as client:
+            client.receive()
+            assert client.connection.subprotocol == answer
+
+
+def test_a_while_on_the_private_path(open_server: Server) -> None:
+    """Who authenticates in time stays; who does not is told why."""
+    with open_server.connect("/private") as one, open_server.connect("/private") as two:
+        one.receive()
+        two.receive()
+        assert "success" in authenticate(one, make_token({"uid": "G1"}))
+        assert two.closed() == (4401, "authentication missing")
+        assert ask(one, event="list")["success"]["streams"] == []
+
+
+def test_a_token_ends(open_server: Server) -> None:
+    """With a code that asks for a new one; who renews in time stays, and hears of the end."""
+    with open_server.connect("/private", make_token({"uid": "E1", "exp": time.time() + 2})) as one:
+        one.receive()
+        with open_server.connect() as two:
+            two.receive()
+            authenticate(two, make_token({"uid": "E1", "exp": time.time() + 2}))
+            notice = two.receive_json()
+            assert notice["event"] == "auth_expiring"
+            assert 0 <= notice["in"] <= 2
+            assert "success" in authenticate(two, make_token({"uid": "E1"}))
+            assert one.closed() == (4401, "authentication expired")
+            assert ask(two, event="list")["success"]["streams"] == []
+    assert open_server.metric("rango_tokens_ended_total", policy="close") == 1
+
+
+# -- control messages -----------------------------------------------------------------------------
+
+
+def test_tokens_are_taken_back(open_server: Server) -> None:
+    """Their connections end and they are refused; a later token and other users are let in."""
+    old = make_token({"uid": "C1", "iat": time.time() - 100})
+    new = make_token({"uid": "C1"})
+    with (
+        open_server.connect("/private", old) as one,
+        open_server.connect("/private", new) as two,
+        open_server.connect("/public?stream=rango.control") as listener,
+    ):
+        for client in (one, two, listener):
+            client.receive()
+        command = {"revoke": {"uid": "C1", "before": time.time() - 50}}
+        open_server.publish("rango.control", json.dumps(command))
+        assert one.closed() == (4403, "revoked")
+        assert ask(two, event="list")["success"]["streams"] == []
+        assert authenticate(two, old) == {"error": "authentication failed: revoked"}
+        with pytest.raises(InvalidStatus) as refused:
+            open_server.connect("/private", old)
+        assert refused.value.response.status_code == 401
+        open_server.publish("rango.control", '{"disconnect":{"uid":"C1"}}')
+        assert two.closed() == (4403, "revoked")
+        with open_server.connect("/private", new) as three:
+            three.receive()
+        open_server.publish("rango.control", '{"revoke":7}')
+        wait_for(lambda: open_server.metric("rango_control_messages_total", action="bad"))
+        assert ask(listener, event="list"), "nothing of it was broadcast"
+    assert open_server.metric("rango_revocations") == 1
+
+
+# -- secrets --------------------------------------------------------------------------------------
+
+
+def test_no_token_reaches_a_log_a_metric_or_an_answer(open_server: Server) -> None:
+    """Good ones and bad ones, whichever way they come, at the most talkative level."""
+    secrets = []
+    for index, way in enumerate(WAYS):
+        for claims in ({"uid": f"T{index}"}, {"uid": f"T{index}", "exp": 1}):
+            token = make_token(claims)
+            secrets += [token, token.rpartition(".")[2]]
+            with come(open_server, way, token, "/public") as client:
+                heard = [client.receive()]
+                client.send({"event": "auth", "token": token})
+                client.send({"event": "auth", "token": f"{token}x"})
+                client.send({"jwt": f"Bearer {token}"})
+                client.send({"jwt": f"Bearer {token}", "event": token, "streams": [1]})
+                client.send('{"event":"auth","token":"' + token)
+                client.send("ping")
+                heard += client.receive_until(lambda message: message == "pong")
+            assert not [one for one in secrets for message in heard if one in message]
+            for headers in ({"Authorization": f"Bearer {token}x"}, {"Cookie": f"session={token}x"}):
+                answer = refusal_of(open_server, f"/private?token={token}x", headers)
+                assert not [one for one in secrets if one in answer]
+    log = open_server.log() + http_request(open_server.metrics_port, "/metrics").body
+    assert not [one for one in secrets if one in log]
+
+
+def refusal_of(server: Server, path: str, headers: dict[str, str]) -> str:
+    """Return all that a refused handshake is answered."""
+    try:
+        with server.connect(path, headers=headers) as client:
+            return client.receive()
+    except InvalidStatus as error:
+        return f"{error.response.headers} {error.response.body!r}"

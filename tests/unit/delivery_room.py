@@ -203,7 +203,7 @@ class Room:
 
     def set_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Have another heartbeat watch those who come."""
-        self.heartbeat = self.registry._heartbeat = heartbeat
+        self.heartbeat = self.registry.heartbeat = heartbeat
         self.registry.clock = heartbeat.clock
 
     def _pack(self, frame: bytes) -> bytes:
@@ -220,6 +220,8 @@ class Room:
         role: str = "",
         deflate: bool = False,
         notices: bool = False,
+        identity: Identity | None = None,
+        manner: Manner | None = None,
         early: bytes = b"",
         tcp: bool = False,
         buffer: int | None = None,
@@ -232,6 +234,8 @@ class Room:
             role: role.
             deflate: compression was negotiated.
             notices: it asked to be told of stale books.
+            identity: who it is, instead of uid and role.
+            manner: how it wants to be spoken to, instead of notices.
             early: bytes that came with the handshake.
             tcp: over TCP instead of a Unix socket pair.
             buffer: size of the socket's buffers, so that it is full soon.
@@ -244,8 +248,8 @@ class Room:
         self.peers.append(peer)
         client = self.adopt(
             inside,
-            identity=Identity(uid, role, None),
-            manner=Manner(notices=notices),
+            identity=identity or Identity(uid, role, None),
+            manner=manner or Manner(notices=notices),
             deflate=deflate,
             names=names,
             early=early,

@@ -29,9 +29,9 @@ from rango_gevent.auth.keys import (
 from rango_gevent.auth.tokens import (
     REASONS,
     TokenVerifier,
-    bearer,
     forge,
 )
+from rango_gevent.auth.ways import bearer
 from rango_gevent.errors import RangoError, TokenError
 
 NOW = 1_700_000_000.5

@@ -42,6 +42,9 @@ class Outlet:
         """Note it."""
         self.pushed.append(part)
 
+    def renewed(self) -> None:
+        """Take no note."""
+
     def forget(self, addresses: set[str]) -> None:
         """Note it."""
         self.forgotten.append(addresses)

@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "access", "delivery", "source", "metrics", "throttle", "scrape", "server", "settings",
         "hub", "auth", "protocol", "errors", "__init__",
     },
-    "access": {"server", "delivery", "settings", "auth", "protocol"},
+    "access": {"server", "delivery", "settings", "throttle", "auth", "protocol"},
     # it is handed a gateway, and never knows how one is built
     "server": {
         "environment", "scrape", "logs", "throttle", "auth", "delivery", "protocol", "turns",
