@@ -9,17 +9,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from typing import Sequence
+from typing import Callable, Mapping, Sequence
 
-from rango_gevent.auth.authenticator import Authenticator
-from rango_gevent.auth.control import BAD, REVOKE, Command, parse_commands
-from rango_gevent.auth.keys import VerificationKey
+from rango_gevent.auth.authenticator import GOOD, Authenticator
+from rango_gevent.auth.control import BAD, COMMANDS, REVOKE, Command, parse_commands
+from rango_gevent.auth.keys import VerificationKey, described
 from rango_gevent.auth.revocation import Revocations
-from rango_gevent.auth.tokens import TokenVerifier
+from rango_gevent.auth.tokens import REASONS, TokenVerifier
 from rango_gevent.auth.ways import Ways
 from rango_gevent.delivery.registry import Registry
-from rango_gevent.delivery.token_watch import ExpiryRules
+from rango_gevent.delivery.token_watch import POLICIES, ExpiryRules
+from rango_gevent.metrics import from_zero
 from rango_gevent.protocol.messages import NameLimits
+from rango_gevent.remote import jwks, lookup
+from rango_gevent.remote.fetch import Fetcher
+from rango_gevent.remote.jwks import Jwks
+from rango_gevent.remote.lookup import Lookup, LookupLimits
 from rango_gevent.server.handshake import DoorRules, Handshake
 from rango_gevent.settings import Settings
 from rango_gevent.throttle import ThrottledLog
@@ -42,6 +47,8 @@ class Access:
         authenticator: tells who a token belongs to.
         handshake: decides about newcomers.
         revocations: tokens that were taken back.
+        jwks: keys by a URL; None for none.
+        lookup: who is asked about opaque tokens; None for nobody.
         control_key: routing key of the control messages; None for none.
         tokens: tokens that were looked at, by outcome.
         commands: control messages, by action.
@@ -50,6 +57,9 @@ class Access:
     def __init__(
         self, settings: Settings, keys: Sequence[VerificationKey], registry: Registry
     ) -> None:
+        self._fetched: tuple[VerificationKey, ...] = ()
+        self.jwks = _jwks(settings, self._take_keys)
+        self.lookup = _lookup(settings)
         self._registry = registry
         self._bad_commands = ThrottledLog(log, _EVERY_S)
         self.tokens: Counter[str] = Counter()
@@ -62,8 +72,14 @@ class Access:
         self.keys = tuple(keys)
         self.control_key = settings.control_key or None
         self.revocations.most = settings.max_revocations
+        self._verifier = _verifier(settings, self.keys + self._fetched)
         self.authenticator = Authenticator(
-            _verifier(settings, keys), time.time, self.tokens, revocations=self.revocations
+            self._verifier if self.keys or self.jwks else None,
+            time.time,
+            self.tokens,
+            revocations=self.revocations,
+            look_up=self.lookup.identify if self.lookup else None,
+            fetch_keys=self.jwks.learn if self.jwks else None,
         )
         self._registry.desk.set_ways(self.authenticator, settings.auth_ways)
         self._registry.heartbeat.tokens.rules = ExpiryRules(
@@ -77,6 +93,13 @@ class Access:
             compression=settings.compression,
         )
 
+    def _take_keys(self, keys: tuple[VerificationKey, ...]) -> None:
+        """Trust the keys that were fetched, beside those that are set."""
+        if keys != self._fetched:
+            log.info("keys by JWT_JWKS_URL: %s", described(keys))
+        self._fetched = keys
+        self._verifier.set_keys(self.keys + keys)
+
     def control(self, body: bytes) -> None:
         """Do what a control message says; one that cannot be read is logged and counted."""
         try:
@@ -88,16 +111,55 @@ class Access:
         for command in commands:
             self._do(command)
 
+    def reading(self) -> dict[str, float | Mapping[str, int]]:
+        """Return what was counted, for a scrape."""
+        values: dict[str, float | Mapping[str, int]] = {
+            "rango_tokens": from_zero((GOOD, *REASONS), self.tokens),
+            "rango_tokens_ended": from_zero(POLICIES, self._registry.heartbeat.tokens.ended),
+            "rango_control_messages": from_zero(COMMANDS, self.commands),
+            "rango_revocations": len(self.revocations),
+            "rango_revocations_forgotten": self.revocations.forgotten,
+        }
+        if self.lookup is not None:
+            values["rango_token_lookups"] = from_zero(lookup.OUTCOMES, self.lookup.outcomes)
+        if self.jwks is not None:
+            values["rango_jwks_fetches"] = from_zero(jwks.OUTCOMES, self.jwks.fetches)
+        return values
+
     def _do(self, command: Command) -> None:
         self.commands[command.action] += 1
         uid = command.uid
         if command.action == REVOKE:
             before_s = time.time() if command.before_s is None else command.before_s
             self.revocations.revoke(uid, before_s)
+            if self.lookup:
+                self.lookup.forget(uid)
             closed = self._registry.disconnect(self.revocations.cover)
         else:
             closed = self._registry.disconnect(lambda identity: identity.uid == uid)
         log.info("control message: %s uid %r, %d connections", command.action, uid, closed)
+
+
+def _jwks(settings: Settings, take: Callable[[tuple[VerificationKey, ...]], None]) -> Jwks | None:
+    if not settings.jwks_url:
+        return None
+    fetcher = Fetcher(settings.jwks_url, settings.auth_timeout_s)
+    return Jwks(fetcher.get, take, settings.jwks_refresh_s)
+
+
+def _lookup(settings: Settings) -> Lookup | None:
+    if not settings.auth_url:
+        return None
+    fetcher = Fetcher(settings.auth_url, settings.auth_timeout_s, settings.auth_concurrency)
+    limits = LookupLimits(
+        timeout_s=settings.auth_timeout_s,
+        at_once=settings.auth_concurrency,
+        waiting=settings.auth_queue,
+        good_s=settings.auth_cache_s,
+        bad_s=settings.auth_negative_cache_s,
+        kept=settings.auth_cached,
+    )
+    return Lookup(lambda token: fetcher.get({"Authorization": token}), limits)
 
 
 def _verifier(settings: Settings, keys: Sequence[VerificationKey]) -> TokenVerifier:

@@ -68,11 +68,12 @@ def load_keys(settings: Settings) -> tuple[VerificationKey, ...]:
     """Load the keys that the settings name: public ones and a shared secret.
 
     Raises:
-        ConfigError: there is none, or one is not a key for verifying.
+        ConfigError: there is none and nobody to ask instead, or one is no key for verifying.
     """
     secret = settings.jwt_secret
     keys = (load_secret(secret, "JWT_SECRET"),) if secret else ()
-    return _public_keys(settings, needed=not keys) + keys
+    others = keys or settings.jwks_url or settings.auth_url
+    return _public_keys(settings, needed=not others) + keys
 
 
 def _public_keys(settings: Settings, needed: bool) -> tuple[VerificationKey, ...]:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from functools import partial
-from typing import Callable, Iterable, Sequence
+from typing import Callable, Sequence
 
 import gevent
 from gevent import monkey
@@ -25,10 +25,7 @@ from gevent.queue import SimpleQueue
 
 from rango_gevent import __version__
 from rango_gevent.access import Access
-from rango_gevent.auth.authenticator import GOOD
-from rango_gevent.auth.control import COMMANDS
 from rango_gevent.auth.keys import VerificationKey, described
-from rango_gevent.auth.tokens import REASONS
 from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
@@ -38,10 +35,9 @@ from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.registry import ENDS, ClientLimits, Registry
 from rango_gevent.delivery.sender import ConnectionLimits
 from rango_gevent.delivery.session import SessionLimits
-from rango_gevent.delivery.token_watch import POLICIES
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
-from rango_gevent.metrics import Metrics, Reading, runtime_gauges
+from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
 from rango_gevent.protocol import close, frames, refusals, routing
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.scrape import Workers
@@ -152,6 +148,8 @@ class Gateway:
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
         self.spawn("source", self.source.run)
+        if self.access.jwks is not None:
+            self.spawn("jwks", self.access.jwks.run)
         if self._workers is not None:
             self.spawn("metrics-writer", self._workers.run)
         if self.settings.metrics_port:
@@ -338,17 +336,13 @@ class Gateway:
                 "rango_broker_disconnected_seconds": source.away_s(),
                 "rango_books_dropped": hub.books_dropped,
                 "rango_books_stale_seconds": hub.stale_s,
-                "rango_messages_received": _from_zero(routing.KINDS, hub.received),
-                "rango_messages_dropped": _from_zero(DROPPED, hub.dropped),
+                "rango_messages_received": from_zero(routing.KINDS, hub.received),
+                "rango_messages_dropped": from_zero(DROPPED, hub.dropped),
                 "rango_frames_skipped": dispatcher.skipped,
                 "rango_requests": registry.requests,
-                "rango_tokens_ended": _from_zero(POLICIES, self.heartbeat.tokens.ended),
-                "rango_control_messages": _from_zero(COMMANDS, self.access.commands),
-                "rango_revocations": len(self.access.revocations),
-                "rango_revocations_forgotten": self.access.revocations.forgotten,
-                "rango_tokens": _from_zero((GOOD, *REASONS), self.access.tokens),
-                "rango_connections_closed": _from_zero(ENDS, registry.closed),
-                "rango_connections_refused": _from_zero(refusals.WORDS, registry.refused),
+                **self.access.reading(),
+                "rango_connections_closed": from_zero(ENDS, registry.closed),
+                "rango_connections_refused": from_zero(refusals.WORDS, registry.refused),
                 "rango_greenlet_restarts": self.restarts,
                 "promhttp_metric_handler_requests": self.metrics_server.scrapes,
                 **runtime_gauges(registry.greenlets + len(self._running)),
@@ -364,11 +358,6 @@ def _check_patched() -> None:
             "gevent has not patched the standard library: start through `rango` or a gevent "
             "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
         )
-
-
-def _from_zero(words: Iterable[str], counts: Counter[str]) -> Counter[str]:
-    """Return counts with every word in them: a rate misses what a series begins with."""
-    return Counter({**dict.fromkeys(words, 0), **counts})
 
 
 def _pack(settings: Settings) -> Callable[[bytes], bytes]:

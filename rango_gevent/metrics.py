@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from operator import itemgetter
-from typing import Callable, Iterator, Mapping, NamedTuple
+from typing import Callable, Iterable, Iterator, Mapping, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -70,6 +70,8 @@ TABLE = {
     "rango_requests": Row("Requests of clients by action.", label="action"),
     "rango_tokens": Row("Tokens of clients that were looked at, by outcome.", label="outcome"),
     "rango_tokens_ended": Row("Tokens that ended while connected, by policy.", label="policy"),
+    "rango_token_lookups": Row("Tokens that RANGO_AUTH_URL knows, by outcome.", label="outcome"),
+    "rango_jwks_fetches": Row("Fetches of JWT_JWKS_URL by outcome.", label="outcome"),
     "rango_control_messages": Row("Control messages by action.", label="action"),
     "rango_revocations": Row("Users whose tokens are revoked.", is_gauge=True),
     "rango_revocations_forgotten": Row("Revocations that were forgotten for the bound on them."),
@@ -240,3 +242,8 @@ def runtime_gauges(greenlets: int) -> dict[str, float]:
         "python_threads": threading.active_count(),
         "python_allocated_blocks": sys.getallocatedblocks(),
     }
+
+
+def from_zero(words: Iterable[str], counts: Counter[str]) -> Counter[str]:
+    """Return counts with every word in them: a rate misses what a series begins with."""
+    return Counter({**dict.fromkeys(words, 0), **counts})

@@ -103,6 +103,13 @@ def some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def http_url(value: str) -> str:
+    """Parse a URL of http or https; a user in it would be in the token's place."""
+    if value and not re.fullmatch(r"https?://[^\s/?#@]+([/?][^\s#@]*)?", value):
+        raise Problem("give a URL such as https://auth.example/verify, without user and fragment")
+    return value
+
+
 def cookie_name(value: str) -> str:
     """Parse the name of a cookie (RFC 6265 section 4.1.1)."""
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,255}", value, re.ASCII):

@@ -27,6 +27,7 @@ from rango_gevent.parsers import (
     decimal,
     filled,
     host,
+    http_url,
     networks,
     one_of,
     patterns,
@@ -135,6 +136,56 @@ class Settings:
         text,
         "Secret that is shared with who signs tokens by HS256, at least 32 bytes",
         secret=True,
+    )
+    jwks_url: str = _fixed(
+        "",
+        "JWT_JWKS_URL",
+        http_url,
+        "List of public keys (JWKS), http(s); fetched now and then, and when a token names a key "
+        "that is not known",
+        secret=True,
+        show=mask_url,
+    )
+    jwks_refresh_s: float = _fixed(
+        300.0,
+        "RANGO_JWKS_REFRESH_S",
+        seconds(10, 86_400),
+        "Seconds from one fetch of JWT_JWKS_URL to the next",
+    )
+    auth_url: str = _fixed(
+        "",
+        "RANGO_AUTH_URL",
+        http_url,
+        "Service that is asked about tokens that are no JWT, or about all where no key is set",
+        secret=True,
+        show=mask_url,
+    )
+    auth_timeout_s: float = _fixed(
+        1.0,
+        "RANGO_AUTH_TIMEOUT_S",
+        seconds(0.1, 30),
+        "Seconds for RANGO_AUTH_URL or JWT_JWKS_URL to answer",
+    )
+    auth_concurrency: int = _fixed(
+        16, "RANGO_AUTH_CONCURRENCY", whole(1, 1000), "Requests to RANGO_AUTH_URL at once"
+    )
+    auth_queue: int = _fixed(
+        1000,
+        "RANGO_AUTH_QUEUE",
+        whole(0, 1_000_000),
+        "Tokens that may wait for one; more cannot be checked then",
+    )
+    auth_cache_s: float = _fixed(
+        30.0,
+        "RANGO_AUTH_CACHE_S",
+        seconds(0, 3600),
+        "Seconds for which what RANGO_AUTH_URL says of a token is kept",
+    )
+    auth_negative_cache_s: float = _fixed(
+        5.0, "RANGO_AUTH_NEGATIVE_CACHE_S", seconds(0, 3600), "The same for a token that it refuses"
+    )
+    auth_cached: int = _fixed(
+        10_000, "RANGO_AUTH_CACHED", whole(1, 10_000_000), "Tokens of which it is kept"
     )
     jwt_issuer: str = _option(
         "", "JWT_ISSUER", text, "Issuer (iss) that a token must name; empty: any or none"

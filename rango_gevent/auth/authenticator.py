@@ -11,7 +11,14 @@ from typing import Callable
 
 from rango_gevent.auth.identity import ANONYMOUS, Identity
 from rango_gevent.auth.revocation import Revocations
-from rango_gevent.auth.tokens import MALFORMED, REVOKED, TokenVerifier, is_compact
+from rango_gevent.auth.tokens import (
+    MALFORMED,
+    REVOKED,
+    SIGNATURE,
+    UNAVAILABLE,
+    TokenVerifier,
+    is_compact,
+)
 from rango_gevent.errors import TokenError
 
 GOOD = "good"  # beside the reasons, in the metrics
@@ -27,6 +34,7 @@ class Authenticator:
         revocations: tokens that were taken back.
         look_up: asks another service about a token, and may wait; None: nobody is asked.
         fetch_keys: called with a token before it is verified, to learn of new keys; may wait.
+            False: some keys are not known yet.
     """
 
     def __init__(
@@ -37,7 +45,7 @@ class Authenticator:
         *,
         revocations: Revocations | None = None,
         look_up: Callable[[str], Identity] | None = None,
-        fetch_keys: Callable[[str], None] | None = None,
+        fetch_keys: Callable[[str], bool] | None = None,
     ) -> None:
         self._verifier = verifier
         self._now = now
@@ -60,6 +68,15 @@ class Authenticator:
         self._outcomes[GOOD] += 1
         return ANONYMOUS if identity.is_anonymous else identity
 
+    def _verified(self, verifier: TokenVerifier, token: str) -> Identity:
+        is_complete = self._fetch_keys is None or self._fetch_keys(token)
+        try:
+            return verifier.verify(token, self._now())
+        except TokenError as error:
+            if is_complete or error.reason != SIGNATURE:
+                raise
+        raise TokenError("keys could not be fetched", UNAVAILABLE)
+
     def anonymous_for(self, seconds: float) -> Identity:
         """Return the identity of somebody who has so long to bring a token."""
         return Identity(None, "", self._now() + seconds)
@@ -67,9 +84,7 @@ class Authenticator:
     def _identity(self, token: str) -> Identity:
         """Ask whom the form of the token tells to ask: keys for a JWT, else the other service."""
         if self._verifier is not None and (self._look_up is None or is_compact(token)):
-            if self._fetch_keys is not None:
-                self._fetch_keys(token)
-            identity = self._verifier.verify(token, self._now())
+            identity = self._verified(self._verifier, token)
         elif self._look_up is not None:
             identity = self._look_up(token)
         else:

@@ -115,10 +115,6 @@ class TokenVerifier:
         self._checks = [_Check(key) for key in keys]
         self._kids = {check.key.kid for check in self._checks} - {""}
 
-    def knows(self, kid: str) -> bool:
-        """Tell whether a key of that name is trusted."""
-        return kid in self._kids
-
     def verify(self, token: str, now_s: float) -> Identity:
         """Check signature, times, issuer and audience of a token.
 

@@ -50,7 +50,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "access", "delivery", "source", "metrics", "throttle", "scrape", "server", "settings",
         "hub", "auth", "protocol", "errors", "__init__",
     },
-    "access": {"server", "delivery", "settings", "throttle", "auth", "protocol"},
+    "access": {
+        "server", "delivery", "remote", "settings", "throttle", "auth", "protocol", "metrics",
+    },
+    "remote": {"auth", "throttle", "errors"},
     # it is handed a gateway, and never knows how one is built
     "server": {
         "environment", "scrape", "logs", "throttle", "auth", "delivery", "protocol", "turns",
