@@ -61,7 +61,7 @@ class Access:
         self.jwks = _jwks(settings, self._take_keys)
         self.lookup = _lookup(settings)
         self._registry = registry
-        self._bad_commands = ThrottledLog(log, _EVERY_S)
+        self._said = ThrottledLog(log, _EVERY_S)
         self.tokens: Counter[str] = Counter()
         self.commands: Counter[str] = Counter()
         self.revocations = Revocations(settings.max_revocations)
@@ -74,12 +74,12 @@ class Access:
         self.revocations.most = settings.max_revocations
         self._verifier = _verifier(settings, self.keys + self._fetched)
         self.authenticator = Authenticator(
-            self._verifier if self.keys or self.jwks else None,
+            self._verifier if self.keys or self.jwks is not None else None,
             time.time,
             self.tokens,
             revocations=self.revocations,
-            look_up=self.lookup.identify if self.lookup else None,
-            fetch_keys=self.jwks.learn if self.jwks else None,
+            look_up=None if self.lookup is None else self.lookup.identify,
+            fetch_keys=None if self.jwks is None else self.jwks.learn,
         )
         self._registry.desk.set_ways(self.authenticator, settings.auth_ways)
         self._registry.heartbeat.tokens.rules = ExpiryRules(
@@ -106,7 +106,7 @@ class Access:
             commands = parse_commands(body)
         except ValueError as error:
             self.commands[BAD] += 1
-            self._bad_commands.warning(BAD, "a control message is not understood: %s", error)
+            self._said.warning(BAD, "a control message is not understood: %s", error)
             return
         for command in commands:
             self._do(command)
@@ -122,6 +122,7 @@ class Access:
         }
         if self.lookup is not None:
             values["rango_token_lookups"] = from_zero(lookup.OUTCOMES, self.lookup.outcomes)
+            values["rango_token_answers"] = len(self.lookup)
         if self.jwks is not None:
             values["rango_jwks_fetches"] = from_zero(jwks.OUTCOMES, self.jwks.fetches)
         return values
@@ -132,12 +133,13 @@ class Access:
         if command.action == REVOKE:
             before_s = time.time() if command.before_s is None else command.before_s
             self.revocations.revoke(uid, before_s)
-            if self.lookup:
+            if self.lookup is not None:
                 self.lookup.forget(uid)
             closed = self._registry.disconnect(self.revocations.cover)
         else:
             closed = self._registry.disconnect(lambda identity: identity.uid == uid)
-        log.info("control message: %s uid %r, %d connections", command.action, uid, closed)
+        text = "control message: %s uid %r, %d connections"
+        self._said.say(logging.INFO, command.action, text, command.action, uid, closed)
 
 
 def _jwks(settings: Settings, take: Callable[[tuple[VerificationKey, ...]], None]) -> Jwks | None:

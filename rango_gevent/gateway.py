@@ -37,6 +37,7 @@ from rango_gevent.delivery.sender import ConnectionLimits
 from rango_gevent.delivery.session import SessionLimits
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
+from rango_gevent.hub.patterns import Patterns
 from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
 from rango_gevent.protocol import close, frames, refusals, routing
 from rango_gevent.protocol.messages import NameLimits
@@ -82,6 +83,7 @@ class Gateway:
             make_queue=SimpleQueue,
             limits=_hub_limits(settings),
             on_stale=self._book_is_stale,
+            patterns=Patterns() if settings.name_patterns else None,
         )
         self.dispatcher = Dispatcher(
             self.hub, lag=self.metrics.lag, rest_factor=settings.round_rest
@@ -163,7 +165,7 @@ class Gateway:
             __version__,
             settings.ws_port,
             settings.exchange,
-            described(self.access.keys),
+            described([*self.access.keys, *settings.asked]),
             metrics if settings.metrics_port else "no metrics",
         )
 
@@ -377,6 +379,7 @@ def _hub_limits(settings: Settings) -> HubLimits:
         subscriptions=settings.max_subscriptions,
         queue_frames=settings.queue_frames,
         event_bytes=settings.max_event_bytes,
+        names=settings.max_streams,
         books=settings.max_books,
         books_bytes=settings.books_bytes,
         book_increments=settings.book_increments,

@@ -71,6 +71,7 @@ TABLE = {
     "rango_tokens": Row("Tokens of clients that were looked at, by outcome.", label="outcome"),
     "rango_tokens_ended": Row("Tokens that ended while connected, by policy.", label="policy"),
     "rango_token_lookups": Row("Tokens that RANGO_AUTH_URL knows, by outcome.", label="outcome"),
+    "rango_token_answers": Row("Answers of RANGO_AUTH_URL that are kept.", is_gauge=True),
     "rango_jwks_fetches": Row("Fetches of JWT_JWKS_URL by outcome.", label="outcome"),
     "rango_control_messages": Row("Control messages by action.", label="action"),
     "rango_revocations": Row("Users whose tokens are revoked.", is_gauge=True),

@@ -363,6 +363,13 @@ class Settings:
         whole(1, 1_000_000),
         "Streams that one client may hold; more are answered with an error",
     )
+    name_patterns: bool = _fixed(
+        False,
+        "RANGO_PATTERNS",
+        switch,
+        "Public names such as *.trades and btcusd.* stand for all that match: on or off",
+        show=shown_switch,
+    )
     max_subscriptions: int = _option(
         2_000_000,
         "RANGO_MAX_SUBSCRIPTIONS",
@@ -530,6 +537,12 @@ class Settings:
         host = quote(self.rabbitmq_host, ":")  # the % of an IPv6 zone, RFC 6874
         host = f"[{host}]" if ":" in host else host
         return [f"amqp://{user}:{password}@{host}:{self.rabbitmq_port}/{vhost}"]
+
+    @property
+    def asked(self) -> list[str]:
+        """Return whom tokens are checked with beside the keys that are set, in words."""
+        jwks, service = "keys by JWT_JWKS_URL", "tokens by RANGO_AUTH_URL"
+        return [jwks] * bool(self.jwks_url) + [service] * bool(self.auth_url)
 
 
 class Loaded(NamedTuple):

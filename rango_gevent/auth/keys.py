@@ -162,8 +162,8 @@ def _several(text: str | bytes) -> list[str | bytes]:
     return found if len(found) > 1 else [text]
 
 
-def described(keys: Iterable[VerificationKey]) -> str:
-    """Describe keys for people, on one line."""
+def described(keys: Iterable[VerificationKey | str]) -> str:
+    """Describe keys, and what else tokens are checked with, on one line for people."""
     return ", ".join(map(str, keys)) or "no key"
 
 

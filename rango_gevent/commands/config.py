@@ -32,8 +32,9 @@ def check(loaded: Loaded) -> str:
     Raises:
         ConfigError: the key is missing or no public key.
     """
-    keys = load_keys(loaded.settings)
-    return "\n".join([*loaded.warnings, f"ok: {described(keys)}"])
+    settings = loaded.settings
+    keys = described([*load_keys(settings), *settings.asked])
+    return "\n".join([*loaded.warnings, f"ok: {keys}"])
 
 
 def env_example() -> str:

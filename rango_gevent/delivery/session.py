@@ -282,7 +282,9 @@ class Session:
         Raises:
             RequestError: with these the client would hold too many names.
         """
-        limits = self._desk.limits.names
+        limits, patterns = self._desk.limits.names, self._desk.hub.patterns
+        if patterns is not None:
+            names, self._held = patterns.expand(names), b""
         most = limits.max_names
         if len(self.streams) + len(names) > most and len(self.streams.keys() | set(names)) > most:
             raise messages.too_many_streams(limits)
@@ -325,7 +327,9 @@ class Session:
         return None if self.ended else self._desk.hub.subscribe(self, names)
 
     def _unsubscribe(self, request: Request) -> list[Part]:
-        self._give_up(request.names)
+        patterns = self._desk.hub.patterns
+        names = request.names
+        self._give_up(names if patterns is None else patterns.narrow(names, self.streams))
         return [messages.unsubscribed(self._desk.hub.names(self), request.id)]
 
     def _give_up(self, names: Collection[str]) -> None:

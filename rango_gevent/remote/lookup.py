@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
 from collections import Counter, OrderedDict
@@ -28,6 +29,9 @@ from rango_gevent.auth.tokens import MALFORMED, SIGNATURE, UNAVAILABLE
 from rango_gevent.errors import TokenError
 from rango_gevent.remote.breaker import Breaker
 from rango_gevent.remote.fetch import Answer, Unreachable
+from rango_gevent.throttle import ThrottledLog
+
+log = logging.getLogger(__name__)
 
 GOOD = "good"
 REFUSED = "refused"
@@ -37,8 +41,10 @@ SHED = "shed"
 RESTING = "resting"
 OUTCOMES = (GOOD, REFUSED, CACHED, FAILED, SHED, RESTING)
 
+_EVERY_S = 10.0
 _FAILURES = 5
 _REST_S = 5.0
+_NOT_WELL = (408, 429)  # RFC 9110 section 15.5.9, RFC 6585 section 4
 _MAX_UID_BYTES = 255
 _MAX_MESSAGE = 100
 _FIT = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?")  # fit for a header's value
@@ -106,7 +112,12 @@ class Lookup:
         self._places = BoundedSemaphore(limits.at_once)
         self._under_way: dict[bytes, AsyncResult[Verdict | None]] = {}
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._told = ThrottledLog(log, _EVERY_S)
         self.outcomes: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        """Return how many answers are kept."""
+        return len(self._kept)
 
     def identify(self, token: str) -> Identity:
         """Return whose a token is; may wait.
@@ -175,7 +186,8 @@ class Lookup:
         asked_s = self._wall()  # what is revoked while it is asked about was known before
         try:
             verdict = read_answer(self._ask(token), asked_s)
-        except (Unreachable, ValueError):
+        except (Unreachable, ValueError) as error:
+            self._told.warning(FAILED, "RANGO_AUTH_URL does not say whose a token is: %s", error)
             self.outcomes[FAILED] += 1
             self._breaker.failed()
             return None
@@ -195,16 +207,18 @@ def read_answer(answer: Answer, at_s: float) -> Verdict:
     """Read what the service says.
 
     Args:
-        answer: of any status; 401 and 403 refuse a token.
+        answer: of any status; one of 400 and more refuses the token, unless it says that the
+            service is not well: else whoever sends odd tokens could make us leave it alone.
         at_s: Unix time at which it was asked.
 
     Raises:
         ValueError: it is no such answer.
     """
-    if answer.status in (401, 403):
+    status = answer.status
+    if 400 <= status < 500 and status not in _NOT_WELL:
         return Refused("")
-    if answer.status != 200:
-        raise ValueError("status")
+    if status != 200:
+        raise ValueError(f"status {status}")
     try:
         said = msgspec.json.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

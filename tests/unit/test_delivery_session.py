@@ -13,6 +13,7 @@ from rango_gevent.delivery.outlet import Part
 from rango_gevent.delivery.session import PLAIN_MANNER, Desk, Manner, Session, SessionLimits
 from rango_gevent.errors import FatalClientError, RequestError, TokenError
 from rango_gevent.hub.hub import Hub
+from rango_gevent.hub.patterns import Patterns
 from rango_gevent.model import Segment
 from rango_gevent.protocol import close
 from rango_gevent.protocol.messages import NameLimits
@@ -431,3 +432,22 @@ def test_one_who_left_while_its_token_was_asked_about() -> None:
     someone.identify = lose  # type: ignore[method-assign]
     assert ask_auth(session, "two") == []
     assert session.uid == "ID1"
+
+
+def test_patterns_stand_for_what_matches() -> None:
+    """The reply lists what they bring; within the bound on names, and given up together."""
+    desk, _ = make_desk()
+    desk.hub.patterns = Patterns()
+    for index in range(3):
+        desk.hub.publish(f"public.{index}.t", b"0", AT)
+    session = make_session(desk)
+    everything = ["*.t", "0.t", "1.t", "2.t"]
+    assert ask(session, event="subscribe", streams=["*.t"]) == [held("subscribed", *everything)]
+    desk.hub.publish("public.3.t", b"0", AT)
+    reply = held("subscribed", *everything, "3.t")
+    assert ask(session, event="subscribe", streams=[]) == [reply]
+    assert ask(session, event="unsubscribe", streams=["*.t"]) == [held("unsubscribed")]
+    desk.hub.publish("public.4.t", b"0", AT)
+    assert ask(session, event="subscribe", streams=["*.t"]) == [
+        {"error": "Too many streams: the limit is 5"}
+    ]

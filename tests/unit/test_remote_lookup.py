@@ -97,7 +97,7 @@ def test_what_is_kept_is_bounded_and_no_token() -> None:
     service = Service()
     for index in range(12):
         service.identify(f"t{index}")
-    assert len(service.lookup._kept) == 10
+    assert len(service.lookup) == 10
     assert all(len(digest) == 32 for digest in service.lookup._kept)
     service.identify("t0")
     assert service.asked.count("t0") == 2
@@ -188,6 +188,8 @@ def test_what_cannot_be_a_header_is_not_asked_about(token: str) -> None:
         (said({"code": False, "data": {"user_id": 1}}), Identity("1", "", None, AT)),
         (said({}, 401), Refused("")),
         (Answer(403, b"no"), Refused("")),
+        (Answer(404, b"no"), Refused("")),
+        (Answer(422, b"no"), Refused("")),
     ],
 )
 def test_answers(answer: Answer, expected: object) -> None:
@@ -200,6 +202,9 @@ def test_answers(answer: Answer, expected: object) -> None:
     [
         said({"uid": "ID1"}, 500),
         said({"uid": "ID1"}, 302),
+        said({"uid": "ID1"}, 204),
+        said({"uid": "ID1"}, 408),
+        said({"uid": "ID1"}, 429),
         Answer(200, b""),
         Answer(200, b"[" * 100_000),
         said([]),

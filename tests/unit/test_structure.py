@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
     "gunicorn_hooks": {"server", "environment", "logs", "settings", "errors"},
     "commands": {
-        "server", "gateway", "client", "demo", "source", "environment", "settings", "logs",
+        "server", "gateway", "client", "demo", "remote", "source", "environment", "settings", "logs",
         "auth", "protocol", "turns", "urls", "errors", "__init__",
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
