@@ -38,8 +38,9 @@ from rango_gevent.protocol.close import CloseReason
 
 if TYPE_CHECKING:
     from rango_gevent.delivery.connection import Connection
+    from rango_gevent.delivery.outlet import Part
     from rango_gevent.delivery.registry import Registry
-    from rango_gevent.delivery.session import Part, Session
+    from rango_gevent.delivery.session import Session
     from rango_gevent.hub.stream import Stream
 
 READY = 0
