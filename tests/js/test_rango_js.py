@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import os
@@ -10,16 +9,13 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from faults.relay import Relay
-from support import HOST, ROOT, Server, free_port, make_token, publish, start_gateway
-
-from rango_gevent.demo.exchange import Exchange
+from stage import Stage
+from support import HOST, ROOT, make_token, publish
 
 HERE = Path(__file__).parent
 CLIENT = ROOT / "rango_gevent" / "console" / "client"
@@ -62,65 +58,31 @@ def test_the_module_is_small_and_needs_nothing() -> None:
     assert all((CLIENT / name).is_file() for name in package["files"])
 
 
-class Stage:
-    """The publisher's market, and a way to the gateway that can be cut.
-
-    Its one thread serves what the Node process asks for, in order.
-    """
-
-    def __init__(self) -> None:
-        self.exchange = Exchange(seed=3, markets=("btcusd",), snapshot_every=60)
-        self.stack = contextlib.ExitStack()
-        self.port = free_port()
-        self.server = self.start()
-        self.relay = self.stack.enter_context(Relay(self.port))
-
-    def start(self) -> Server:
-        """Start the gateway on the port that the relay leads to."""
-        env = {"RANGER_PORT": str(self.port), "RANGO_MAX_STREAMS": "1000"}
-        return self.stack.enter_context(start_gateway(exchange=self.exchange_name, env=env))
-
-    @property
-    def exchange_name(self) -> str | None:
-        """Return the exchange of the gateway before."""
-        server = getattr(self, "server", None)
-        return server.exchange if server else None
-
-    def tick(self, *, lost: bool = False) -> Any:
-        """Advance the market; its book afterwards."""
-        for event in self.exchange.tick(time.time()):
-            if not (lost and event.routing_key.endswith("ob-inc")):
-                publish(self.server.exchange, event.routing_key, event.body)
-        return self.exchange.book("btcusd")
-
-    def answer(self, what: str) -> Any:
-        """Do what is asked for."""
-        if what == "tick":
-            return self.tick()
-        if what == "lose":
-            return self.tick(lost=True)
-        if what in ("cut", "reset"):
-            getattr(self.relay, what)()
-        elif what == "restart":
-            self.server.end()
-            self.server = self.start()
-        elif what == "token":
-            return {"token": make_token({"uid": "ID7"})}
-        elif what == "order":
-            publish(self.server.exchange, "private.ID7.order", '{"id":1}')
-        elif what != "nothing":
-            raise ValueError(what)
-        return {}
+def act(scene: Stage, what: str) -> Any:
+    """Do what the Node process asks for."""
+    if what in ("tick", "lose"):
+        return scene.tick(lost=what == "lose")
+    if what == "restart":
+        scene.restart()
+    elif what in ("cut", "reset"):
+        getattr(scene.relay, what)()
+    elif what == "token":
+        return {"token": make_token({"uid": "ID7"})}
+    elif what == "order":
+        publish(scene.server.exchange, "private.ID7.order", '{"id":1}')
+    elif what != "nothing":
+        raise ValueError(what)
+    return {}
 
 
 @pytest.fixture
 def stage() -> Iterator[tuple[Stage, str]]:
-    """The stage, and the URL of its HTTP server."""
+    """The stage, and the URL by which it is told what to do, one thing after the other."""
     scene = Stage()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps(scene.answer(self.path[1:])).encode()
+            body = json.dumps(act(scene, self.path[1:])).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -133,7 +95,7 @@ def stage() -> Iterator[tuple[Stage, str]]:
     thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        with scene.stack:
+        with scene:
             yield scene, f"http://{HOST}:{http.server_address[1]}"
     finally:
         http.shutdown()
@@ -144,4 +106,4 @@ def stage() -> Iterator[tuple[Stage, str]]:
 def test_the_client_with_the_gateway(stage: tuple[Stage, str]) -> None:
     """Books, private streams and many streams, over cuts and a restart of the gateway."""
     scene, url = stage
-    run_node("gateway.test.mjs", STAGE=url, GATEWAY=f"ws://{HOST}:{scene.relay.port}")
+    run_node("gateway.test.mjs", STAGE=url, GATEWAY=f"ws://{scene.address}")
