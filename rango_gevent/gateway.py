@@ -314,7 +314,7 @@ class Gateway:
         """Collect the numbers of all rooms for a scrape."""
         hub, registry, source, dispatcher = self.hub, self.registry, self.source, self.dispatcher
         return Reading(
-            gauges={
+            values={
                 "rango_hub_clients_count": len(registry),
                 "rango_subscriptions": hub.topics.total,
                 "rango_ready": float(not self.readiness()),
@@ -325,9 +325,6 @@ class Gateway:
                 "rango_outbox_bytes": registry.outbox_bytes,
                 "rango_loop_lag_seconds": self.heartbeat.late_s,
                 "promhttp_metric_handler_requests_in_flight": self.metrics_server.in_flight,
-                **runtime_gauges(registry.greenlets + len(self._running)),
-            },
-            counters={
                 "rango_frames_sent": dispatcher.frames,
                 "rango_bytes_sent": dispatcher.bytes,
                 "rango_dispatch_slices": dispatcher.slices,
@@ -338,19 +335,15 @@ class Gateway:
                 "rango_broker_disconnected_seconds": source.away_s(),
                 "rango_books_dropped": hub.books_dropped,
                 "rango_books_stale_seconds": hub.stale_s,
-            },
-            labelled={
-                "rango_messages_received": ("scope", _from_zero(routing.KINDS, hub.received)),
-                "rango_messages_dropped": ("reason", _from_zero(DROPPED, hub.dropped)),
-                "rango_frames_skipped": ("policy", dispatcher.skipped),
-                "rango_requests": ("action", registry.requests),
-                "rango_connections_closed": ("reason", _from_zero(ENDS, registry.closed)),
-                "rango_connections_refused": (
-                    "reason",
-                    _from_zero(refusals.WORDS, registry.refused),
-                ),
-                "rango_greenlet_restarts": ("name", self.restarts),
-                "promhttp_metric_handler_requests": ("code", self.metrics_server.scrapes),
+                "rango_messages_received": _from_zero(routing.KINDS, hub.received),
+                "rango_messages_dropped": _from_zero(DROPPED, hub.dropped),
+                "rango_frames_skipped": dispatcher.skipped,
+                "rango_requests": registry.requests,
+                "rango_connections_closed": _from_zero(ENDS, registry.closed),
+                "rango_connections_refused": _from_zero(refusals.WORDS, registry.refused),
+                "rango_greenlet_restarts": self.restarts,
+                "promhttp_metric_handler_requests": self.metrics_server.scrapes,
+                **runtime_gauges(registry.greenlets + len(self._running)),
             },
             subscriptions=hub.topics.held,
             topics=hub.topics.counts(),

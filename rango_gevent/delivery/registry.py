@@ -180,6 +180,7 @@ class Registry:
         self.admission.enter(peer, uid)
         self._noticed += notices
         self._heartbeat.watch(connection)
+        log.debug("connection opened", extra=connection.labels)
         connection.push(response)
         connection.subscribe(names)
         connection.start(early)
@@ -249,5 +250,5 @@ class Registry:
             reason.word,
             reason.code,
             seconds,
-            extra={"conn": connection.id, "peer": connection.peer},
+            extra=connection.labels,
         )

@@ -87,6 +87,24 @@ def test_the_end_of_a_connection_is_one_line(
     assert 0 <= samples["duration_seconds_sum"] < 20
 
 
+def test_debug_shows_openings_and_subscriptions(
+    room: Room, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the user where there is one."""
+    monkeypatch.setattr(logging.getLogger("rango_gevent"), "propagate", True)
+    caplog.set_level(logging.DEBUG, "rango_gevent")
+    _, peer = room.connect("m.t", uid="ID1")
+    peer.receive()
+    peer.ask("subscribe", "order")
+    peer.receive()
+    found = [(record.getMessage(), record.__dict__["uid"]) for record in caplog.records]
+    assert found == [
+        ("connection opened", "ID1"),
+        ("holds 1 streams: m.t", "ID1"),
+        ("holds 2 streams: m.t, order", "ID1"),
+    ]
+
+
 def test_readers_and_writers_are_counted_while_they_live(room: Room) -> None:
     """Also one that is killed before it began."""
     greenlet = room.registry.spawn(lambda: None)
