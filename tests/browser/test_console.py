@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import Any, Callable, Iterator
@@ -200,6 +201,24 @@ def test_a_tab_that_slept(stage: Stage, context: BrowserContext, open_console: O
         stage.tick()
     session.send("Page.setWebLifecycleState", {"state": "active"})
     expect_the_book(page, stage)
+
+
+def test_the_program_of_the_readme(stage: Stage, context: BrowserContext) -> None:
+    """As it is printed, in a page of the gateway's own origin."""
+    readme = (ROOT / "README.md").read_text()
+    (program,) = re.findall(r'^```js\nimport .*?"(/client.*?\n)```$', readme, re.M | re.S)
+    script, _, rest = program.partition('";\n')
+    page = context.new_page()
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text.split(" ")[0]))
+    page.route("**/token", lambda route: route.fulfill(body=""))
+    page.goto(f"http://{stage.address}/healthz")
+    page.evaluate(f"async () => {{ const {{ Rango }} = await import('{script}'); {rest} }}")
+    deadline = time.monotonic() + DEADLINE_S
+    while not {"connected", "trade", "book"} <= set(heard):
+        assert time.monotonic() < deadline, heard
+        stage.tick()
+        page.wait_for_timeout(20)
 
 
 SHARED = f"""async () => {{

@@ -59,26 +59,38 @@ test("waits grow, and each is drawn from all that is below", async () => {
   assert.ok(new Set(waits).size > 6);
 });
 
-test("a thousand reconnects leave no listener and no timer", async () => {
-  const page = new EventTarget();
+/** A page and its window, with what listens to them counted. */
+async function inPage(play) {
   const counts = { page: 0, window: 0 };
   const counting = (target, where) => ({
     addEventListener: (...given) => (counts[where]++, target.addEventListener(...given)),
     removeEventListener: (...given) => (counts[where]--, target.removeEventListener(...given)),
   });
-  const window = counting(new EventTarget(), "window");
+  const [page, window] = [new EventTarget(), new EventTarget()];
   globalThis.document = { visibilityState: "visible", ...counting(page, "page") };
-  Object.assign(globalThis, window);
+  Object.assign(globalThis, counting(window, "window"));
+  const show = (visibilityState) => {
+    document.visibilityState = visibilityState;
+    page.dispatchEvent(new Event("visibilitychange"));
+  };
   try {
-    const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
-    const before = timers();
-    let publications = 0;
-    const opened = (peer) => {
-      peer.send(peer.greeting);
-      peer.send({ "btcusd.trades": { number: publications } });
-      return true;
-    };
-    const asked = (peer) => (peer.socket.close(1012), true);
+    await play({ counts, show, tell: (type) => window.dispatchEvent(new Event(type)) });
+  } finally {
+    for (const name of ["document", "addEventListener", "removeEventListener"]) delete globalThis[name];
+  }
+}
+
+test("a thousand reconnects leave no listener and no timer", async () => {
+  const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+  const before = timers();
+  let publications = 0;
+  const opened = (peer) => {
+    peer.send(peer.greeting);
+    peer.send({ "btcusd.trades": 1 });
+    return true;
+  };
+  const asked = (peer) => (peer.socket.close(1012), true);
+  await inPage(async ({ counts }) => {
     await scene({ opened, asked }, {}, async (rango, server) => {
       rango.subscribe("btcusd.trades").on("publication", () => (publications += 1));
       rango.book("btcusd");
@@ -90,37 +102,64 @@ test("a thousand reconnects leave no listener and no timer", async () => {
     });
     await until(() => timers() <= before, "no timer");
     assert.deepEqual(counts, { page: 0, window: 0 });
-  } finally {
-    delete globalThis.document;
-    delete globalThis.addEventListener;
-    delete globalThis.removeEventListener;
-  }
+  });
 });
 
 test("a silent connection is given up when probed, and what it says later is ignored", async () => {
   const asked = (peer, { event }) => event === "ping" && peer.isDeaf;
-  await scene({ asked }, {}, async (rango, server) => {
-    const heard = [];
-    rango.subscribe("btcusd.trades").on("publication", ({ data }) => heard.push(data));
-    globalThis.document = Object.assign(new EventTarget(), { visibilityState: "visible" });
-    globalThis.addEventListener = globalThis.removeEventListener = () => {};
-    try {
+  await inPage(async ({ show }) => {
+    await scene({ asked }, {}, async (rango, server) => {
+      const heard = [];
+      rango.subscribe("btcusd.trades").on("publication", ({ data }) => heard.push(data));
       rango.connect();
       await until(() => server.last?.held.size === 1, "a connection");
       const [first] = server.peers;
       first.isDeaf = true;
-      document.dispatchEvent(new Event("visibilitychange"));
+      show("visible");
       await until(() => server.peers.length === 2 && server.last.held.size === 1, "another connection");
       first.send({ "btcusd.trades": "late" });
       server.last.send({ "btcusd.trades": "right" });
       await until(() => heard.length, "an event");
       assert.deepEqual(heard, ["right"]);
-    } finally {
-      rango.close();
-      delete globalThis.document;
-      delete globalThis.addEventListener;
-      delete globalThis.removeEventListener;
-    }
+    });
+  });
+});
+
+test("a page that is left closes its connection, and opens one when it is shown again", async () => {
+  await inPage(async ({ tell }) => {
+    await scene({}, {}, async (rango, server) => {
+      rango.subscribe("btcusd.trades");
+      rango.connect();
+      await until(() => server.last?.held.size === 1, "a connection");
+      tell("pagehide");
+      await until(() => server.last.socket.readyState === 3, "its end");
+      assert.equal(rango.state, "connecting");
+      tell("pageshow");
+      await until(() => server.peers.length === 2 && server.last.held.size === 1, "another");
+    });
+  });
+});
+
+test("a page that is hidden for long connects when it is seen again", async () => {
+  const { now } = Date;
+  await inPage(async ({ show }) => {
+    await scene({}, {}, async (rango, server) => {
+      const waits = [];
+      rango.on("state", ({ newState, retryIn }) => newState === "connecting" && waits.push(retryIn));
+      rango.connect();
+      await until(() => rango.state === "connected", "a connection");
+      show("hidden");
+      try {
+        Date.now = () => now() + 61_000;
+        server.last.socket.close(1012);
+        await until(() => rango.state === "connecting", "the loss");
+        assert.equal(waits.at(-1), null);
+        show("visible");
+        await until(() => rango.state === "connected", "another");
+      } finally {
+        Date.now = now;
+      }
+    });
   });
 });
 

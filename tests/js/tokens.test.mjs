@@ -149,3 +149,15 @@ test("a server without subprotocols is connected to without, and says that it ta
     assert.deepEqual(server.last.offered, [""], "remembered");
   });
 });
+
+test("a token is renewed by its ttl, but not sooner than in five seconds", { timeout: 20_000 }, async () => {
+  const asked = (peer, { event, id }) => event === "auth" && (peer.send({ success: { message: "authenticated", uid: "ID1", ttl: 1 }, id }), true);
+  await scene({ asked }, { getToken: () => "not a header/" }, async (rango, server) => {
+    rango.connect();
+    await until(() => rango.uid === "ID1", "the server's word");
+    const begin = Date.now();
+    await until(() => auths(server.last).length === 2, "a renewal", 15);
+    assert.ok(Date.now() - begin > 4_500);
+    assert.equal(server.peers.length, 1);
+  });
+});

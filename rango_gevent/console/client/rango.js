@@ -872,6 +872,7 @@ class Tabs {
   leave() {
     this.#left.abort();
     this.#post({ want: [] });
+    for (const held of this.#others.values()) for (const holder of held.values()) holder.unsubscribe();
     this.#release.forEach((release) => release());
     this.#channel.close();
     this.#channel.onmessage = null;
