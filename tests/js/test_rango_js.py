@@ -17,6 +17,8 @@ import pytest
 from stage import Stage
 from support import HOST, ROOT, make_token, publish
 
+from rango_gevent import __version__
+
 HERE = Path(__file__).parent
 CLIENT = ROOT / "rango_gevent" / "console" / "client"
 ALONE = sorted(path.name for path in HERE.glob("*.test.mjs") if path.name != "gateway.test.mjs")
@@ -55,6 +57,7 @@ def test_the_module_is_small_and_needs_nothing() -> None:
     )
     package = json.loads((CLIENT / "package.json").read_text())
     assert "dependencies" not in package
+    assert package["version"] == __version__
     assert all((CLIENT / name).is_file() for name in package["files"])
 
 
