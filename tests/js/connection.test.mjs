@@ -196,3 +196,18 @@ test("a listener that throws harms nobody else", async () => {
     console.error = error;
   }
 });
+
+for (const when of ["connecting", "connected", "a retry"]) {
+  test(`a listener may close: ${when}`, async () => {
+    const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+    const before = timers();
+    const opened = (peer) => when === "a retry" && (peer.socket.close(1012), true);
+    await scene({ opened }, { getToken: () => "a.b.c" }, async (rango) => {
+      rango.subscribe("btcusd.trades");
+      rango.on("state", ({ newState, retryIn }) => (newState === when || (when === "a retry" && retryIn !== null)) && rango.close());
+      rango.connect();
+      await until(() => rango.state === "disconnected", "the end");
+    });
+    await until(() => timers() <= before, "no timer");
+  });
+}

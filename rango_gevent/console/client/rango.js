@@ -387,6 +387,7 @@ export class Rango extends Emitter {
     this.#retry = null;
     this.#attemptedAt = Date.now();
     if (this.#state !== "connecting") this.#become("connecting");
+    if (turn !== this.#turn) return; // a listener closed it
     let token = "";
     this.#opening = true;
     try {
@@ -418,6 +419,7 @@ export class Rango extends Emitter {
     this.#numbered = link.protocol === "rango.v1";
     this.#hasSnapshots = true;
     this.#become("connected");
+    if (link !== this.#link) return; // a listener closed it
     if (token) this.#present(link, token);
     for (const entry of this.#entries.values()) this.#reset(entry);
     this.#sync();
@@ -451,8 +453,9 @@ export class Rango extends Emitter {
 
   #wait(ms, code, reason) {
     const hidden = this.#hiddenForLong();
+    const turn = this.#turn;
     this.#become("connecting", { code, reason: hidden ? `${reason} (waiting for the page to be seen)` : reason, retryIn: hidden ? null : ms });
-    if (hidden) return; // `#wake` goes on
+    if (hidden || turn !== this.#turn) return; // `#wake` goes on, or a listener closed it
     this.#retry = later(ms, () => {
       this.#retry = null;
       if (this.#hiddenForLong()) this.#become("connecting", { code, reason, retryIn: null });
