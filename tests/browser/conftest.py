@@ -1,4 +1,4 @@
-"""A real Chromium, one for all tests; what its pages complain of is an error of the test."""
+"""A real Chromium, one for a module's tests; what its pages complain of is an error of the test."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ EXPECTED = ("WebSocket connection to", "net::ERR_")
 Opener = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium as Debian has it."""
+    """Chromium as Debian has it; no longer than needed, since an event loop runs meanwhile."""
     path = shutil.which("chromium")
     assert path, "scripts/test-packages installs chromium"
     with sync_playwright() as playwright:

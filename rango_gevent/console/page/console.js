@@ -218,7 +218,7 @@ function takeOrder(order) {
 function drawOrders() {
   const rows = [...orders.values()].reverse().map(({ id, market, side, price, remaining_volume: left, state }) => {
     const row = make("tr");
-    row.append(...[id, market, side, price ?? "market", left, state].map((text) => make("td", "", String(text ?? ""))));
+    row.append(...[id, market, side, state, price ?? "market", left].map((text) => make("td", "", String(text ?? ""))));
     return row;
   });
   byId("orders").replaceChildren(...rows);
