@@ -313,6 +313,7 @@ export class Rango extends Emitter {
       shared: false,
       ...options,
     };
+    if (!globalThis.navigator?.locks) this.#options.shared = false; // Node, or a page without TLS
     this.#url = endpoint(url);
   }
 

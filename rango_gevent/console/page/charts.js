@@ -8,12 +8,16 @@ import { byId, colour, paint, themed } from "./paint.js";
 const SECONDS = 60;
 const TINTS = ["#1f9d78", "#c2762b", "#6b7fd7", "#c2567a", "#8a9a2b", "#4a9dc9"];
 
+/** Local time of day, in so many characters: 12:34, 12:34:56. */
+const clock = (time, length) => new Date(time * 1000).toTimeString().slice(0, length);
+
 /** A chart that fills its place and has the page's colours. */
 function chartIn(place, secondsVisible) {
   const chart = createChart(place, {
     autoSize: true,
     layout: { attributionLogo: false, background: { type: ColorType.Solid, color: "transparent" }, fontSize: 11 },
-    timeScale: { timeVisible: true, secondsVisible, rightOffset: 2, borderVisible: false },
+    localization: { timeFormatter: (time) => clock(time, 8) },
+    timeScale: { rightOffset: 2, borderVisible: false, tickMarkFormatter: (time) => clock(time, secondsVisible ? 8 : 5) },
     rightPriceScale: { borderVisible: false },
     handleScroll: { vertTouchDrag: false },
   });
@@ -52,6 +56,11 @@ class Series {
     if (point.time > this.#newest) this.#place.dataset.points = Number(this.#place.dataset.points ?? 0) + 1;
     this.#newest = point.time;
     paint(this.#draw);
+  }
+
+  /** Show prices with so many decimals. */
+  decimals(precision) {
+    this.#series.applyOptions({ priceFormat: { type: "price", precision, minMove: 10 ** -precision } });
   }
 
   #draw = () => {

@@ -4,7 +4,7 @@ import { Rango } from "./rango.js";
 
 import { Rates, candles, prices } from "./charts.js";
 import { Events } from "./events.js";
-import { Ladder } from "./ladder.js";
+import { Ladder, decimals } from "./ladder.js";
 import { byId, make, paint, say } from "./paint.js";
 
 const PERIODS = ["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d", "3d", "1w"];
@@ -126,11 +126,13 @@ const ladder = new Ladder(rango);
 const candleSeries = candles();
 const priceSeries = prices();
 let shown = []; // streams of the market that is shown
+let unformatted = true; // how many decimals its prices have is not known yet
 
 function drawMarket() {
   shown.forEach(forget);
   const [market, period] = [byId("market").value, byId("period").value];
   if (!market) return;
+  unformatted = true;
   candleSeries.clear();
   priceSeries.clear();
   shown = [`${market}.trades`, `${market}.ob-inc`, `${market}.kline-${period}`];
@@ -140,8 +142,10 @@ function drawMarket() {
   ladder.show(market);
 }
 
-function takeTrades({ trades }) {
-  for (const { date, price, amount } of trades ?? []) {
+function takeTrades(data) {
+  for (const { date, price, amount } of data?.trades ?? []) {
+    if (unformatted) [candleSeries, priceSeries].forEach((series) => series.decimals(decimals(price)));
+    unformatted = false;
     priceSeries.add({ time: date, value: Number(price) });
     say(byId("last"), `last ${price} × ${amount}`);
   }

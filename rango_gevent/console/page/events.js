@@ -3,11 +3,13 @@
 import { byId, make, paint, say } from "./paint.js";
 
 const KEPT = 1000;
+const KEPT_CHARACTERS = 8_000_000;
 const SHOWN = 100;
 const LINE = 300;
 
 export class Events {
   #kept = []; // the newest last
+  #size = 0; // characters of them
   #fresh = 0; // of them not shown yet
   #count = 0;
   #filter = "";
@@ -27,6 +29,7 @@ export class Events {
     });
     byId("clear").addEventListener("click", () => {
       this.#kept = [];
+      this.#size = 0;
       this.#again();
     });
   }
@@ -34,8 +37,12 @@ export class Events {
   add(stream, raw) {
     this.#count += 1;
     this.#fresh += 1;
+    this.#size += raw.length;
     this.#kept.push({ at: new Date(), stream, raw });
-    if (this.#kept.length >= 2 * KEPT) this.#kept.splice(0, KEPT);
+    if (this.#kept.length >= 2 * KEPT || this.#size > KEPT_CHARACTERS) {
+      this.#kept.splice(0, Math.ceil(this.#kept.length / 2));
+      this.#size = this.#kept.reduce((sum, each) => sum + each.raw.length, 0);
+    }
     paint(this.#draw);
   }
 
@@ -71,6 +78,8 @@ function row({ at, stream, raw }) {
   what.setAttribute("aria-expanded", "false");
   what.append(make("b", "", stream), ` ${body(raw, stream).slice(0, LINE)}`);
   what.addEventListener("click", () => expand(item, what, raw));
+  item.append(when, what);
+  if (!navigator.clipboard) return item; // a page without TLS has none
   const copy = make("button", "", "Copy");
   copy.type = "button";
   copy.setAttribute("aria-label", `Copy the event of ${stream}`);
@@ -78,7 +87,7 @@ function row({ at, stream, raw }) {
     await navigator.clipboard.writeText(raw);
     say(copy, "Copied");
   });
-  item.append(when, what, copy);
+  item.append(copy);
   return item;
 }
 

@@ -61,4 +61,4 @@ function words(book) {
 }
 
 const total = (levels) => levels.reduce((sum, [, amount]) => sum + Number(amount), 0);
-const decimals = (number) => (String(number).split(".")[1] ?? "").length;
+export const decimals = (number) => (String(number).split(".")[1] ?? "").length;
