@@ -20,9 +20,11 @@ const rango = new Rango(new URL("public", document.baseURI).href, { getToken: ()
 let triedAgainAt = 0;
 let complaint = false; // about something else than the connection
 let stateEvent = { newState: "disconnected", code: 0, reason: "" };
+let lastClose = ""; // in words; our own are not told
 
 rango.on("state", (event) => {
   stateEvent = event;
+  if (event.code && event.code !== 1000) lastClose = `last close ${event.code}${event.reason ? `: ${event.reason}` : ""}`;
   if (event.newState !== "connected") complaint = false;
   triedAgainAt = event.retryIn === null ? 0 : Date.now() + event.retryIn;
   paint(drawState);
@@ -36,8 +38,8 @@ rango.on("error", () => {
 function drawState() {
   const { newState, code, reason } = stateEvent;
   const parts = [newState];
-  if (newState !== "connected" && code) parts.push(`last close ${code}${reason ? `: ${reason}` : ""}`);
-  else if (newState !== "connected" && reason) parts.push(reason);
+  if (!code && reason) parts.push(reason);
+  if (lastClose) parts.push(lastClose);
   if (triedAgainAt) parts.push(`next try in ${Math.max(0, (triedAgainAt - Date.now()) / 1000).toFixed(1)} s`);
   say(byId("state"), parts.join(" · "));
   byId("state").parentElement.dataset.state = newState;
