@@ -47,6 +47,10 @@ class Paths:
         self.sizes.append(self.sizes[parent] + self._batch_bytes[at])
         return len(self._at) - 1
 
+    def tree(self, node: int) -> Tree:
+        """Return what a bundle of a node is made of."""
+        return Path(self, node) if self._parents[node] else self.batches[self._at[node]]
+
     def of(self, node: int) -> list[Batch]:
         """Return the batches of a node in their order."""
         found: list[Batch] = []

@@ -28,7 +28,7 @@ import gevent
 from gevent.event import Event as Signal
 from prometheus_client import Histogram
 
-from rango_gevent.delivery.bundle import Bundle, Path, Paths, own_of
+from rango_gevent.delivery.bundle import Bundle, Paths, own_of
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.session import Mark, Outlet, Session
 from rango_gevent.hub.hub import Batch, Hub
@@ -36,16 +36,16 @@ from rango_gevent.hub.stream import Stream
 from rango_gevent.turns import give_way
 
 _READ_REST_S = 0.004  # the consumer rests no longer than this
-_READ_REST = 2.5  # its rest in parts of the work since, times the factor for clients
-_LEAST_READ_REST_S = 0.00005  # a shorter one costs more than it brings
+_READ_REST = 2.25  # its rest in parts of the work since, times the factor for clients
+_LEAST_REST_S = 0.001  # the loop's timers are no finer: what is owed is added up to this
 _TURN_S = 0.026  # rests make no turn longer than this
-_LEAST_REST = 0.7  # but the rest after a turn that is long by itself is this share of it
+_SHARE_OF_LONG = 0.7  # but the rest after a turn that is long by itself is this share of it
 _LONG_S = 0.25  # whoever was served longer ago was in no line meanwhile, or in a very long one
 _MAX_AHEAD = 200  # events that may wait in the hub before the consumer is held
 _MAX_AHEAD_BYTES = 1 << 20
 _MAX_UNSEEN_BYTES = 32 << 20  # what somebody in line is still due, before the consumer is held
-_CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
-_CHECK_BYTES = 128 * 1024  # the same in bytes
+_CHECK_BYTES = 128 * 1024  # sent between two looks at the clock: about 0.15 ms
+_BYTES_EACH = 4096  # a client costs as much as these, however little it is due
 _HEAVY_BYTES = 64 * 1024  # who is due more stands in a line of its own
 _GATHER_SHARE = 0.1  # of the time is spent on putting events to those in line, at most
 _VISITS_AT_ONCE = 2000  # subscribers that are put their events in one step
@@ -85,7 +85,8 @@ class Dispatcher:
         self._seen = Signal()
         self._pacing = False
         self._held = Signal()
-        self._paced_s = 0.0
+        self._owed_s = 0.0
+        self._paced_cpu_s = self._rested_cpu_s = self._rested_s = 0.0
         self._gather_after = 0.0
         self._gathering: dict[Stream, Batch] = {}
         self._served_before: set[Session] = set()
@@ -112,7 +113,7 @@ class Dispatcher:
         while True:
             while not self.idle:
                 rest_s = self._rest_s()
-                if rest_s > 0:
+                if rest_s > _LEAST_REST_S / 2:
                     self._rest(rest_s)
                     self._let_read()
                 self._serve()
@@ -167,16 +168,23 @@ class Dispatcher:
             self._seen.wait()
 
     def _rest_of_the_reader(self) -> None:
-        """Wait in proportion to the work since the last read, so that more is there to read."""
-        now_s = time.process_time()
-        worked_s = now_s - self._paced_s
-        self._paced_s = now_s
-        rest_s = min(_READ_REST_S, worked_s * self._rest_factor * _READ_REST)
-        if rest_s > _LEAST_READ_REST_S:
+        """Wait in proportion to the work since the last read, so that more is there to read.
+
+        What the reader has waited for messages meanwhile counts: at light load it never rests.
+        """
+        cpu_s, now_s = time.process_time(), time.monotonic()
+        worked_s = cpu_s - self._paced_cpu_s
+        idle_s = (now_s - self._rested_s) - (cpu_s - self._rested_cpu_s)
+        self._paced_cpu_s = cpu_s
+        self._owed_s = max(0.0, self._owed_s + _READ_REST * self._rest_factor * worked_s - idle_s)
+        if self._owed_s >= _LEAST_REST_S:
             self._read.clear()
             self._pacing = True
-            self._read.wait(rest_s)
+            self._read.wait(min(self._owed_s, _READ_REST_S))
             self._pacing = False
+            self._owed_s = 0.0
+            cpu_s, now_s = time.process_time(), time.monotonic()
+        self._rested_cpu_s, self._rested_s = cpu_s, now_s
 
     def _rest(self, rest_s: float) -> None:
         """Serve nobody for a while, but take what comes: a reader that is held loses no time."""
@@ -202,7 +210,7 @@ class Dispatcher:
         if since_s > _LONG_S:
             return 0.0  # it has rested, however busy the others were
         busy_s = self._busy_s - before_s
-        most_s = max(_TURN_S - busy_s, _LEAST_REST * busy_s)
+        most_s = max(_TURN_S - busy_s, _SHARE_OF_LONG * busy_s)
         return busy_s + min(most_s, self._rest_factor * busy_s) - since_s
 
     def _first(self) -> Session | None:
@@ -286,6 +294,10 @@ class Dispatcher:
         nodes: dict[Session, int] = {}
         visits = 0
         for at, crowd in enumerate([_crowd(batch.stream) for batch in batches]):
+            if len(crowd) == 1:  # a stream of somebody's own
+                nodes[crowd[0]] = paths.add(nodes.get(crowd[0], 0), at)
+                visits += 1
+                continue
             steps: dict[int, int] = {}  # from a set of batches to the same with this one
             for start in range(0, len(crowd), _VISITS_AT_ONCE):
                 part = crowd[start : start + _VISITS_AT_ONCE]
@@ -312,7 +324,7 @@ class Dispatcher:
         for session, node in nodes.items():
             bundle = bundles.get(node)
             if bundle is None:
-                bundle = bundles[node] = Bundle(Path(paths, node), paths.sizes[node], only)
+                bundle = bundles[node] = Bundle(paths.tree(node), paths.sizes[node], only)
             fresh[session] = bundle
         for session in cast("set[Session]", {one for batch in batches for one in batch.joined}):
             own = own_of(session, self._gathering)
@@ -354,29 +366,38 @@ class Dispatcher:
         now = time.monotonic()
         deadline = now + self._slice_s
         mark = Mark(now, self._busy_s)
+        policies = self._slow
         line = self._next_line()
-        count = unchecked = size = 0
+        pop, first = due.pop, line.popleft
+        count = 0
+        budget = _CHECK_BYTES
         while due:
-            if not line:
+            try:
+                session = first()
+            except IndexError:  # the other line is not at its end
                 line = self._line or self._heavy
-            session = line.popleft()
-            bundle = due.get(session)
+                first = line.popleft
+                continue
+            bundle = pop(session, None)
             if bundle is None:
                 continue  # it was handed over before its turn
             if bundle.size > _HEAVY_BYTES and line is self._line:
+                due[session] = bundle
                 self._heavy.append(session)
                 continue
-            del due[session]
             session.served = mark
-            if not self._offer(session, bundle):
+            if policies is None:
+                is_taken = session.outlet.offer(bundle.segments or bundle.cut())
+            else:
+                is_taken = self._offer(session, bundle)
+            if not is_taken:
                 slow.append(session)
             count += 1
-            unchecked += 1
-            size += bundle.size
-            if unchecked >= _CHECK_EVERY or size > _CHECK_BYTES:
+            budget -= bundle.size + _BYTES_EACH
+            if budget < 0:
                 if time.monotonic() > deadline:
                     break
-                unchecked = size = 0
+                budget = _CHECK_BYTES
         self._handed += count
         return slow
 

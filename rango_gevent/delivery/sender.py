@@ -174,7 +174,8 @@ class Sender:
         """
         # hot path: in the common case one send and three comparisons
         if self.state == READY:
-            data = segments[0].encoded(self.encoding)
+            first, encoding = segments[0], self.encoding
+            data = first.made.get(encoding) or first.encoded(encoding)
             try:
                 sent = self._send(data)
             except BlockingIOError:

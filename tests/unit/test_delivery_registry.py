@@ -15,6 +15,7 @@ from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.registry import ENDS
 from rango_gevent.delivery.session import Session
 from rango_gevent.protocol import close
+from rango_gevent.turns import give_way
 
 
 @pytest.fixture
@@ -187,6 +188,11 @@ def test_who_is_gone_is_no_garbage(room: Room) -> None:
         room.clients.clear()
         room.peers.clear()
         del _, peer
-        wait_until(lambda: not any(isinstance(o, (Connection, Session)) for o in gc.get_objects()))
+        for _ in range(20):
+            give_way()  # until those who were killed have ended
+        sessions = [one for one in gc.get_objects() if isinstance(one, Session)]
+        assert [one for one in sessions if one._desk is room.registry.desk] == []
+        found = [one for one in gc.get_objects() if isinstance(one, Connection)]
+        assert [one for one in found if one._keeper is room.registry] == []
     finally:
         gc.enable()
