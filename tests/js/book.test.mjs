@@ -57,6 +57,7 @@ test("behind a full snapshot's last price nothing is shown, and the book is aske
     peer.send({ "b.ob-inc": { asks: ["9500", "1"], sequence: 8 } });
     await until(() => book.sequence === 8, "the increment");
     assert.deepEqual(book.asks.map(([price]) => price), ["9001.0", "9002"]);
+    peer.send({ "b.ob-inc": { asks: [["9001", ""], ["9002", ""]], sequence: 9 } });
     await until(() => peer.requests.some(({ event }) => event === "snapshot"), "a request");
     assert.equal(book.state, "synced");
   });
@@ -101,6 +102,26 @@ test("a lower sequence with a snapshot is a new beginning; a stale book is told"
     peer.send({ event: "resync", streams: ["b.ob-inc"] });
     await until(() => book.state === "invalid", "the notice");
     assert.equal(peer.requests.length, 1, "its next snapshot will be sent");
+  });
+});
+
+test("a snapshot with an empty side empties it", async () => {
+  await synced({}, {}, async (book, peer) => {
+    assert.equal(book.asks.length, 2);
+    peer.send({ "b.ob-snap": { asks: [], bids: [["1", "1"]], sequence: 3 } });
+    await until(() => book.sequence === 3, "the snapshot");
+    assert.deepEqual(book.asks, []);
+  });
+});
+
+test("a book that gets increments but no snapshot asks for one", async () => {
+  await scene({ numbered: false }, {}, async (rango, server) => {
+    rango.book("b");
+    rango.connect();
+    await until(() => server.last?.held.size === 1, "a subscription");
+    const { last } = server;
+    last.send({ "b.ob-inc": { asks: ["1", "1"], sequence: 3 } });
+    await until(() => last.requests.filter(({ event }) => event === "subscribe").length === 2, "a new subscription");
   });
 });
 

@@ -53,6 +53,8 @@ test("one refused stream fails alone", async () => {
     await until(() => bad.state === "refused", "the refusal");
     await until(() => good.every(({ state }) => state === "subscribed"), "the others");
     assert.deepEqual(told, ["Could not parse streams"]);
+    const again = rango.subscribe("bad");
+    await until(() => again.state === "refused" && told.length === 2, "another refusal, as it was asked again");
   });
 });
 

@@ -356,6 +356,7 @@ export class Rango extends Emitter {
         this.#routes.get(route).add(entry);
       }
     }
+    if (entry.state === "refused") this.#reset(entry); // somebody wants it again: ask again
     const holder = new Subscription(entry, (gone) => {
       entry.holders.delete(gone);
       this.#sync();
@@ -995,6 +996,7 @@ export class Book extends Emitter {
     for (const side of ["asks", "bids"]) {
       const none = side === "asks" ? Infinity : -Infinity;
       this.#sides[side].clear();
+      this.#sorted[side] = null;
       this.#horizon[side] = none;
       this.#merge(side, snapshot[side]);
       const prices = [...this.#sides[side].values()].map(([price]) => Number(price));
@@ -1007,6 +1009,7 @@ export class Book extends Emitter {
   }
 
   #apply(increment) {
+    if (this.state === "waiting" && !this.#retry) this.#ask(); // Rango sends no first snapshot to who was early
     if (this.state !== "synced") return; // its snapshot is still to come
     const { sequence = null } = increment;
     if (sequence !== null && this.sequence !== null && sequence !== this.sequence + 1) {
@@ -1018,8 +1021,13 @@ export class Book extends Emitter {
     this.#merge("asks", increment.asks);
     this.#merge("bids", increment.bids);
     this._emit("update", this);
-    const { asks, bids } = this.complete;
-    if (!(asks && bids) && !this.#retry) this.#ask();
+    if (this.#isThin() && !this.#retry) this.#ask();
+  }
+
+  /** Tell whether a new snapshot would show more of what is wanted. */
+  #isThin() {
+    const enough = Math.min(this.#depth, this.#full / 2);
+    return ["asks", "bids"].some((side) => Number.isFinite(this.#horizon[side]) && this[side].length < enough);
   }
 
   #merge(side, levels) {
