@@ -11,7 +11,8 @@ const PERIODS = ["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", 
 const PING_EVERY = 5_000;
 const ORDERS = 50;
 
-const about = await (await fetch(new URL("console/about.json", document.baseURI))).json();
+const ask = async () => (await fetch(new URL("console/about.json", document.baseURI))).json();
+const about = await ask();
 let token = "";
 const rango = new Rango(new URL("public", document.baseURI).href, { getToken: () => token });
 
@@ -120,8 +121,6 @@ byId("subscribe-form").addEventListener("submit", (event) => {
   input.value = "";
 });
 
-byId("suggestions").append(...about.streams.map((stream) => Object.assign(make("option"), { value: stream })));
-
 // -- a market -----------------------------------------------------------------------------------
 
 const ladder = new Ladder(rango);
@@ -153,17 +152,23 @@ function takeTrades(data) {
   }
 }
 
-function fill(select, values) {
-  select.replaceChildren(...values.map((value) => make("option", "", value)));
+/** Offer streams, and markets of those that have a book. */
+function offer(streams) {
+  byId("suggestions").replaceChildren(...streams.map((stream) => Object.assign(make("option"), { value: stream })));
+  const select = byId("market");
+  const known = new Set([...select.options].map(({ value }) => value));
+  const markets = streams.filter((name) => name.endsWith(".ob-inc")).map((name) => name.split(".")[0]);
+  if (about.demo) markets.unshift(about.demo.market);
+  for (const market of new Set(markets)) if (!known.has(market)) select.append(make("option", "", market));
+  if (!shown.length) drawMarket(); // the first one
 }
 
-const markets = about.streams.filter((name) => name.endsWith(".ob-inc")).map((name) => name.split(".")[0]);
-if (about.demo && !markets.includes(about.demo.market)) markets.unshift(about.demo.market);
-fill(byId("market"), markets);
-fill(byId("period"), PERIODS);
-if (about.demo) byId("market").value = about.demo.market;
+byId("period").append(...PERIODS.map((period) => make("option", "", period)));
 byId("market").addEventListener("change", drawMarket);
 byId("period").addEventListener("change", drawMarket);
+for (const name of ["stream-input", "market"]) {
+  byId(name).addEventListener("focus", async () => offer((await ask()).streams)); // new ones may flow by now
+}
 
 // -- who is logged in ---------------------------------------------------------------------------
 
@@ -263,6 +268,6 @@ setInterval(() => {
 }, 1000);
 setInterval(() => triedAgainAt && paint(drawState), 200);
 
-drawMarket();
+offer(about.streams);
 rango.connect();
 document.documentElement.dataset.ready = "yes";
