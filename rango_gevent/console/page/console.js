@@ -167,7 +167,8 @@ byId("period").append(...PERIODS.map((period) => make("option", "", period)));
 byId("market").addEventListener("change", drawMarket);
 byId("period").addEventListener("change", drawMarket);
 for (const name of ["stream-input", "market"]) {
-  byId(name).addEventListener("focus", async () => offer((await ask()).streams)); // new ones may flow by now
+  // new ones may flow by now; while the gateway is away the old ones do
+  byId(name).addEventListener("focus", () => ask().then(({ streams }) => offer(streams), () => {}));
 }
 
 // -- who is logged in ---------------------------------------------------------------------------
