@@ -230,7 +230,7 @@ SHARED = f"""async () => {{
 
 
 def test_tabs_share_one_connection(stage: Stage, context: BrowserContext) -> None:
-    """Each has the book; when the one that leads is closed, another takes over."""
+    """Each has the book; when the one that leads is stopped or closed, another takes over."""
 
     def sequence(page: Page) -> Any:
         return page.evaluate("book.state === 'synced' && book.sequence")
@@ -259,8 +259,16 @@ def test_tabs_share_one_connection(stage: Stage, context: BrowserContext) -> Non
         tabs.append(page)
         follow(*tabs)
         expect_one_client()
-    tabs[0].close()
+    session = context.new_cdp_session(tabs[0])
+    session.send("Page.setWebLifecycleState", {"state": "frozen"})
+    tabs[1].evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     follow(*tabs[1:])
+    session.send("Page.setWebLifecycleState", {"state": "active"})
+    follow(*tabs)
     expect_one_client()
-    for page in tabs[1:]:
+    tabs[1].close()
+    tabs = [tabs[0], tabs[2]]
+    follow(*tabs)
+    expect_one_client()
+    for page in tabs:
         page.close()

@@ -468,7 +468,7 @@ export class Rango extends Emitter {
   #stop(code, reason, words = ADVICE[code] ?? reason) {
     this.#wanted = false;
     this.lastError = code === 1000 ? "" : words;
-    this.#drop();
+    this.#leave();
     this.#unlisten.splice(0).forEach((off) => off());
     this.#become("disconnected", { code, reason });
   }
@@ -481,10 +481,14 @@ export class Rango extends Emitter {
     this.#retry = null;
     this.#link?.end();
     this.#link = null;
-    this.#tabs?.leave();
-    this.#tabs = null;
     this.#unauthenticate();
     for (const entry of this.#entries.values()) this.#reset(entry);
+  }
+
+  #leave() {
+    this.#drop();
+    this.#tabs?.leave();
+    this.#tabs = null;
   }
 
   #become(newState, { code = 0, reason = "", retryIn = null } = {}) {
@@ -773,7 +777,7 @@ export class Rango extends Emitter {
     listen(globalThis, "online", wake);
     listen(globalThis, "pageshow", wake);
     listen(globalThis, "pagehide", () => {
-      this.#drop();
+      this.#leave();
       this.#become("connecting", { reason: "the page is left" });
     });
   }
@@ -799,8 +803,12 @@ export class Rango extends Emitter {
   #hooks() {
     return {
       lead: () => {
-        for (const entry of this.#entries.values()) this.#reset(entry);
+        this.#drop();
         this.#open();
+      },
+      yield: () => {
+        this.#drop();
+        this.#become("connecting");
       },
       hold: (stream) => {
         const held = this.#entries.get(stream)?.asked;
@@ -839,6 +847,8 @@ class Tabs {
   #wanted = [];
   #others = new Map(); // by id: stream to the subscription that is held for it
   #release = [];
+  #leader = null;
+  #doubt = null;
   #left = new AbortController();
 
   constructor(shared, url, hooks) {
@@ -847,17 +857,13 @@ class Tabs {
     this.#channel = new BroadcastChannel(this.#key);
     this.#channel.onmessage = ({ data }) => (this.leads ? this.#serve(data) : this.#follow(data));
     // held for the life of the tab: the leader is granted it when the tab is gone
-    this.#hold(`${this.#key}:${this.#id}`, () => this.#post({ want: this.#wanted }));
-    this.#hold(this.#key, () => {
-      this.leads = true;
-      this.#channel.postMessage({ lead: this.#id });
-      this.#hooks.lead();
-    });
+    this.#hold(`${this.#key}:${this.#id}`, () => this.#post({ want: this.#wanted })).catch(() => {});
+    this.#lead();
   }
 
   /** Tell the followers. */
   tell(news) {
-    if (this.leads) this.#channel.postMessage({ news });
+    if (this.leads) this.#channel.postMessage({ news, lead: this.#id });
   }
 
   /** Tell the leader. */
@@ -872,12 +878,15 @@ class Tabs {
 
   wake(renew) {
     this.#post({ wake: true, renew });
+    // phones stop tabs that are not looked at, and a stopped tab keeps its locks
+    this.#doubt ??= later(PROBE_WITHIN, () => this.#lead({ steal: true }));
   }
 
   leave() {
     this.#left.abort();
+    this.#trust();
     this.#post({ want: [] });
-    for (const held of this.#others.values()) for (const holder of held.values()) holder.unsubscribe();
+    [...this.#others.keys()].forEach((from) => this.#forget(from));
     this.#release.forEach((release) => release());
     this.#channel.close();
     this.#channel.onmessage = null;
@@ -887,33 +896,67 @@ class Tabs {
     if (!this.leads) this.#channel.postMessage({ from: this.#id, ...message });
   }
 
-  #hold(name, granted) {
-    navigator.locks
-      .request(name, { signal: this.#left.signal }, () => {
-        if (this.#left.signal.aborted) return undefined;
-        granted();
-        return new Promise((release) => this.#release.push(release));
-      })
-      .catch(() => {}); // aborted: we left
+  #lead(options) {
+    this.#trust();
+    const lead = () => {
+      this.leads = true;
+      this.#channel.postMessage({ lead: this.#id });
+      this.#hooks.lead();
+    };
+    this.#hold(this.#key, lead, options).catch(() => {
+      if (!this.leads || this.#left.signal.aborted) return;
+      this.leads = false; // this tab was stopped, and another has taken over meanwhile
+      this.#leader = null;
+      [...this.#others.keys()].forEach((from) => this.#forget(from));
+      this.#hooks.yield();
+      this.#lead();
+      this.#post({ want: this.#wanted });
+    });
+  }
+
+  /** Hold a lock until this tab leaves; rejects when it is left before, or stolen. */
+  async #hold(name, granted, options = { signal: this.#left.signal }) {
+    await navigator.locks.request(name, options, () => {
+      if (this.#left.signal.aborted) return undefined;
+      granted();
+      return new Promise((release) => this.#release.push(release));
+    });
+  }
+
+  #trust() {
+    this.#doubt?.();
+    this.#doubt = null;
+  }
+
+  #forget(from) {
+    for (const holder of this.#others.get(from)?.values() ?? []) holder.unsubscribe();
+    this.#others.delete(from);
   }
 
   #follow({ lead, news }) {
-    if (lead) this.#post({ want: this.#wanted });
-    if (news && (!news.to || news.to === this.#id)) this.#hooks.follow(news);
+    if (!lead) return;
+    if (!news) this.#leader = lead;
+    this.#leader ??= lead;
+    if (lead !== this.#leader) return; // it was stopped, and does not know yet that another leads
+    this.#trust();
+    if (!news) this.#post({ want: this.#wanted });
+    else if (!news.to || news.to === this.#id) this.#hooks.follow(news);
   }
 
   #serve({ from, want, refresh, wake, renew }) {
     if (!from) return;
     if (want) this.#serveWants(from, new Set(want));
     if (refresh) this.#hooks.refresh(refresh);
-    if (wake) this.#hooks.wake(renew);
+    if (!wake) return;
+    this.tell({ to: from });
+    this.#hooks.wake(renew);
   }
 
   #serveWants(from, want) {
     if (!this.#others.has(from)) {
       this.#others.set(from, new Map());
       navigator.locks
-        .request(`${this.#key}:${from}`, { signal: this.#left.signal }, () => this.#serveWants(from, new Set()))
+        .request(`${this.#key}:${from}`, { signal: this.#left.signal }, () => this.#forget(from)) // it is gone
         .catch(() => {});
     }
     const held = this.#others.get(from);
