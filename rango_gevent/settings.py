@@ -259,6 +259,13 @@ class Settings:
         "Origins that may connect, comma separated hosts or URLs, host:* for any port; "
         "empty: the page's host must be the gateway's",
     )
+    console: bool = _fixed(
+        False,
+        "RANGO_CONSOLE",
+        switch,
+        "The page /console, to look at streams with a browser: on or off",
+        show=shown_switch,
+    )
     log_level: str = _option(
         "info", "LOG_LEVEL", one_of(*LOG_LEVELS), f"Log level: {', '.join(LOG_LEVELS)}"
     )

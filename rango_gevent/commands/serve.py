@@ -41,8 +41,8 @@ def serve(loaded: Loaded, flags: dict[str, str]) -> int:
     for warning in loaded.warnings:
         logs.log.warning("%s", warning)
 
-    def reload_on_hangup(gateway: Gateway) -> None:
-        gevent.signal_handler(signal.SIGHUP, reload_settings, gateway, flags)
+    def reload_on_hangup(app: App) -> None:
+        gevent.signal_handler(signal.SIGHUP, reload_settings, app.gateway, flags)
 
     serve_here(loaded.settings, keys, reload_on_hangup)
     return 0
@@ -51,7 +51,7 @@ def serve(loaded: Loaded, flags: dict[str, str]) -> int:
 def serve_here(
     settings: Settings,
     keys: Sequence[VerificationKey],
-    on_started: Callable[[Gateway], None] | None = None,
+    on_started: Callable[[App], None] | None = None,
 ) -> None:
     """Run one gateway in this process until SIGTERM or SIGINT; a second signal ends it at once.
 
@@ -62,9 +62,10 @@ def serve_here(
     listener = listen(settings.ws_host, settings.ws_port)
     gateway = Gateway(settings, keys)
     gateway.start()
+    app = App(gateway)
     server = GatewayServer(
         listener,
-        App(gateway),
+        app,
         handler_class=GatewayHandler,
         log=None,
         error_log=logs.AsFile("server"),
@@ -72,7 +73,7 @@ def serve_here(
     server.start()
     logs.log.info("listening on %s:%d", *server.address[:2])
     if on_started is not None:
-        on_started(gateway)
+        on_started(app)
     _wait_for_signal()
     server.close()
     gateway.stop()
