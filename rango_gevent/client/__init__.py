@@ -16,6 +16,7 @@ from rango_gevent.client.model import (
     Stats,
     SubscriptionRefused,
 )
+from rango_gevent.client.orderbook import OrderBook
 from rango_gevent.client.stream import StreamClient
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Limits",
     "NotNow",
     "Notice",
+    "OrderBook",
     "Overflow",
     "RequestFailed",
     "StateChange",

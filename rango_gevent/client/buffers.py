@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
+from typing import Any, Generic, Protocol, TypeVar
 
 from rango_gevent.client.model import Event, Overflow
 
@@ -20,7 +21,18 @@ ERROR = "error"
 POLICIES = (BLOCK, DROP_OLDEST, LATEST, ERROR)
 
 
-class Buffer:
+class Arrived(Protocol):
+    """What can wait here."""
+
+    @property
+    def received_at_s(self) -> float:
+        """Return when it arrived."""
+
+
+T = TypeVar("T", bound=Arrived)
+
+
+class Buffer(Generic[T]):
     """Events of one subscription that wait.
 
     Args:
@@ -46,9 +58,9 @@ class Buffer:
         self.size = 1 if policy == LATEST else size
         self.dropped = 0
         self._missed = 0
-        self.waiting: deque[tuple[int, Event]] = deque()
+        self.waiting: deque[tuple[int, T]] = deque()
 
-    def offer(self, number: int, event: Event) -> bool:
+    def offer(self, number: int, event: T) -> bool:
         """Take an event in; False when it has to wait for room (`BLOCK`).
 
         Args:
@@ -76,7 +88,7 @@ class Buffer:
         """Return how many events wait, and when the oldest of them arrived."""
         return len(self.waiting), self.waiting[0][1].received_at_s if self.waiting else None
 
-    def take(self) -> Event | None:
+    def take(self) -> T | None:
         """Return the oldest event; None when there is none.
 
         Raises:
@@ -97,27 +109,27 @@ class Merged:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Buffer]] = []
+        self._heap: list[tuple[int, int, Buffer[Event]]] = []
         self._inside: set[int] = set()
 
-    def added(self, buffer: Buffer) -> None:
+    def added(self, buffer: Buffer[Event]) -> None:
         """Note that a buffer has something."""
         if id(buffer) not in self._inside and buffer.has():
             self._inside.add(id(buffer))
             heappush(self._heap, (self._oldest(buffer), id(buffer), buffer))
 
     @staticmethod
-    def _oldest(buffer: Buffer) -> int:
+    def _oldest(buffer: Buffer[Any]) -> int:
         return buffer.waiting[0][0] if buffer.waiting else 0
 
-    def forget(self, buffer: Buffer) -> None:
+    def forget(self, buffer: Buffer[Event]) -> None:
         """Leave a buffer out from now on."""
         if id(buffer) in self._inside:
             self._inside.discard(id(buffer))
             self._heap = [entry for entry in self._heap if entry[2] is not buffer]
             self._heap.sort()
 
-    def take(self) -> tuple[Buffer, Event] | None:
+    def take(self) -> tuple[Buffer[Event], Event] | None:
         """Return the oldest event of all and whose it was; None when there is none.
 
         Raises:

@@ -48,6 +48,9 @@ from rango_gevent.client.wire import (
     with_parameters,
 )
 
+_RESYNC_DOUBLINGS = 5
+_RESYNCS_FORGOTTEN_S = 60.0
+
 
 class Core:
     """All of a client but its sockets.
@@ -320,11 +323,17 @@ class Core:
     def resync(self, stream: Wanted, within_s: float | None = None) -> None:
         """Ask for a book's snapshot, some time soon: others may have lost it at once with us."""
         link = stream.link
-        if stream.state == ACTIVE and stream.name not in link.resyncs:
-            spread_s = self._limits.resync_s if within_s is None else within_s
-            self._resyncs += 1
-            link.resyncs[stream.name] = link.heard_at_s + self._jitter.uniform(0.0, spread_s)
-            self._wake(link)
+        if stream.state != ACTIVE or stream.name in link.resyncs:
+            return
+        if link.heard_at_s - stream.resynced_at_s > _RESYNCS_FORGOTTEN_S:
+            stream.resyncs = 0
+        spread_s = self._limits.resync_s if within_s is None else within_s
+        spread_s *= 2.0 ** min(stream.resyncs, _RESYNC_DOUBLINGS)  # a gap may be the publisher's
+        stream.resyncs += 1
+        stream.resynced_at_s = link.heard_at_s
+        self._resyncs += 1
+        link.resyncs[stream.name] = link.heard_at_s + self._jitter.uniform(0.0, spread_s)
+        self._wake(link)
 
     def synced(self, stream: Wanted) -> None:
         """Note that a book has its snapshot."""
@@ -401,6 +410,8 @@ class Core:
             stream.activate(stream.link.heard_at_s)
 
     def _refused(self, streams: list[Wanted]) -> None:
+        for sink in (sink for stream in streams for sink in stream.sinks):
+            sink.lost(str(streams[0].error))
         names = ", ".join(stream.name for stream in streams)
         why = str(streams[0].error).partition(": ")[2]
         self.say(self.hooks.notice, Notice(STATE, f"not subscribed to {names}: {why}"))

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Union
 
 from rango_gevent.client.buffers import Buffer
+from rango_gevent.client.deadline import Deadline
 from rango_gevent.client.model import Event, RequestFailed
 from rango_gevent.client.wanted import PENDING, Wanted
 from rango_gevent.client.wire import Reply
 
 if TYPE_CHECKING:
     from rango_gevent.client.stream import StreamClient
-
-_EARLY_S = 0.005  # by which a wait may end before its time
-
-
-class Deadline:
-    """A moment by which all is over.
-
-    Args:
-        timeout_s: seconds from now; None: never.
-    """
-
-    def __init__(self, timeout_s: float | None) -> None:
-        self._at = None if timeout_s is None else time.monotonic() + timeout_s
-
-    def left_s(self) -> float | None:
-        """Return the seconds that are left, None for no end."""
-        return None if self._at is None else max(0.0, self._at - time.monotonic())
-
-    def check(self) -> None:
-        """Raise TimeoutError when it is over."""
-        if self._at is not None and time.monotonic() >= self._at - _EARLY_S:
-            raise TimeoutError("the time is over")
 
 
 class Subscription:
@@ -50,7 +28,7 @@ class Subscription:
     """
 
     def __init__(
-        self, client: StreamClient, stream: str, buffer: Buffer, stale_after_s: float
+        self, client: StreamClient, stream: str, buffer: Buffer[Event], stale_after_s: float
     ) -> None:
         self.stream = stream
         self._client = client

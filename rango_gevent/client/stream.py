@@ -23,16 +23,21 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Callable, Union
 
+from rango_gevent.client.books import Book
 from rango_gevent.client.buffers import DROP_OLDEST, Buffer, Merged
 from rango_gevent.client.core import Core
-from rango_gevent.client.handles import Answer, Deadline, Subscription
+from rango_gevent.client.deadline import Deadline
+from rango_gevent.client.handles import Answer, Subscription
 from rango_gevent.client.limiter import TokenBucket
 from rango_gevent.client.link import Link
 from rango_gevent.client.model import CLOSED, Event, Gap, Limits, Notice, Plan, StateChange, Stats
+from rango_gevent.client.orderbook import Checksum, OrderBook
 from rango_gevent.client.runner import Runner
+from rango_gevent.client.wanted import BOOK_END
 from rango_gevent.client.wire import checked_token, endpoint, names_in_url
 from rango_gevent.errors import ConfigError
 
@@ -93,6 +98,7 @@ class StreamClient:
         self.room = threading.Condition(self.lock)  # somebody took an event
         self._merged = Merged()
         self._subscriptions: dict[int, Subscription] = {}
+        self._books: dict[int, Book] = {}
         self._runners: dict[int, Runner] = {}
         self._is_running = self._is_closed = self._is_telling = False
         with self.lock:
@@ -188,7 +194,7 @@ class StreamClient:
             size: events that the queue holds.
             stale_after_s: seconds without an event after which `on_stale` is told; 0: never.
         """
-        buffer = Buffer(stream, policy, size)
+        buffer: Buffer[Event] = Buffer(stream, policy, size)
         with self.lock:
             subscription = Subscription(self, stream, buffer, stale_after_s)
             self._subscriptions[id(subscription)] = subscription
@@ -203,11 +209,38 @@ class StreamClient:
                 if subscription.stream in streams:
                     subscription.close()
 
-    def forget(self, subscription: Subscription, buffer: Buffer) -> None:
+    def forget(self, subscription: Subscription, buffer: Buffer[Event]) -> None:
         """Leave a closed subscription out; the lock is held."""
         self._subscriptions.pop(id(subscription), None)
         self._merged.forget(buffer)
         self.room.notify_all()
+
+    def book(
+        self,
+        market: str,
+        *,
+        number: type[Decimal] | type[float] = Decimal,
+        depth: int = 0,
+        checksum: Checksum | None = None,
+    ) -> Book:
+        """Keep a book up to date, now and after each reconnect; `Book.wait_synced` waits for it.
+
+        Args:
+            market: such as ``btcusd``; or a stream's whole name, ending with ``-inc``.
+            number: what prices and amounts are: `Decimal`, exact, or `float`, faster.
+            depth: levels of each side that are shown; 0: all that are known.
+            checksum: takes the `OrderBook` and the event that changed it, tells whether it is
+                right.
+        """
+        stream = market if market.endswith(BOOK_END) else f"{market}.ob{BOOK_END}"
+        with self.lock:
+            book = Book(self, stream, OrderBook(number, depth, checksum))
+            self._books[id(book)] = book
+        return book
+
+    def forget_book(self, book: Book) -> None:
+        """Leave a closed book out; the lock is held."""
+        self._books.pop(id(book), None)
 
     # -- events -------------------------------------------------------------------------
 
@@ -258,7 +291,7 @@ class StreamClient:
             raise self.core.error
         return self._is_closed
 
-    def arrived(self, buffer: Buffer) -> None:
+    def arrived(self, buffer: Buffer[Event]) -> None:
         """Note that a queue has something; the lock is held."""
         self._merged.added(buffer)
         self.ready.notify_all()
@@ -364,6 +397,8 @@ class StreamClient:
             runner.wake()
         for subscription in self._subscriptions.values():
             subscription.wake()
+        for book in self._books.values():
+            book.wake()
         for condition in (self.changed, self.ready, self.room):
             condition.notify_all()
 

@@ -49,6 +49,8 @@ class Wanted:
         why_lost: why.
         since: position up to which nothing is missing.
         stale_after_s: seconds without an event after which somebody is to be told; 0: never.
+        resyncs: snapshots that were asked for of late.
+        resynced_at_s: when the last of them was.
         quiet_since_s: when its last event came, or it was subscribed; None: it was told already.
     """
 
@@ -58,6 +60,8 @@ class Wanted:
         "lost_at_s",
         "name",
         "quiet_since_s",
+        "resynced_at_s",
+        "resyncs",
         "since",
         "sinks",
         "stale_after_s",
@@ -76,6 +80,8 @@ class Wanted:
         self.why_lost = ""
         self.since: str | None = None
         self.stale_after_s = 0.0
+        self.resyncs = 0
+        self.resynced_at_s = 0.0
         self.quiet_since_s: float | None = None
 
     @property

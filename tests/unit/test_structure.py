@@ -76,7 +76,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
-    r"|client\.(asking|buffers|core|limiter|link|matching|model|pool|renewal|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|session|handshake)"
+    r"|client\.(asking|booksink|buffers|core|limiter|link|matching|model|orderbook|pool)"
+    r"|client\.(renewal|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|session|handshake)"
 )
 IMPURE_IMPORTS = {
     "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
