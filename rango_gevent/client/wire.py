@@ -31,6 +31,8 @@ _POSITION = re.compile(r',"at":"([^"\\]{1,40})"$')
 _FINAL_STATUSES = {400, 401, 403, 404, 405, 410, 426}
 _UNAUTHORIZED = 401
 _UNKNOWN_EVENT = 1002  # of subprotocol rango.v1
+# What this side closes with when bytes arrive that are no frames: the next ones may be.
+_GARBLED = (1002, 1007)
 # Codes of gateways newer or older than the table.
 _MORE_CODES = {4401: close.NOW, 4403: close.NEVER}
 
@@ -259,7 +261,9 @@ def end_of(error: Exception, url: str, *, fresh_token: bool) -> End:
         return End(str(why), why.status, close.NEVER if final else close.LATER, after_s, why)
     if isinstance(error, ConnectionClosed):
         gone = lost(error)
-        return End(str(gone), gone.code, reconnect_when(gone.code), None, gone)
+        is_ours = error.sent is not None and not error.rcvd_then_sent
+        when = close.LATER if is_ours and gone.code in _GARBLED else reconnect_when(gone.code)
+        return End(str(gone), gone.code, when, None, gone)
     gone = ConnectionLost(f"cannot connect to {bare(url)}: {reason(error)}")
     return End(str(gone), None, close.LATER, None, gone)
 
