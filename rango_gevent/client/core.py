@@ -192,7 +192,7 @@ class Core:
             What found no room, and has to be offered again.
         """
         link.heard(now_s)
-        self._at_s = at_s
+        self._at_s = link.heard_wall_s = at_s
         message = split_event(text)
         if message is None:
             self._odd(link, text)
@@ -221,13 +221,13 @@ class Core:
                 ]
         return full
 
-    def lost(self, link: Link, end: End, now_s: float, at_s: float) -> None:
+    def lost(self, link: Link, end: End, now_s: float) -> None:
         """Take the end of a connection, or of an attempt to make one."""
         link.lost(end, now_s)
         for stream in link.wanted.values():
             if stream.state == ACTIVE:
                 stream.since = link.position
-            stream.lose(at_s, end.reason)
+            stream.lose(link.heard_wall_s, end.reason)
         link.unasked = dict(link.wanted)
         link.batches.clear()
         link.unwanted.clear()

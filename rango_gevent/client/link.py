@@ -88,6 +88,7 @@ class Link:
         is_greeted: that word came.
         position: of the last event, where the gateway gives one.
         heard_at_s: when the last sign of life came.
+        heard_wall_s: the same on the wall clock.
         generation: counts connections: what was begun for an earlier one is void.
     """
 
@@ -134,6 +135,7 @@ class Link:
         self._is_dismissed = False
         self._given_up: End | None = None
         self._since_s = self.heard_at_s = 0.0
+        self.heard_wall_s = 0.0
         self._pinged_at_s: float | None = None
         self._measured_from_s: float | None = None
         self._backoff = Backoff(

@@ -72,7 +72,7 @@ class Gap(NamedTuple):
 
     Attributes:
         streams: their names.
-        from_s: when they were lost, seconds of the wall clock.
+        from_s: when the last message came before they were lost, seconds of the wall clock.
         to_s: when they were held again.
         reason: why they were lost, or could not be recovered.
     """

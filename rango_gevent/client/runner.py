@@ -203,7 +203,7 @@ class Runner:
     def _lost(self, end: End) -> None:
         client = self._client
         with client.lock:
-            client.core.lost(self._link, end, time.monotonic(), time.time())
+            client.core.lost(self._link, end, time.monotonic())
             client.wake_all()
         client.tell()
 

@@ -45,7 +45,7 @@ class Wanted:
         link: the connection that holds it.
         state: `PENDING`, `ACTIVE` or `REFUSED`.
         error: why it is refused.
-        lost_at_s: when it was lost, on the wall clock; None while nothing is missing.
+        lost_at_s: until when it was whole, on the wall clock; None while nothing is missing.
         why_lost: why.
         since: position up to which nothing is missing.
         stale_after_s: seconds without an event after which somebody is to be told; 0: never.

@@ -134,7 +134,7 @@ class Scene:
 
     def lose(self, end: End = End("cut"), link: Link | None = None) -> None:  # noqa: B008 - a tuple
         """Cut a connection."""
-        self.core.lost(link or self.link, end, self.now_s, self.now_s + 1e9)
+        self.core.lost(link or self.link, end, self.now_s)
         self.tell()
 
     def states(self, number: int = 0) -> list[str]:
@@ -508,7 +508,8 @@ def test_a_gap_is_told_when_it_ends() -> None:
     scene.want("a.b")
     scene.live()
     scene.reply(scene.send()[0], "a.b")
-    lost_at_s = scene.now_s
+    lost_at_s = scene.now_s  # the last word from it
+    scene.now_s += 3
     scene.lose(End("the connection was cut"))
     scene.want("c.d")
     scene.now_s += 5
@@ -516,7 +517,7 @@ def test_a_gap_is_told_when_it_ends() -> None:
     (request,) = scene.send()
     scene.reply(request, "a.b", "c.d")
     assert scene.gaps() == [
-        Gap(("a.b",), lost_at_s + 1e9, lost_at_s + 5 + 1e9, "the connection was cut")
+        Gap(("a.b",), lost_at_s + 1e9, lost_at_s + 8 + 1e9, "the connection was cut")
     ]
     assert scene.core.stats(0).gaps == 1
 
