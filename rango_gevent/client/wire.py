@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from rango_gevent.client.model import ConnectionLost
 from rango_gevent.errors import ConfigError, RangoError, Refused
 from rango_gevent.protocol import close
+from rango_gevent.protocol.refusals import Refusal
 
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _ENDPOINTS = ("/public", "/private")
@@ -242,8 +243,7 @@ def refused(error: InvalidStatus) -> Refused:
     status = error.response.status_code
     body = (error.response.body or b"").decode("utf-8", "replace")
     text = body.strip().split("\n")[0][:_STATUS_SHOWN] or error.response.reason_phrase
-    headers = [("Retry-After", error.response.headers.get("Retry-After") or "")]
-    return Refused(status, "handshake", f"refused with HTTP {status}: {text}", headers)
+    return Refused(Refusal(status, "handshake", f"refused with HTTP {status}: {text}"))
 
 
 def end_of(error: Exception, url: str, *, fresh_token: bool) -> End:
@@ -257,7 +257,7 @@ def end_of(error: Exception, url: str, *, fresh_token: bool) -> End:
     if isinstance(error, InvalidStatus):
         why = refused(error)
         final = why.status in _FINAL_STATUSES and not (why.status == _UNAUTHORIZED and fresh_token)
-        after_s = retry_after_s(why.headers[0][1])
+        after_s = retry_after_s(error.response.headers.get("Retry-After") or "")
         return End(str(why), why.status, close.NEVER if final else close.LATER, after_s, why)
     if isinstance(error, ConnectionClosed):
         gone = lost(error)

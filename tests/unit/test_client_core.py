@@ -30,6 +30,7 @@ from rango_gevent.client.wanted import Wanted
 from rango_gevent.client.wire import End, Reply
 from rango_gevent.errors import Refused
 from rango_gevent.protocol import close
+from rango_gevent.protocol.refusals import ORIGIN
 
 GREETING = '{"success":{"message":"subscribed","streams":[]}}'
 RATED = "Too many requests: the limit is 50/s"
@@ -232,7 +233,7 @@ def test_waits_begin_anew_after_a_good_connection() -> None:
 def test_failover_goes_through_all_urls() -> None:
     """The next attempt goes to the next gateway; only all of them together can refuse for good."""
     scene = Scene(urls=["ws://one", "ws://two"])
-    no = End("no", 403, close.NEVER, None, Refused(403, "x", "no"))
+    no = End("no", 403, close.NEVER, None, Refused(ORIGIN))
     assert scene.core.dialled(scene.link) == "ws://one?notices=1"
     scene.lose(no)
     assert scene.core.dialled(scene.link) == "ws://two?notices=1"
