@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Callable
 
-from rango_gevent.client.booksink import BookChange, BookSink
 from rango_gevent.client.deadline import Deadline
 from rango_gevent.client.orderbook import Level, OrderBook
+from rango_gevent.client.sinks import BookChange, BookSink
 
 if TYPE_CHECKING:
     from rango_gevent.client.stream import StreamClient

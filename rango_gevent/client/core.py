@@ -30,10 +30,10 @@ from rango_gevent.client.model import (
     Limits,
     Notice,
     NotNow,
-    Plan,
     StateChange,
     Stats,
 )
+from rango_gevent.client.plan import Plan
 from rango_gevent.client.pool import Pool
 from rango_gevent.client.renewal import Renewal
 from rango_gevent.client.wanted import ACTIVE, Sink, Wanted

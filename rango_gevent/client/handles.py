@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Union
 from rango_gevent.client.buffers import Buffer
 from rango_gevent.client.deadline import Deadline
 from rango_gevent.client.model import Event, RequestFailed
-from rango_gevent.client.wanted import PENDING, Wanted
+from rango_gevent.client.sinks import QueueSink
+from rango_gevent.client.wanted import PENDING
 from rango_gevent.client.wire import Reply
 
 if TYPE_CHECKING:
@@ -32,10 +33,8 @@ class Subscription:
     ) -> None:
         self.stream = stream
         self._client = client
-        self._buffer = buffer
         self._ready = threading.Condition(client.lock)
-        self._is_closed = False
-        self._wanted: Wanted = client.core.want(stream, self, stale_after_s)
+        self._sink = QueueSink(client.core, stream, buffer, stale_after_s, self._arrived)
 
     def __enter__(self) -> Subscription:
         """Do nothing: it is wanted already."""
@@ -61,7 +60,7 @@ class Subscription:
     @property
     def state(self) -> str:
         """Return ``pending``, ``active`` or ``refused``."""
-        return self._wanted.state
+        return self._sink.wanted.state
 
     def wait(self, timeout: float | None = None) -> Subscription:
         """Wait until the gateway holds it, and return it.
@@ -72,11 +71,11 @@ class Subscription:
         """
         deadline = Deadline(timeout)
         with self._client.lock:
-            while self._wanted.state == PENDING and not self._client.core.has_ended:
+            while self._sink.wanted.state == PENDING and not self._client.core.has_ended:
                 deadline.check()
                 self._client.changed.wait(deadline.left_s())
-            if self._wanted.error is not None:
-                raise self._wanted.error
+            if self._sink.wanted.error is not None:
+                raise self._sink.wanted.error
         return self
 
     def get(self, timeout: float | None = None) -> Event:
@@ -95,8 +94,8 @@ class Subscription:
 
     def _next(self, deadline: Deadline) -> Event | None:
         with self._client.lock:
-            while not self._is_closed:
-                event = self._buffer.take()
+            while not self._sink.is_closed:
+                event = self._sink.buffer.take()
                 if event is not None:
                     self._client.room.notify_all()
                     return event
@@ -109,35 +108,14 @@ class Subscription:
     def close(self) -> None:
         """Unsubscribe, unless others want the stream; what waits is let go."""
         with self._client.lock:
-            if not self._is_closed:
-                self._is_closed = True
-                self._client.forget(self, self._buffer)
-                self._client.core.unwant(self._wanted, self)
+            if not self._sink.is_closed:
+                self._client.forget(self, self._sink.buffer)
+                self._sink.close()
                 self._ready.notify_all()
 
-    # -- for the core -------------------------------------------------------------------
-
-    @property
-    def dropped(self) -> int:
-        """Return how many events found a full queue."""
-        return self._buffer.dropped
-
-    def waiting(self) -> tuple[int, float | None]:
-        """Return how many events wait, and when the oldest of them arrived."""
-        return self._buffer.backlog()
-
-    def offer(self, number: int, event: Event) -> bool:
-        """Take an event in."""
-        if self._is_closed:
-            return True
-        if not self._buffer.offer(number, event):
-            return False
+    def _arrived(self) -> None:
         self._ready.notify_all()
-        self._client.arrived(self._buffer)
-        return True
-
-    def lost(self, reason: str) -> None:
-        """Do nothing: a gap is told to who listens for it."""
+        self._client.arrived(self._sink.buffer)
 
     def wake(self) -> None:
         """Let whoever waits look again."""

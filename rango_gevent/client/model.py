@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Callable, NamedTuple
 
 from rango_gevent.errors import RangoError
@@ -175,28 +174,6 @@ class Hooks:
         self.stale: list[Callable[[str], object]] = []
         self.latency: list[Callable[[str, float], object]] = []
         self.notice: list[Callable[[Notice], object]] = []
-
-
-class Plan(NamedTuple):
-    """How a client connects.
-
-    Attributes:
-        urls: of gateways.
-        has_token: it has one, or a way to get one.
-        renews: it can get another.
-        in_band: the token goes in a message, not with the handshake.
-        per_connection: streams of one connection; 0: all.
-        resume: ask for positions and come back by them.
-        reconnect: come back when a connection is lost.
-    """
-
-    urls: Sequence[str]
-    has_token: bool = False
-    renews: bool = False
-    in_band: bool = False
-    per_connection: int = 0
-    resume: bool = False
-    reconnect: bool = True
 
 
 class ConnectionLost(RangoError):

@@ -20,6 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from rango_gevent.client.link import Link
 from rango_gevent.client.model import CLOSED, IDLE, ConnectionLost
+from rango_gevent.client.plan import connect_options
 from rango_gevent.client.wire import End, end_of, expiry_s, reason
 from rango_gevent.protocol import close
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_QUEUE_FRAMES = 16_384  # that ``websockets`` reads ahead while the policy ``block`` holds us
 _JOIN_S = 1.0
 
 
@@ -132,32 +132,16 @@ class Runner:
         Raises:
             Exception: whatever a foreign peer, the system or the library have to say.
         """
-        limits = self._client.limits
-        headers = {}
-        if token and not self._client.core.plan.in_band:
-            headers["Authorization"] = f"Bearer {token}"
-        wanted: dict[str, Any] = {
-            "additional_headers": headers,
-            "user_agent_header": "rango_gevent",
-            "compression": None,
-            "open_timeout": limits.open_s,
-            "close_timeout": limits.close_s,
-            "max_size": limits.message_bytes,
-            "max_queue": _QUEUE_FRAMES,
-            "proxy": None,
-            "ping_interval": None,  # not in all versions: the core asks for signs of life
-            "legacy": True,  # connect, now; not in all versions either
-            "create_connection": self._made,
-        }
-        known = inspect.signature(connect).parameters
-        options = {name: value for name, value in wanted.items() if name in known}
-        more = dict(self._client.options)
-        options["additional_headers"] = {**headers, **more.pop("additional_headers", {})}
+        client = self._client
+        bearer = "" if client.core.plan.in_band else token
+        options = connect_options(connect, client.limits, bearer, client.options)
+        if "create_connection" in inspect.signature(connect).parameters:
+            options.setdefault("create_connection", self._made)
         try:
-            connection: ClientConnection = connect(url, **{**options, **more})
+            connection: ClientConnection = connect(url, **options)
         finally:
             self._dialling = None
-        connection.socket.settimeout(limits.write_s)
+        connection.socket.settimeout(client.limits.write_s)
         return connection
 
     def _made(self, *args: Any, **more: Any) -> ClientConnection:

@@ -34,12 +34,12 @@ from rango_gevent.client.deadline import Deadline
 from rango_gevent.client.handles import Answer, Subscription
 from rango_gevent.client.limiter import TokenBucket
 from rango_gevent.client.link import Link
-from rango_gevent.client.model import CLOSED, Event, Gap, Limits, Notice, Plan, StateChange, Stats
+from rango_gevent.client.model import CLOSED, Event, Gap, Limits, Notice, StateChange, Stats
 from rango_gevent.client.orderbook import Checksum, OrderBook
+from rango_gevent.client.plan import make_plan
 from rango_gevent.client.runner import Runner
 from rango_gevent.client.wanted import BOOK_END
-from rango_gevent.client.wire import checked_token, endpoint, names_in_url
-from rango_gevent.errors import ConfigError
+from rango_gevent.client.wire import checked_token, names_in_url
 
 log = logging.getLogger(__name__)
 
@@ -421,21 +421,3 @@ class StreamClient:
             finally:
                 with self.lock:
                     self._is_telling = False
-
-
-def make_plan(url: str | Sequence[str], token: Token, *, in_band: bool) -> Plan:
-    """Return how to connect.
-
-    Raises:
-        ConfigError: a URL cannot be one, or there is none.
-    """
-    urls = [url] if isinstance(url, str) else list(url)
-    if not urls:
-        raise ConfigError("give the URL of a gateway, such as ws://127.0.0.1:8080")
-    private = bool(token) and not in_band
-    return Plan(
-        [endpoint(one, private=private) for one in urls],
-        has_token=bool(token),
-        renews=callable(token),
-        in_band=in_band,
-    )

@@ -23,9 +23,9 @@ from rango_gevent.client.model import (
     Gap,
     Limits,
     NotNow,
-    Plan,
     StateChange,
 )
+from rango_gevent.client.plan import Plan
 from rango_gevent.client.wanted import Wanted
 from rango_gevent.client.wire import End, Reply
 from rango_gevent.errors import Refused

@@ -1,4 +1,8 @@
-"""A book that is kept up to date by events, and asks for its snapshot when one is missing. Pure."""
+"""Who takes a stream's events: a queue, or a book. Pure; fronts add the waiting.
+
+`QueueSink`  keeps events until somebody takes them
+`BookSink`   merges them into a book, and asks for its snapshot when one is missing
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,64 @@ from rango_gevent.client.orderbook import INVALID, SYNC, UPDATE, Broken, OrderBo
 from rango_gevent.client.wanted import SNAPSHOT_END
 
 _CHANGES = 1000
+
+
+class QueueSink:
+    """Keeps a stream's events in a buffer.
+
+    Args:
+        core: of the client.
+        stream: its name.
+        buffer: where events wait.
+        stale_after_s: seconds without an event after which that is told; 0: never.
+        arrived: called after each event that found room.
+
+    Attributes:
+        is_closed: nobody wants events any more.
+        wanted: what the core knows of the stream.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        stream: str,
+        buffer: Buffer[Event],
+        stale_after_s: float,
+        arrived: Callable[[], object],
+    ) -> None:
+        self.buffer = buffer
+        self.is_closed = False
+        self._core = core
+        self._arrived = arrived
+        self.wanted = core.want(stream, self, stale_after_s)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self.is_closed = True
+        self._core.unwant(self.wanted, self)
+
+    # -- for the core -------------------------------------------------------------------
+
+    @property
+    def dropped(self) -> int:
+        """Return how many events found a full queue."""
+        return self.buffer.dropped
+
+    def waiting(self) -> tuple[int, float | None]:
+        """Return how many events wait, and when the oldest of them arrived."""
+        return self.buffer.backlog()
+
+    def offer(self, number: int, event: Event) -> bool:
+        """Take an event in; False when it has to wait for room."""
+        if self.is_closed:
+            return True
+        if not self.buffer.offer(number, event):
+            return False
+        self._arrived()
+        return True
+
+    def lost(self, reason: str) -> None:
+        """Do nothing: a gap is told to who listens for it."""
 
 
 class BookChange(NamedTuple):

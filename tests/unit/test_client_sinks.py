@@ -7,8 +7,8 @@ import json
 import pytest
 from test_client_core import INVALID, Scene
 
-from rango_gevent.client.booksink import BookSink
 from rango_gevent.client.orderbook import OrderBook
+from rango_gevent.client.sinks import BookSink
 
 SNAPSHOT = '{"m.ob-snap":{"asks":[["9","1"]],"bids":[["7","1"]],"sequence":1}}'
 
