@@ -3,6 +3,7 @@
 Knows the wire contract and nothing of the server's insides; needs ``websockets`` and ``ujson``.
 """
 
+from rango_gevent.client.limiter import TokenBucket
 from rango_gevent.client.model import (
     ConnectionLost,
     Event,
@@ -33,4 +34,5 @@ __all__ = [
     "Stats",
     "StreamClient",
     "SubscriptionRefused",
+    "TokenBucket",
 ]

@@ -7,13 +7,14 @@ refused as a whole is asked for again in halves, down to the name that is at fau
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Callable, Union
+from typing import Any, Callable, Union
 
 from rango_gevent.client.limiter import wait_for_all
 from rango_gevent.client.link import Link, Outgoing
 from rango_gevent.client.matching import Pending
-from rango_gevent.client.model import LIVE
+from rango_gevent.client.model import LIVE, NotNow
 from rango_gevent.client.wanted import ACTIVE, PENDING, Wanted
 from rango_gevent.client.wire import Reply, encode_request, is_unknown_event, requests
 
@@ -48,9 +49,11 @@ class Asker:
         self._missing = missing
         self._number = 0
 
-    def number(self) -> int:
-        """Return an id that was not used before."""
+    def number(self, link: Link) -> int:
+        """Return an id that no request of a connection has; users choose some too."""
         self._number += 1
+        while self._number in link.matcher:
+            self._number += 1
         return self._number
 
     # -- going out ----------------------------------------------------------------------
@@ -79,15 +82,18 @@ class Asker:
         if due:
             self._ask_for_book(link, due[0], now_s)
         elif link.unwanted:
-            names = next(requests("unsubscribe", link.unwanted, self._request_bytes))
-            for name in names:
-                del link.unwanted[name]
-            self._put(link, "unsubscribe", names, lambda outcome: None)
+            self._unsubscribe(link)
         elif link.batches:
             self._subscribe(link, link.batches.popleft())
         elif link.unasked:
             self._subscribe(link, self._next_batch(link))
         return bool(link.outgoing)
+
+    def _unsubscribe(self, link: Link) -> None:
+        names = next(requests("unsubscribe", link.unwanted, self._request_bytes))
+        for name in names:
+            del link.unwanted[name]
+        self._put(link, "unsubscribe", names, lambda outcome: None)
 
     def _next_batch(self, link: Link) -> list[Wanted]:
         """Take streams that can be asked for together: all of them come from one position."""
@@ -117,10 +123,48 @@ class Asker:
         settle: Callable[[Outcome], None],
         more: Mapping[str, str] | None = None,
     ) -> None:
-        number = self.number()
+        number = self.number(link)
         request = {"event": kind, "streams": names, **(more or {}), "id": number}
         pending = Pending(number, kind, settle, is_own=True)
         link.outgoing.append(Outgoing(encode_request(request), pending))
+
+    # -- users' own -----------------------------------------------------------------------
+
+    def request(
+        self,
+        link: Link,
+        request: Mapping[str, Any],
+        settle: Callable[[Outcome], None],
+        now_s: float,
+        *,
+        timeout_s: float = math.inf,
+        answers: int = 1,
+        until: Callable[[Any], bool] | None = None,
+        weight: float = 1.0,
+        wait: bool = True,
+    ) -> None:
+        """Send a request in its turn.
+
+        Raises:
+            NotNow: it would have to wait, and may not.
+            TimeoutError: its turn comes after its time.
+            ValueError: its id is in use, or its weight is more than a full bucket.
+        """
+        wait_s = max(bucket.wait_s(now_s, weight) for bucket in link.buckets)
+        if not wait and (wait_s or link.outgoing):
+            raise NotNow(f"the pace allows it in {wait_s:.3f} s")
+        if wait_s > timeout_s:
+            raise TimeoutError(f"the pace allows it in {wait_s:.3f} s, later than its time")
+        number = request.get("id", self.number(link))
+        taken = (waiting.pending.number for waiting in link.outgoing)
+        if number in link.matcher or number in taken:
+            raise ValueError(f"the id {number!r} is in use")
+        kind = str(request.get("event", ""))
+        pending = Pending(number, kind, settle, answers=answers, until=until)
+        text = encode_request({**request, "id": number})
+        while link.unwanted:  # what the user let go before is gone when this is answered
+            self._unsubscribe(link)
+        link.outgoing.append(Outgoing(text, pending, weight))
 
     # -- books --------------------------------------------------------------------------
 

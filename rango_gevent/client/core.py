@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any, Callable
 
-from rango_gevent.client.asking import Asker, Outcome, leave_out
+from rango_gevent.client.asking import Asker, leave_out
 from rango_gevent.client.limiter import TokenBucket
-from rango_gevent.client.link import Link, Outgoing
-from rango_gevent.client.matching import Pending
+from rango_gevent.client.link import Link
 from rango_gevent.client.model import (
     AUTHENTICATING,
     ERROR,
@@ -29,18 +28,17 @@ from rango_gevent.client.model import (
     Hooks,
     Limits,
     Notice,
-    NotNow,
     StateChange,
     Stats,
 )
+from rango_gevent.client.moving import Mover
 from rango_gevent.client.plan import Plan
 from rango_gevent.client.pool import Pool
 from rango_gevent.client.renewal import Renewal
-from rango_gevent.client.wanted import ACTIVE, Sink, Wanted
+from rango_gevent.client.wanted import ACTIVE, Routes, Sink, Wanted
 from rango_gevent.client.wire import (
     End,
     Reply,
-    encode_request,
     parse_object,
     parse_reply,
     split_event,
@@ -48,6 +46,8 @@ from rango_gevent.client.wire import (
     with_parameters,
 )
 
+_ENDED = "the client was closed"
+_CONTROL = ("success", "error", "event")
 _RESYNC_DOUBLINGS = 5
 _RESYNCS_FORGOTTEN_S = 60.0
 
@@ -66,6 +66,7 @@ class Core:
         hooks: whom to tell.
         news: what is to be called, without the lock.
         pool: the connections.
+        asker: what they ask for.
         renewal: authenticates them.
         error: why the client ended, None when it was closed or lives.
         has_ended: nothing will come any more.
@@ -89,20 +90,22 @@ class Core:
         self._wake = wake
         self._bucket = bucket
         self._wanted: dict[str, Wanted] = {}
-        self._routes: dict[str, list[Wanted]] = {}
+        self._routes = Routes()
+        self._full: list[tuple[Sink, int, Event]] = []
         self._arrivals = 0
         self._garbage = self._gaps = self._recovered = self._resyncs = 0
         self._dropped_before = 0
         missing = "the token does not allow it" if plan.has_token else "that needs a token"
         self._at_s = 0.0
-        self._asker = Asker(limits.request_bytes, self._activated, self._refused, missing)
+        self.asker = Asker(limits.request_bytes, self._activated, self._refused, missing)
         self.renewal = Renewal(
-            self._asker,
+            self.asker,
             jitter,
             renews=plan.renews,
             failed=lambda link, text: self.say(self.hooks.notice, Notice(STATE, text)),
         )
         self.pool = Pool(self._make_link, wake, plan.per_connection)
+        self._mover = Mover(self.pool, self._routes, self._deliver, wake)
 
     def say(self, listeners: Sequence[Callable[..., object]], *args: object) -> None:
         """Leave word for listeners."""
@@ -112,11 +115,14 @@ class Core:
 
     def want(self, name: str, sink: Sink, stale_after_s: float = 0.0) -> Wanted:
         """Let a sink have a stream's events."""
+        if self.has_ended or self._is_closing:
+            late = Wanted(name)
+            late.refuse(_ENDED)
+            return late
         stream = self._wanted.get(name)
         if stream is None:
             stream = self._wanted[name] = Wanted(name)
-            for route in stream.routes():
-                self._routes.setdefault(route, []).append(stream)
+            self._routes.add(stream)
             self.pool.place(stream)
         elif stream.is_book and stream.state == ACTIVE:
             self.resync(stream, 0.0)  # the newcomer needs the snapshot
@@ -133,10 +139,8 @@ class Core:
         if stream.sinks:
             return
         del self._wanted[stream.name]
-        for route in stream.routes():
-            self._routes[route].remove(stream)
-            if not self._routes[route]:
-                del self._routes[route]
+        self._routes.remove(stream)
+        self._mover.forget(stream)
         leave_out(stream.link, stream)
         self.pool.leave_empty(stream.link)
         self._wake(stream.link)
@@ -198,10 +202,10 @@ class Core:
             self._odd(link, text)
             return []
         name, body = message
-        streams = self._routes.get(name, ())
-        if not streams and name in ("success", "error", "event"):
+        streams = self._routes.get(name)
+        if name in _CONTROL and (not streams or self._is_answer(link, text)):
             self._control(link, text)
-            return []
+            return self._take_full()
         if link.state == AUTHENTICATING and not link.is_greeted:
             self._greet(link)
         if link.resumes:
@@ -209,24 +213,36 @@ class Core:
             if any(stream.state == ACTIVE for stream in streams):  # not while it is replayed
                 link.position = position or link.position
         event = Event(name, body, at_s)
-        self._arrivals += 1
-        full = []
-        for stream in streams:
+        for stream in list(streams):
             if stream.link is link:
                 stream.quiet_since_s = now_s
-                full += [
-                    (sink, self._arrivals, event)
-                    for sink in stream.sinks
-                    if not sink.offer(self._arrivals, event)
-                ]
+                self._deliver(stream, event)
+                self._mover.delivered(stream, event)
+        return self._take_full()
+
+    def _deliver(self, stream: Wanted, event: Event) -> None:
+        self._arrivals += 1
+        for sink in stream.sinks:
+            if not sink.offer(self._arrivals, event):
+                self._full.append((sink, self._arrivals, event))
+
+    def _take_full(self) -> list[tuple[Sink, int, Event]]:
+        full, self._full = self._full, []
         return full
+
+    @staticmethod
+    def _is_answer(link: Link, text: str) -> bool:
+        """Tell a reply from an event: a private stream may be called ``error``."""
+        reply = parse_reply(text)
+        return reply is not None and reply.number in link.matcher
 
     def lost(self, link: Link, end: End, now_s: float) -> None:
         """Take the end of a connection, or of an attempt to make one."""
         link.lost(end, now_s)
+        self._mover.lost(link)
         for stream in link.wanted.values():
             if stream.state == ACTIVE:
-                stream.since = link.position
+                stream.since = None if stream.is_book else link.position
             stream.lose(link.heard_wall_s, end.reason)
         link.unasked = dict(link.wanted)
         link.batches.clear()
@@ -245,13 +261,13 @@ class Core:
         self.has_ended = True
         self.error = None if self._is_closing else link.error
         for stream in self._wanted.values():
-            stream.refuse(str(self.error or "the client was closed"))
+            stream.refuse(str(self.error or _ENDED))
 
     def close(self) -> None:
         """Leave for good."""
         self._is_closing = True
         for link in list(self.pool):
-            link.drain("the client was closed")
+            link.drain(_ENDED)
             self._look_for_end(link)
             self._wake(link)
 
@@ -262,7 +278,10 @@ class Core:
         link.check(now_s)
         if link.state == LIVE:
             self._check_streams(link, now_s)
-        return self._asker.take(link, now_s)
+            if now_s >= link.balance_at_s:
+                link.balance_at_s = math.inf
+                self._mover.balance()
+        return self.asker.take(link, now_s)
 
     def next_at_s(self, link: Link) -> float:
         """Return when `due` should be asked again at the latest; infinite for no such time."""
@@ -284,41 +303,7 @@ class Core:
                 link.ping(now_s)
                 self.say(self.hooks.stale, stream.name)
 
-    # -- requests -----------------------------------------------------------------------
-
-    def request(
-        self,
-        link: Link,
-        request: Mapping[str, Any],
-        settle: Callable[[Outcome], None],
-        now_s: float,
-        *,
-        timeout_s: float = math.inf,
-        answers: int = 1,
-        until: Callable[[Any], bool] | None = None,
-        weight: float = 1.0,
-        wait: bool = True,
-    ) -> None:
-        """Send a request in its turn.
-
-        Raises:
-            NotNow: it would have to wait, and may not.
-            TimeoutError: its turn comes after its time.
-            ValueError: its id is in use, or its weight is more than a full bucket.
-        """
-        wait_s = max(bucket.wait_s(now_s, weight) for bucket in link.buckets)
-        if not wait and (wait_s or link.outgoing):
-            raise NotNow(f"the pace allows it in {wait_s:.3f} s")
-        if wait_s > timeout_s:
-            raise TimeoutError(f"the pace allows it in {wait_s:.3f} s, later than its time")
-        number = request.get("id", self._asker.number())
-        if number in link.matcher:
-            raise ValueError(f"the id {number!r} is in use")
-        kind = str(request.get("event", ""))
-        pending = Pending(number, kind, settle, answers=answers, until=until)
-        text = encode_request({**request, "id": number})
-        link.outgoing.append(Outgoing(text, pending, weight))
-        self._wake(link)
+    # -- books --------------------------------------------------------------------------
 
     def resync(self, stream: Wanted, within_s: float | None = None) -> None:
         """Ask for a book's snapshot, some time soon: others may have lost it at once with us."""
@@ -356,7 +341,7 @@ class Core:
         elif link.matcher.take(reply, link.heard_at_s):
             self.say(self.hooks.latency, "request", link.matcher.latency_s)
         else:
-            self._asker.hear(link, reply)
+            self.asker.hear(link, reply)
         self._wake(link)
 
     def _greet(self, link: Link) -> None:
@@ -385,6 +370,7 @@ class Core:
                 for sink in stream.sinks if stream else ():
                     sink.lost("the gateway waits for the next snapshot")
         elif kind == "auth_expiring":
+            link.knows_auth = True
             link.renew_at_s = link.heard_at_s if self.plan.renews else link.renew_at_s
         elif kind == "position":
             link.position = value.get("at")
@@ -408,8 +394,12 @@ class Core:
         for stream in streams:
             stream.lost_at_s = None
             stream.activate(stream.link.heard_at_s)
+        self._mover.activated(streams)
 
     def _refused(self, streams: list[Wanted]) -> None:
+        streams = self._mover.refused(streams)
+        if not streams:
+            return
         for sink in (sink for stream in streams for sink in stream.sinks):
             sink.lost(str(streams[0].error))
         names = ", ".join(stream.name for stream in streams)

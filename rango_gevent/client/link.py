@@ -78,10 +78,13 @@ class Link:
         batches: lists of those that are to be asked for as they are.
         unwanted: names to unsubscribe.
         resyncs: books that want a snapshot, and when to ask.
+        knows_snapshot: the gateway sends a book to whoever asks for it.
+        knows_auth: it spoke of tokens.
         outgoing: requests that wait for their turn.
         urgent: texts to send at once.
         farewell: what to close with, None to stay.
         dial_at_s: when to dial.
+        balance_at_s: when to look whether it has fewer streams than others.
         renew_at_s: when its token is to be renewed.
         token: to be sent in band, after the gateway's first word.
         is_held: nothing is read from it, as somebody's queue is full.
@@ -117,12 +120,13 @@ class Link:
         self.farewell: tuple[int, str] | None = None
         self.dial_at_s = -math.inf
         self.paced_until_s = -math.inf
-        self.renew_at_s = math.inf
+        self.renew_at_s = self.balance_at_s = math.inf
         self.position: str | None = None
         self.resumes = self.is_greeted = False
         self.is_held = False
         self.token = ""
         self.knows_snapshot = True
+        self.knows_auth = False
         self.generation = self.connects = 0
         self.latency_s: float | None = None
         self.error: Exception | None = None
@@ -182,12 +186,16 @@ class Link:
         self.resumes = self.is_greeted = False
         self._given_up = self.farewell = self._pinged_at_s = self._measured_from_s = None
         self._enter(AUTHENTICATING, End("connected"))
+        if self._is_dismissed:
+            self.drain("it is not wanted any more")
 
     def greeted(self, now_s: float) -> None:
         """Note the gateway's first word."""
         self._since_s = self.heard_at_s = now_s
         self.connects += 1
         self._refusing.clear()
+        if self.connects > 1:  # its streams have gone elsewhere
+            self.balance_at_s = now_s + self._limits.steady_s
         self._enter(LIVE, End("connected" if self.connects == 1 else "connected again"))
 
     def lost(self, end: End, now_s: float) -> None:
@@ -214,7 +222,7 @@ class Link:
             waiting.pending.settle(error)
         self.matcher.fail_all(error)
         self.urgent.clear()
-        self.renew_at_s = math.inf
+        self.renew_at_s = self.balance_at_s = math.inf
 
     def _is_final(self, end: End) -> bool:
         """Tell whether there is no coming back: every gateway said so."""
@@ -233,8 +241,6 @@ class Link:
 
     def drain(self, reason: str) -> None:
         """Leave for good: at once when there is no connection, else with a goodbye."""
-        if self.state in (CLOSED, DRAINING):
-            return
         end = End(reason)
         if self.is_open:
             self._enter(DRAINING, end)
@@ -242,9 +248,8 @@ class Link:
         elif self.state == IDLE:
             self._fail_requests(end)
             self._enter(CLOSED, end)
-        else:
+        elif self.state == CONNECTING:
             self._is_dismissed = True  # it ends as soon as its attempt does
-            self.farewell = (1000, "")
 
     @property
     def is_leaving(self) -> bool:
@@ -306,7 +311,7 @@ class Link:
 
     def next_at_s(self) -> float:
         """Return when `check` has something to do, or a request may go."""
-        moments = [self.renew_at_s, *self.resyncs.values()]
+        moments = [self.renew_at_s, self.balance_at_s, *self.resyncs.values()]
         deadline = self._deadline()
         if deadline is not None and self.farewell is None and not self.is_held:
             moments.append(deadline[0])

@@ -6,10 +6,11 @@ import math
 from random import Random
 from typing import Callable
 
-from rango_gevent.client.asking import Asker, Outcome
+from rango_gevent.client.asking import Asker, Outcome, ask_for
 from rango_gevent.client.link import Link
 from rango_gevent.client.matching import Pending
 from rango_gevent.client.model import AUTHENTICATING, LIVE
+from rango_gevent.client.wanted import REFUSED
 from rango_gevent.client.wire import encode_request, is_unknown_event
 
 _PART = 0.1  # of a token's time that is left when it is renewed,
@@ -42,7 +43,7 @@ class Renewal:
 
     def send(self, link: Link, token: str, now_s: float) -> None:
         """Send a token, ahead of everything that waits."""
-        number = self._asker.number()
+        number = self._asker.number(link)
 
         def settle(outcome: Outcome) -> None:
             self._answered(link, outcome)
@@ -58,6 +59,9 @@ class Renewal:
         if reply.error is None:
             ttl_s = reply.get("ttl")
             self.plan(link, ttl_s if isinstance(ttl_s, (int, float)) else None)
+            for stream in list(link.wanted.values()):
+                if stream.state == REFUSED:  # it may be allowed now
+                    ask_for(link, stream)
         elif is_unknown_event(reply):  # Rango takes tokens with the handshake only
             link.renew_at_s = math.inf
             if link.state == AUTHENTICATING:
@@ -81,5 +85,7 @@ class Renewal:
         """Tell, once, that a token is to be got and sent."""
         if link.state != LIVE or now_s < link.renew_at_s:
             return False
-        link.renew_at_s = now_s + _AGAIN_S  # should the getter fail
-        return True
+        knows_tokens = link.matcher.echoes or link.knows_auth
+        # Rango knows neither, and closes for good on a message as long as a token
+        link.renew_at_s = now_s + _AGAIN_S if knows_tokens else math.inf  # should the getter fail
+        return knows_tokens

@@ -3,7 +3,8 @@
 Both work under plain threads and, when the standard library is patched, as greenlets. The reader
 never waits for a user, except under the policy ``block``, and is not the thread that a socket is
 read by: ``websockets`` has its own, which answers pings meanwhile. Everything is decided by the
-core, with the client's lock held; sockets and users' functions are called without it.
+core, with the client's lock held; sockets and the token's function are called without it, and
+listeners by a thread of their own (`Teller`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,49 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _JOIN_S = 1.0
+
+
+class Teller:
+    """Calls a client's listeners, one at a time and in order, so that none holds up a connection.
+
+    Args:
+        client: whose.
+    """
+
+    def __init__(self, client: StreamClient) -> None:
+        self._client = client
+        self._news = threading.Condition(client.lock)
+        self._thread = threading.Thread(target=self._run, name="rango-client-teller", daemon=True)
+
+    def start(self) -> None:
+        """Start its thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Let it look for what is to be told; the lock is held."""
+        self._news.notify_all()
+
+    def is_current(self) -> bool:
+        """Tell whether its thread asks."""
+        return threading.current_thread() is self._thread
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until everything is told, at most so long."""
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        core = self._client.core
+        while True:
+            with self._client.lock:
+                while not core.news:
+                    if core.has_ended:
+                        return
+                    self._news.wait()
+                listener, args = core.news.popleft()
+            try:
+                listener(*args)
+            except Exception:  # the user's own function
+                log.exception("a listener of the client failed")
 
 
 class Runner:
@@ -200,7 +244,6 @@ class Runner:
             if work is None:
                 return
             connection, texts, farewell, wants_token = work
-            self._client.tell()
             if wants_token:
                 self._renew()
             with suppress(ConnectionClosed):  # the reader hears of it
@@ -221,7 +264,9 @@ class Runner:
                 texts = client.core.due(link, now_s)
                 wants_token = client.core.renewal.is_due(link, now_s)
                 farewell, link.farewell = link.farewell, None
-                if texts or farewell or wants_token or client.core.news:
+                if client.core.news:
+                    client.tell()
+                if texts or farewell or wants_token:
                     return connection, texts, farewell, wants_token
                 next_s = client.core.next_at_s(link)
                 wait_s = None if next_s == float("inf") else max(0.0, next_s - now_s)

@@ -18,7 +18,6 @@ library is patched, with greenlets. Rules:
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -37,11 +36,9 @@ from rango_gevent.client.link import Link
 from rango_gevent.client.model import CLOSED, Event, Gap, Limits, Notice, StateChange, Stats
 from rango_gevent.client.orderbook import Checksum, OrderBook
 from rango_gevent.client.plan import make_plan
-from rango_gevent.client.runner import Runner
+from rango_gevent.client.runner import Runner, Teller
 from rango_gevent.client.wanted import BOOK_END
 from rango_gevent.client.wire import checked_token, names_in_url
-
-log = logging.getLogger(__name__)
 
 Token = Union[str, Callable[[], str]]
 
@@ -100,7 +97,9 @@ class StreamClient:
         self._subscriptions: dict[int, Subscription] = {}
         self._books: dict[int, Book] = {}
         self._runners: dict[int, Runner] = {}
-        self._is_running = self._is_closed = self._is_telling = False
+        self._is_running = self._is_closed = False
+        self._token_lock = threading.Lock()
+        self._teller = Teller(self)
         with self.lock:
             self.core = Core(plan, limits, jitter or random.Random(), self._wake, bucket)
         if on_notice is not None:
@@ -130,6 +129,7 @@ class StreamClient:
         with self.lock:
             if not (self._is_running or self._is_closed):
                 self._is_running = True
+                self._teller.start()
                 for link in self.core.pool:
                     self._run(link)
 
@@ -145,13 +145,13 @@ class StreamClient:
             self.core.close()
             self.wake_all()
             runners = list(self._runners.values())
-        self.tell()
         for runner in runners:
             runner.interrupt()
-        if not any(runner.is_current() for runner in runners):
+        threads: list[Runner | Teller] = [*runners, self._teller]
+        if self._is_running and not any(thread.is_current() for thread in threads):
             deadline = Deadline(self.limits.close_s + _LEAVE_S)
-            for runner in runners:
-                runner.join(deadline.left_s() or 0.0)
+            for thread in threads:
+                thread.join(deadline.left_s() or 0.0)
 
     def wait_live(self, timeout: float | None = None) -> None:
         """Wait until a connection is live.
@@ -328,8 +328,9 @@ class StreamClient:
         answer = Answer(self.lock)
         self.start()
         with self.lock:
-            self.core.request(
-                self._live(deadline),
+            link = self._live(deadline)
+            self.core.asker.request(
+                link,
                 request,
                 answer.settle,
                 time.monotonic(),
@@ -339,10 +340,14 @@ class StreamClient:
                 weight=weight,
                 wait=wait,
             )
+            self._wake(link)
             replies = answer.wait(deadline)
         return replies[0] if answers == 1 and until is None else replies
 
     # -- what is told -------------------------------------------------------------------
+
+    # Listeners are called by one thread of their own, in order: they may take their time, ask the
+    # client things and close it.
 
     def on_state(self, listener: Callable[[StateChange], object]) -> None:
         """Have a function called with each `StateChange`."""
@@ -377,7 +382,10 @@ class StreamClient:
         Raises:
             Exception: whatever the user's function raises.
         """
-        return checked_token(self._token()) if callable(self._token) else self._token
+        if not callable(self._token):
+            return self._token
+        with self._token_lock:  # one at a time: a refresh may use up what the next one needs
+            return checked_token(self._token())
 
     def _wake(self, link: Link) -> None:
         if self._is_running and link.state != CLOSED:
@@ -395,6 +403,7 @@ class StreamClient:
         """Let everybody who waits look again; the lock is held."""
         for runner in self._runners.values():
             runner.wake()
+        self._teller.wake()
         for subscription in self._subscriptions.values():
             subscription.wake()
         for book in self._books.values():
@@ -403,21 +412,7 @@ class StreamClient:
             condition.notify_all()
 
     def tell(self) -> None:
-        """Call the listeners of what happened, without the lock and one at a time.
-
-        One thread calls at any time, so that they hear things in order; what a listener brings
-        about is told after it has returned.
-        """
-        while True:
+        """Let listeners hear what happened; the lock may be held."""
+        if self.core.news:
             with self.lock:
-                if self._is_telling or not self.core.news:
-                    return
-                self._is_telling = True
-                listener, args = self.core.news.popleft()
-            try:
-                listener(*args)
-            except Exception:
-                log.exception("a listener of the client failed")
-            finally:
-                with self.lock:
-                    self._is_telling = False
+                self._teller.wake()

@@ -76,6 +76,7 @@ class FakeGateway:
         self._books: dict[str, list[str]] = {}
         self._refusals: list[tuple[int, str, dict[str, str]]] = []
         self._accepted = 0
+        self._goodbyes: list[threading.Thread] = []
         self._server = serve(
             self._serve, _HOST, port, compression=None, process_request=self._admit
         )
@@ -143,9 +144,11 @@ class FakeGateway:
             self._refusals += [(status, text, headers)] * times
 
     def close(self, code: int = 1012, reason: str = "service restart") -> None:
-        """Close all connections with a code."""
+        """Close all connections with a code; does not wait until clients have answered."""
         for peer in self._leaving():
-            peer.connection.close(code, reason)
+            goodbye = threading.Thread(target=peer.connection.close, args=(code, reason))
+            goodbye.start()
+            self._goodbyes.append(goodbye)
 
     def cut(self) -> None:
         """End all connections without a word."""
@@ -169,7 +172,8 @@ class FakeGateway:
         self.resume()
         self.cut()
         self._server.shutdown()
-        self._thread.join(_END_S)
+        for thread in (self._thread, *self._goodbyes):
+            thread.join(_END_S)
 
     # -- what it tells --------------------------------------------------------------------
 

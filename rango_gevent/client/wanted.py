@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from rango_gevent.client.model import Event, SubscriptionRefused
@@ -116,3 +117,26 @@ class Wanted:
             for sink in self.sinks:
                 sink.lost(why)
         self.state, self.error, self.quiet_since_s = PENDING, None, None
+
+
+class Routes:
+    """Which streams the events of a name are for."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, list[Wanted]] = {}
+
+    def add(self, stream: Wanted) -> None:
+        """Let a stream have its events."""
+        for name in stream.routes():
+            self._streams.setdefault(name, []).append(stream)
+
+    def remove(self, stream: Wanted) -> None:
+        """Take them from it."""
+        for name in stream.routes():
+            self._streams[name].remove(stream)
+            if not self._streams[name]:
+                del self._streams[name]
+
+    def get(self, name: str) -> Sequence[Wanted]:
+        """Return the streams that an event of this name may be for."""
+        return self._streams.get(name, ())

@@ -200,6 +200,30 @@ def test_a_bucket_of_its_own_paces_requests(gateway: FakeGateway) -> None:
             ours.request({"event": "time"}, timeout=5)
 
 
+def test_a_subscription_for_a_while(gateway: FakeGateway) -> None:
+    """A ``with`` block subscribes and unsubscribes; what it missed is not told as a gap."""
+    with client(gateway) as ours:
+        with ours.subscription("a.b") as stream:
+            stream.wait(5)
+            assert stream.state == "active"
+        assert ours.request({"event": "list"}, timeout=5)["streams"] == []
+        with pytest.raises(EOFError):
+            stream.get(5)
+
+
+def test_a_quiet_stream_is_told(gateway: FakeGateway) -> None:
+    """And its connection kept: it answers."""
+    quiet: list[str] = []
+    with client(gateway) as ours:
+        ours.on_stale(quiet.append)
+        ours.subscribe("a.b", stale_after_s=0.2).wait(5)
+        ours.subscribe("c.d").wait(5)
+        wait_for(lambda: quiet == ["a.b"])
+        gateway.publish("a.b", "1")
+        wait_for(lambda: quiet == ["a.b", "a.b"])
+        assert ours.stats().reconnects == 0
+
+
 def test_a_gateway_like_rango_is_enough() -> None:
     """No ids, no snapshot: answers are matched by order, and a book is subscribed again."""
     with FakeGateway(extended=False) as gateway, client(gateway) as ours:
@@ -288,6 +312,43 @@ def test_close_interrupts_whatever_happens() -> None:
         thread.join(5)
         assert [str(error) for error in outcome] == ["not subscribed to a.b: the client was closed"]
         gateway.resume()
+
+
+def test_a_listener_may_take_its_time(gateway: FakeGateway) -> None:
+    """It holds up no connection, and may ask the client things."""
+    heard: list[str] = []
+    go_on = threading.Event()
+    with client(gateway) as ours:
+
+        def ask(change: StateChange) -> None:
+            if change.state == "live":
+                go_on.wait(10)
+                heard.append(ours.request({"event": "time"}, timeout=5)["message"])
+
+        ours.on_state(ask)
+        stream = ours.subscribe("a.b").wait(5)
+        gateway.publish("a.b", "1")
+        assert stream.get(5).body == "1"
+        ended = threading.Event()
+        assert not ended.wait(1.5)  # five times the silence that is borne
+        assert ours.stats().reconnects == 0
+        go_on.set()
+        wait_for(lambda: heard == ["time"])
+
+
+def test_nothing_is_begun_after_the_end(gateway: FakeGateway) -> None:
+    """A closed client refuses, and dials no more."""
+    ours = client(gateway)
+    with ours:
+        ours.subscribe("a.b").wait(5)
+    with pytest.raises(SubscriptionRefused, match="the client was closed"):
+        ours.subscribe("c.d").wait(5)
+    with pytest.raises(SubscriptionRefused, match="the client was closed"):
+        ours.book("m").wait_synced(5)
+    with pytest.raises(EOFError):
+        ours.request({"event": "time"})
+    assert list(ours) == []
+    assert gateway.accepted == 1
 
 
 def test_a_listener_that_fails_ends_nothing(gateway: FakeGateway) -> None:

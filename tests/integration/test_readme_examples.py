@@ -65,3 +65,16 @@ def test_the_connection_of_the_readme(gateway: Server, tmp_path: Path) -> None:
         gateway.publish("private.ID9.order", '{"id":2}')
         wait_for(lambda: '{"order":{"id":2}}' in out.read_text(), what="the private event")
         assert '{"btcusd.trades":{"tid":1}}' in out.read_text()
+
+
+def test_the_client_of_the_readme(gateway: Server, tmp_path: Path) -> None:
+    """The first program of all follows a stream."""
+    text = program("from rango_gevent.client import StreamClient")
+    text = text.replace("ws://127.0.0.1:8080", gateway.url)
+    with running(text, tmp_path) as out:
+
+        def printed() -> bool:
+            gateway.publish("public.btcusd.trades", '{"tid":3}')  # it does not say when it listens
+            return 'btcusd.trades {"tid":3}' in out.read_text()
+
+        wait_for(printed, what="the event")

@@ -7,6 +7,8 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rango_gevent.client.core import Core
 from rango_gevent.client.limiter import TokenBucket
@@ -192,6 +194,16 @@ def test_closing_at_any_moment(moment: str) -> None:
     assert scene.core.has_ended
 
 
+def test_a_dial_that_succeeds_after_the_end_is_left() -> None:
+    """It was under way when the client was closed."""
+    scene = Scene()
+    scene.core.dialled(scene.link)
+    scene.core.close()
+    scene.core.opened(scene.link, scene.now_s, None)
+    assert scene.link.state == DRAINING
+    assert scene.link.farewell == (1000, "")
+
+
 def test_the_first_dial_is_tried_again_like_any_other() -> None:
     """With waits that grow to the cap, each one random."""
     scene = Scene(limits={"first_wait_s": 1.0, "max_wait_s": 4.0})
@@ -363,7 +375,7 @@ def test_events_go_to_who_wants_them() -> None:
         [("x.y", '{"n": 2}')],
         [("m.ob-snap", "3"), ("m.ob-inc", "4")],
     ]
-    assert scene.core.stats(0).events == 5
+    assert scene.core.stats(0).events == 4
 
 
 def test_what_finds_no_room_comes_back() -> None:
@@ -569,7 +581,7 @@ def test_a_position_is_not_asked_of_who_knows_none() -> None:
 def ask(scene: Scene, request: dict[str, Any], **more: Any) -> list[Any]:
     """Send a request; what comes of it is in the list."""
     outcome: list[Any] = []
-    scene.core.request(scene.link, request, outcome.append, scene.now_s, **more)
+    scene.core.asker.request(scene.link, request, outcome.append, scene.now_s, **more)
     return outcome
 
 
@@ -639,6 +651,15 @@ def test_an_id_is_not_used_twice_at_once() -> None:
     scene.send()
     with pytest.raises(ValueError, match="the id 7 is in use"):
         ask(scene, {"event": "list", "id": 7})
+    ask(scene, {"event": "list", "id": 8})
+    with pytest.raises(ValueError, match="the id 8 is in use"):
+        ask(scene, {"event": "list", "id": 8})
+    for _ in range(100):
+        scene.now_s += 1
+        ask(scene, {"event": "list"})
+        scene.send()
+    ids = [request["id"] for _, request in scene.sent]
+    assert len(ids) == len(set(ids)) == 102
 
 
 def test_requests_know_their_deadline() -> None:
@@ -666,6 +687,8 @@ def renewing(expires_in_s: float | None, **more: Any) -> Scene:
     scene.core.dialled(scene.link)
     scene.core.opened(scene.link, scene.now_s, expires_in_s)
     scene.hear(GREETING)
+    scene.want("order")
+    scene.reply(scene.send()[0], "order")
     return scene
 
 
@@ -687,8 +710,16 @@ def test_a_token_is_renewed_before_it_expires() -> None:
 
 
 def test_a_gateway_without_renewal_is_left_alone() -> None:
-    """Rango takes tokens with the handshake only."""
+    """Rango takes tokens with the handshake only, and closes for good on a message so long."""
     scene = renewing(100.0, echoes=False)
+    scene.now_s += 95
+    assert not scene.core.renewal.is_due(scene.link, scene.now_s)
+    assert scene.link.renew_at_s == float("inf")
+
+
+def test_a_gateway_that_knows_ids_and_no_tokens_is_left_alone() -> None:
+    """It is asked once."""
+    scene = renewing(100.0)
     scene.core.renewal.send(scene.link, "new", scene.now_s)
     scene.answer(scene.send()[-1], {"error": INVALID})
     assert scene.link.renew_at_s == float("inf")
@@ -716,6 +747,24 @@ def test_a_token_in_band_comes_before_everything() -> None:
     scene.answer(request, {"success": {"message": "authenticated", "uid": "ID1", "ttl": None}})
     assert scene.link.state == LIVE
     assert scene.send()[0]["streams"] == ["order"]
+
+
+def test_a_better_token_opens_what_was_refused() -> None:
+    """The first one was not taken; when another is, refused streams are asked for again."""
+    scene = Scene(has_token=True, renews=True, in_band=True)
+    stream, _ = scene.want("order")
+    scene.core.dialled(scene.link)
+    scene.core.opened(scene.link, scene.now_s, None, "old")
+    scene.hear(GREETING)
+    scene.answer(scene.send()[0], {"error": "authentication failed: expired"})
+    scene.reply(scene.send()[0])
+    assert stream.state == "refused"
+    scene.now_s += 5
+    assert scene.core.renewal.is_due(scene.link, scene.now_s)
+    scene.core.renewal.send(scene.link, "new", scene.now_s)
+    scene.answer(scene.send()[0], {"success": {"message": "authenticated", "uid": "ID1"}})
+    scene.reply(scene.send()[0], "order")
+    assert stream.state == "active"
 
 
 # -- several connections ------------------------------------------------------------------------
@@ -771,6 +820,23 @@ def test_a_connection_without_streams_is_closed() -> None:
     assert scene.core.pool.links[0].state == LIVE
 
 
+def test_connections_that_are_closed_are_forgotten() -> None:
+    """Streams that come and go leave nothing behind, and reconnects still count."""
+    scene = Scene(per_connection=1)
+    scene.want("a.b")
+    scene.live()
+    for _ in range(5):
+        wanted = scene.want("c.d")
+        link = scene.live(scene.core.pool.links[1])
+        scene.lose(link=link)
+        scene.live(link)
+        scene.core.unwant(*wanted)
+        assert link.state == DRAINING
+        scene.lose(link=link)
+    assert len(scene.core.pool.links) == 1
+    assert scene.core.stats(0).reconnects == 5
+
+
 def test_one_fault_is_not_everybodys() -> None:
     """A connection that is refused for good leaves the others, who take its streams."""
     scene = Scene(per_connection=2)
@@ -786,6 +852,134 @@ def test_one_fault_is_not_everybodys() -> None:
     assert not scene.core.has_ended
     assert first.state == LIVE
     assert [one.state for one in streams] == ["pending", "pending", "refused"]
+
+
+def moving(names: int = 4) -> tuple[Scene, Link, Link, dict[str, Sink]]:
+    """Return a scene with a full connection and one that has just come back, almost empty."""
+    scene = Scene(per_connection=names, limits={"steady_s": 10.0, "idle_s": 1000.0})
+    sinks = {f"s{n}.x": scene.want(f"s{n}.x")[1] for n in range(names)}
+    first = scene.live()
+    scene.reply(scene.send()[0], *sinks)
+    extra, sink = scene.want("extra.x")
+    second = scene.live(scene.core.pool.links[1])
+    scene.reply(scene.send(second)[0], "extra.x", link=second)
+    scene.lose(link=second)
+    assert extra.link is second
+    scene.live(second)
+    (request,) = scene.send(second)
+    scene.reply(request, "extra.x", link=second)
+    return scene, first, second, {**sinks, "extra.x": sink}
+
+
+def begun(names: int = 4) -> tuple[Scene, Link, Link, dict[str, Sink], Any]:
+    """Return the same with streams on their way."""
+    scene, first, second, sinks = moving(names)
+    assert scene.send(second) == []
+    scene.now_s += 10
+    (request,) = scene.send(second)
+    return scene, first, second, sinks, request
+
+
+def numbers(sink: Sink) -> list[int]:
+    """Return what came."""
+    return [int(event.body) for event in sink.events]
+
+
+def test_streams_move_to_a_connection_that_came_back() -> None:
+    """When it has lived for a while; the old one goes on until both have the same."""
+    scene, first, second, sinks, request = begun()
+    assert request["streams"] == ["s0.x"]
+    scene.hear('{"s0.x":1}', first)
+    scene.reply(request, "extra.x", "s0.x", link=second)
+    scene.hear('{"s0.x":2}', first)
+    assert scene.send(first) == []
+    scene.hear('{"s0.x":2}', second)
+    (leaving,) = scene.send(first)
+    assert (leaving["event"], leaving["streams"]) == ("unsubscribe", ["s0.x"])
+    scene.hear('{"s0.x":3}', first)
+    scene.hear('{"s0.x":3}', second)
+    assert numbers(sinks["s0.x"]) == [1, 2, 3]
+    assert [len(link.wanted) for link in (first, second)] == [3, 2]
+    assert [gap.streams for gap in scene.gaps()] == [("extra.x",)]
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.lists(st.booleans(), min_size=40, max_size=40))
+def test_a_move_loses_nothing_and_brings_nothing_twice(
+    ahead: int, asked_at: int, order: list[bool]
+) -> None:
+    """However the two connections lag behind each other."""
+    scene, first, second, sinks, request = begun()
+    old = [f'{{"s0.x":{n}}}' for n in range(20)]
+    new = [f'{{"s0.x":{n}}}' for n in range(asked_at, 20)]
+    for _ in range(min(ahead, asked_at + 1)):
+        scene.hear(old.pop(0), first)
+    scene.reply(request, "extra.x", "s0.x", link=second)
+    for is_old in order:
+        (link, texts) = (first, old) if (is_old and old) or not new else (second, new)
+        if texts:
+            scene.hear(texts.pop(0), link)
+    assert numbers(sinks["s0.x"]) == list(range(20))
+
+
+def test_a_move_from_a_dead_connection_is_finished() -> None:
+    """What the new one has got already is delivered: there is no gap."""
+    scene, first, second, sinks, request = begun()
+    scene.hear('{"s0.x":1}', first)
+    scene.reply(request, "extra.x", "s0.x", link=second)
+    scene.hear('{"s0.x":2}', second)
+    scene.lose(link=first)
+    scene.hear('{"s0.x":3}', second)
+    assert numbers(sinks["s0.x"]) == [1, 2, 3]
+    assert "s0.x" in second.wanted
+
+
+@pytest.mark.parametrize("end", ["cut", "refused", "unwanted", "stranger"])
+def test_a_move_that_fails_leaves_the_stream(end: str) -> None:
+    """Where it is, with everything that it had."""
+    scene, first, second, sinks, request = begun()
+    if end == "cut":
+        scene.lose(link=second)
+        scene.live(second)
+    elif end == "refused":
+        scene.answer(request, {"error": "Too many streams: the limit is 1"}, second)
+    else:
+        scene.reply(request, "extra.x", "s0.x", link=second)
+    if end == "stranger":
+        for number in range(5000, 7000):
+            scene.hear(f'{{"s0.x":{number}}}', second)
+    if end == "unwanted":
+        scene.core.unwant(first.wanted["s0.x"], sinks["s0.x"])
+        assert scene.send(first)[0]["streams"] == ["s0.x"]
+        assert scene.send(second)[0]["streams"] == ["s0.x"]
+        return
+    scene.hear('{"s0.x":1}', first)
+    assert numbers(sinks["s0.x"]) == [1]
+    assert "s0.x" in first.wanted
+    assert "s0.x" not in second.wanted
+
+
+def test_a_book_moves_with_its_snapshot() -> None:
+    """It begins anew on the new connection, and nothing has to be compared."""
+    scene = Scene(per_connection=4, limits={"steady_s": 10.0})
+    names = [f"m{n}.ob-inc" for n in range(4)]
+    sink = [scene.want(name)[1] for name in names][0]
+    first = scene.live()
+    scene.reply(scene.send()[0], *names)
+    scene.want("extra.x")
+    second = scene.core.pool.links[1]
+    for _ in range(2):
+        scene.live(second)
+        scene.reply(scene.send(second)[0], "extra.x", link=second)
+        if second.connects == 1:
+            scene.lose(link=second)
+    scene.now_s += 10
+    (request,) = scene.send(second)
+    scene.hear('{"m0.ob-snap":1}', second)
+    scene.hear('{"m0.ob-inc":2}', first)
+    scene.reply(request, "extra.x", "m0.ob-inc", link=second)
+    scene.hear('{"m0.ob-inc":3}', first)
+    scene.hear('{"m0.ob-inc":3}', second)
+    assert numbers(sink) == [2, 1, 3]
 
 
 def test_replies_are_plain() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rango_gevent.client import StreamClient
-from rango_gevent.client.handles import Deadline
+from rango_gevent.client import Limits, StreamClient
+from rango_gevent.client.deadline import Deadline
 from rango_gevent.client.wire import (
     Message,
     encode_request,
@@ -71,6 +73,29 @@ def test_a_token_chooses_the_private_endpoint() -> None:
     with_token = StreamClient("ws://h", token=" Bearer abc\n")
     assert with_token.core.plan.urls == ["ws://h/private"]
     assert with_token.fetch_token() == "abc"
+
+
+def test_a_call_of_the_first_client_still_works() -> None:
+    """Names behind the URL, and what went by name."""
+    client = StreamClient(
+        "ws://h?stream=x.y",
+        ["a.b", "c.d"],
+        token="",
+        reconnect=False,
+        on_notice=print,
+        limits=Limits(idle_s=5.0),
+        jitter=Random(1),
+    )
+    assert list(client.core.pool.links[0].wanted) == ["x.y", "a.b", "c.d"]
+    with pytest.raises(TypeError):
+        client.subscribe("e.f", "g.h")  # type: ignore[misc]
+    client.close()
+
+
+def test_a_client_needs_a_gateway() -> None:
+    """An empty list of URLs is told at once."""
+    with pytest.raises(ConfigError, match="give the URL of a gateway"):
+        StreamClient([])
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
-    r"|client\.(asking|buffers|core|limiter|link|matching|model|orderbook|plan|pool)"
+    r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|session)"
     r"|server\.(paths|handshake)"
 )
