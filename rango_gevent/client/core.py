@@ -117,7 +117,7 @@ class Core:
         """Let a sink have a stream's events."""
         if self.has_ended or self._is_closing:
             late = Wanted(name)
-            late.refuse(_ENDED)
+            late.refuse(str(self.error or _ENDED))
             return late
         stream = self._wanted.get(name)
         if stream is None:
