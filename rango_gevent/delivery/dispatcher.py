@@ -48,7 +48,7 @@ _CHECK_BYTES = 128 * 1024  # sent between two looks at the clock: about 0.15 ms
 _BYTES_EACH = 4096  # a client costs as much as these, however little it is due
 _HEAVY_BYTES = 64 * 1024  # who is due more stands in a line of its own
 _GATHER_SHARE = 0.1  # of the time is spent on putting events to those in line, at most
-_VISITS_AT_ONCE = 2000  # subscribers that are put their events in one step
+_VISITS_AT_ONCE = 10000  # subscribers that are put their events in one step
 
 
 class Dispatcher:

@@ -93,7 +93,7 @@ class Registry:
         self.flush = dispatcher.flush
         self.clock = heartbeat.clock
         self.reading = Turns()
-        self.writing = Turns()
+        self.writing = Turns(0.002)
         self.lagging: dict[Sender, None] = {}
         self.closed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()

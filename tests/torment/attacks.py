@@ -92,6 +92,7 @@ ATTACKS = (
     Attack("other-names", "other names at each scrape", subscribers.other_names, 150, checks={"series": 520, "unpublished_series": 5}, size={"scrapes": 20}, short={"scrapes": 6}),
     Attack("odd-version", "GET / HTTP/1", requests.odd_version, 150, checks={"log_bytes_each": _LOG_BYTES}, size={"requests": 100}),
     Attack("burst-deaf", "readers that read nothing, on the good client's stream", subscribers.burst_deaf, 50, 50, 1.01, {"kernel_kb_each": 512}, size={"clients": 50, "messages": 1500, "bursts": 3}, short={"clients": 30, "bursts": 1}),
+    Attack("burst-read", "readers that do read, bursts of 6 MB to each", subscribers.burst_read, 60, 50, 1.01, size={"clients": 50, "messages": 1500, "bursts": 3}, short={"clients": 30, "bursts": 1}),
     Attack("surrogates", "1 MB bodies with half of a surrogate pair", publishers.surrogates, 30),
     Attack("odd-timestamps", "messages of impossible ages", publishers.odd_timestamps, 150, checks={"lag_sum_s": 100}),
     Attack("big-body", "one body of 100 MB", publishers.big_body, None, 30, size={"mb": 100}, short={"mb": 60}),

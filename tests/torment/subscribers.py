@@ -263,6 +263,20 @@ def burst_deaf(target: Target) -> None:
     target.found["kernel_kb_each"] = most / 1024
 
 
+def burst_read(target: Target) -> None:
+    """The same bursts to readers that do read; the good client holds another stream."""
+    drain = Drain()
+    for sock in target.websockets(
+        target.size["clients"], lambda _: "/public?stream=torment-burst.t"
+    ):
+        drain.add(sock)
+    target.begin()
+    for _ in range(target.size["bursts"]):
+        target.burst(["torment-burst.t"] * target.size["messages"], bodies(4000))
+        drain.wait_until_quiet(0.3)
+    drain.close()
+
+
 def _send_memory(port: int) -> list[int]:
     """Return what the kernel holds to be sent from a port, by connection."""
     command = ["ss", "-tmnOH", "state", "established", f"( sport = :{port} )"]
