@@ -85,7 +85,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
-    r"|client\.wire|delivery\.(admission|bundle|encoding|outbox|outlet|session)|server\.(paths|handshake)"
+    r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
+    r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|outlet|session)"
+    r"|server\.(paths|handshake)"
 )
 IMPURE_IMPORTS = {
     "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
@@ -96,7 +98,11 @@ IMPURE_IMPORTS = {
 IMPURE_CALLS = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
 ALLOWED_IN_PURE = {
     # values that describe what is declared, and an error's class
-    "backoff": {"random": {"Random"}},  # for its type: the caller makes one
+    # for its type: the caller makes one
+    **{
+        module: {"random": {"Random"}}
+        for module in ("backoff", "client.core", "client.link", "client.renewal")
+    },
     "source.amqp.topology": {"kombu.entity": {"Exchange", "Queue"}},
     "source.amqp.decoder": {"amqp.exceptions": {"UnexpectedFrame"}},
     # a generator of numbers that its caller has seeded, and a form for numbers that it made
