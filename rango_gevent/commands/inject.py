@@ -16,11 +16,11 @@ from typing import Callable, NamedTuple
 import msgspec
 from gevent.timeout import Timeout
 
+from rango_gevent import broker
 from rango_gevent.commands.terminal import say
 from rango_gevent.errors import ConfigError
 from rango_gevent.protocol import routing
 from rango_gevent.settings import Settings
-from rango_gevent.source.amqp import declare
 from rango_gevent.source.base import SourceError
 from rango_gevent.source.publisher import Publisher
 from rango_gevent.urls import mask_url
@@ -50,7 +50,7 @@ class SettlingPublisher(Publisher):
         out. A question on the same channel is answered after all that went before it.
         """
         assert self._producer is not None, "connect first"
-        declare.exchange(self._producer.channel, self._exchange, passive=True)
+        broker.exchange(self._producer.channel, self._exchange, passive=True)
 
 
 class BrokerAway(Exception):

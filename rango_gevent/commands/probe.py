@@ -14,11 +14,12 @@ from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
+from rango_gevent import broker
 from rango_gevent.environment import load_key
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import Settings
 from rango_gevent.source.amqp import declare
-from rango_gevent.source.amqp.connection import connect, describe, leave
+from rango_gevent.source.amqp.connection import connect, leave
 from rango_gevent.source.base import BrokerTimeout, QueueLimits, SourceRefused
 from rango_gevent.urls import mask_url
 
@@ -52,7 +53,7 @@ def probe(settings: Settings) -> Iterator[Step]:
 
 def _probe_broker(url: str, settings: Settings) -> Iterator[Step]:
     timeout_s = settings.broker_timeout_s
-    connection = describe(
+    connection = broker.describe(
         url,
         heartbeat_s=settings.broker_heartbeat_s,
         silence_s=settings.broker_heartbeat_s,
@@ -70,7 +71,7 @@ def _probe_broker(url: str, settings: Settings) -> Iterator[Step]:
 
 
 def _probe_exchange(connection: Connection, name: str) -> Iterator[Step]:
-    if not declare.exists(connection, name):
+    if not broker.exists(connection, name):
         yield Step(
             False,
             f"exchange {name!r} does not exist: check RANGO_EXCHANGE, or start its publisher; "

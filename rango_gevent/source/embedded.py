@@ -13,6 +13,7 @@ from typing import Callable
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
+from rango_gevent import broker
 from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, drop, leave
 from rango_gevent.source.base import Accepts, BrokerLimits, BrokerTimeout, Sink
@@ -68,7 +69,7 @@ class EmbeddedSource:
         )
         connect(self._connection, timeout_s, hasty=False)
         with Timeout(timeout_s, BrokerTimeout("no answer in time")):
-            declare.declare_missing(self._connection, self.exchange)
+            broker.declare_missing(self._connection, self.exchange)
             declare.subscribe(self._connection, self.exchange, self._limits.queue, self._sink)
 
     def pump(self) -> None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from kombu.connection import Connection
 from kombu.messaging import Producer
 
-from rango_gevent.source.amqp import declare
+from rango_gevent import broker
 from rango_gevent.source.base import SourceError
 
 
@@ -58,8 +58,8 @@ class Publisher:
         """
         self._connection.ensure_connection(max_retries=1)
         if self._create:
-            declare.declare_missing(self._connection, self._exchange)
-        elif not declare.exists(self._connection, self._exchange):
+            broker.declare_missing(self._connection, self._exchange)
+        elif not broker.exists(self._connection, self._exchange):
             raise SourceError(f"exchange {self._exchange!r} does not exist")
         self._producer = Producer(self._connection.channel(), auto_declare=False)
 
