@@ -48,13 +48,12 @@ class Backlog:
         """Begin empty, in a process that was forked: its parent sends what waits."""
         self._lock = threading.Lock()
         self._waiting: deque[Event] = deque()
-        self._under_way = 0  # those at the left that the thread is sending
+        self._under_way: list[Event] = []
         self._thread: threading.Thread | None = None
-        self._closes = False
-        self._hurry = threading.Event()
+        self._closes = threading.Event()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._under_way)
 
     def add(self, events: Sequence[Event], why: str) -> None:
         """Let events wait; the oldest go past the bound."""
@@ -68,43 +67,58 @@ class Backlog:
                 )
                 self._thread.start()
 
+    def close(self, timeout_s: float) -> None:
+        """Send what waits, for a bounded time, and give up the rest."""
+        thread = self._thread
+        self._closes.set()
+        if thread is not None:
+            thread.join(timeout_s)
+        with self._lock:
+            given_up = len(self)
+            self._waiting.clear()
+            self._under_way = []
+            self.dropped += given_up
+            self._closes.clear()
+        if given_up:
+            log.error("%d events are given up: the broker is away", given_up)
+
     def _trim(self) -> None:
-        """Drop the oldest past the bound; those under way count, and go last."""
+        """Drop the oldest past the bound."""
         excess = len(self._waiting) - self._limit
-        if excess <= 0:
-            return
-        keep = [self._waiting.popleft() for _ in range(min(self._under_way, len(self._waiting)))]
-        drop = min(excess, len(self._waiting))
-        for _ in range(drop):
-            self._waiting.popleft()
-        self._waiting.extendleft(reversed(keep))
-        self.dropped += drop
-        self._log.error("dropped", "more than %s events wait: the oldest are dropped", self._limit)
+        if excess > 0:
+            for _ in range(excess):
+                self._waiting.popleft()
+            self.dropped += excess
+            self._log.error("dropped", "more than %d events wait, the oldest go", self._limit)
 
     # -- the thread ---------------------------------------------------------------------
 
     def _run(self) -> None:
         backoff = waits()
-        while True:
-            with self._lock:
-                part = [self._waiting[at] for at in range(min(_AT_ONCE, len(self._waiting)))]
-                self._under_way = len(part)
-                if not part:
-                    self._thread = None
-                    return
+        while part := self._take():
             left = self._send(part)
             with self._lock:
-                for _ in range(self._under_way):  # none when it was closed meanwhile
-                    self._waiting.popleft()
+                if self._under_way is not part:  # given up meanwhile
+                    continue
+                self._under_way = []
                 self._waiting.extendleft(reversed(left))
-                self._under_way = 0
-                if left and self._closes:
+                self._trim()
+                if left and self._closes.is_set():  # that was the last attempt
                     self._thread = None
                     return
             if left:
-                self._hurry.wait(backoff.next())
+                self._closes.wait(backoff.next())
             else:
                 backoff.reset()
+
+    def _take(self) -> list[Event]:
+        """Take some out to send them; when there is nothing more the thread ends."""
+        with self._lock:
+            count = min(_AT_ONCE, len(self._waiting))
+            self._under_way = [self._waiting.popleft() for _ in range(count)]
+            if not count:
+                self._thread = None
+            return self._under_way
 
     def _send(self, part: list[Event]) -> list[Event]:
         """Try to send some, and return those that wait on."""
@@ -112,25 +126,7 @@ class Backlog:
             self._courier.deliver(part, Deadline(self._deadline_s), patient=False)
         except Failed as error:
             self.sent += len(part) - len(error.left)
-            self._log.warning("fails", "%d events wait: %s", len(self._waiting), error)
+            self._log.warning("fails", "%d events wait: %s", len(self), error)
             return error.left
         self.sent += len(part)
         return []
-
-    def close(self, timeout_s: float) -> int:
-        """Send what waits, for a bounded time; return how many are given up."""
-        with self._lock:
-            thread, self._closes = self._thread, True
-            self._hurry.set()
-        if thread is not None:
-            thread.join(timeout_s)
-        with self._lock:
-            given_up = len(self._waiting)
-            self._waiting.clear()
-            self._under_way = 0
-            self.dropped += given_up
-            self._closes = False
-            self._hurry.clear()
-        if given_up:
-            log.error("%d events are given up: the broker is away", given_up)
-        return given_up

@@ -17,6 +17,7 @@ from rango_gevent.publisher.pool import Pool
 
 _FIRST_WAIT_S = 0.05
 _MAX_WAIT_S = 1.0
+_IDLE_S = 1.0
 
 
 def waits() -> Backoff:
@@ -69,8 +70,10 @@ class Courier:
 
     def _try(self, events: list[Event], deadline: Deadline) -> None:
         link, was_used = self._pool.take(deadline)
+        # what lies between may have forgotten a quiet connection, and swallow all: keep some time
+        part = Deadline(deadline.left_s() / 2) if link.idle_s() >= _IDLE_S else deadline
         try:
-            link.publish(events, deadline)
+            link.publish(events, part)
         except Failed as error:
             error.is_stale = was_used
             raise

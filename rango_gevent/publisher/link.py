@@ -160,7 +160,12 @@ class Link:
         channel.events["basic_return"].add(self._on_return)
         if self._confirms:
             channel.confirm_select()
+        self._worked_s = time.monotonic()
         self._encoder = Encoder(channel.channel_id, exchange, connection.frame_max)
+
+    def idle_s(self) -> float:
+        """Return the seconds since it was last seen to work."""
+        return time.monotonic() - self._worked_s
 
     # -- publishing ---------------------------------------------------------------------
 
@@ -187,6 +192,7 @@ class Link:
             self._settle(deadline)
         except Exception as error:
             raise self._failed(error, events, sent) from error
+        self._worked_s = time.monotonic()
         self._check_answers(events)
 
     def _failed(self, error: Exception, events: Sequence[Event], sent: int) -> Failed:

@@ -167,9 +167,9 @@ class Publisher:
         """Return what was done so far."""
         backlog = self._backlog
         return Stats(
-            published=self._published + (backlog.sent if backlog else 0),
-            waiting=len(backlog) if backlog else 0,
-            dropped=backlog.dropped if backlog else 0,
+            published=self._published + (0 if backlog is None else backlog.sent),
+            waiting=0 if backlog is None else len(backlog),
+            dropped=0 if backlog is None else backlog.dropped,
             failed=self._failed,
             retried=self._courier.retried,
         )
@@ -196,7 +196,7 @@ class Publisher:
         backlog = self._backlog
         if any(event.mandatory for event in events):
             backlog = None
-        if backlog:  # something waits: this comes after it
+        if backlog is not None and len(backlog):  # this comes after what waits
             backlog.add(events, "others wait already")
             return
         try:
