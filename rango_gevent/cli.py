@@ -20,7 +20,7 @@ from gevent import monkey
 
 from rango_gevent import __version__
 from rango_gevent.commands.terminal import BROKEN_PIPE, drop_stdout, interrupts_here
-from rango_gevent.environment import load_settings
+from rango_gevent.environment import load_settings, print_problems
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import Loaded, Settings, flag_names, options, shown
 
@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             finally:
                 sys.stdout.flush()  # here, where a pipe that nobody reads can be told
     except ConfigError as error:
-        for problem in error.problems:
-            print(f"rango: {problem}", file=sys.stderr)
+        print_problems(error)
         return _BAD_SETTINGS
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Mapping
 
@@ -26,6 +27,12 @@ def load_settings(
     environ = os.environ if environ is None else environ
     path = environ.get(ENV_FILE)
     return load({**environ, **(_read(Path(path)) if path else {})}, flags)
+
+
+def print_problems(error: ConfigError) -> None:
+    """Tell the operator what is wrong, a line for each problem, on standard error."""
+    for problem in error.problems:
+        print(f"rango: {problem}", file=sys.stderr)
 
 
 def _read(path: Path) -> dict[str, str]:

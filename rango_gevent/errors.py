@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterable
 
-if TYPE_CHECKING:  # errors sits below protocol: the import exists for the reader and mypy only
+if TYPE_CHECKING:  # errors sits below protocol: the imports exist for the reader and mypy only
     from rango_gevent.protocol.close import CloseReason
+    from rango_gevent.protocol.refusals import Refusal
 
 
 class RangoError(Exception):
@@ -36,23 +37,29 @@ class FatalClientError(RangoError):
 
 
 class Refused(RangoError):
-    """A handshake is refused with an HTTP status before any upgrade.
+    """A connection is refused before any upgrade.
 
     Args:
-        status: HTTP status code.
-        reason: short machine-readable word for metrics and logs, e.g. ``bad_token``.
-        text: one line for the response body.
-        headers: extra response headers.
+        refusal: the row of the table of refusals that says how.
+        text: one line for the response body; the row's own by default.
+        cause: what lies behind it, for the log alone; never a token.
     """
 
-    def __init__(
-        self, status: int, reason: str, text: str, headers: Iterable[tuple[str, str]] = ()
-    ) -> None:
-        super().__init__(text)
-        self.status = status
-        self.reason = reason
-        self.text = text
-        self.headers = list(headers)
+    def __init__(self, refusal: Refusal, text: str = "", cause: str = "") -> None:
+        super().__init__(text or refusal.text)
+        self.refusal = refusal
+        self.text = text or refusal.text
+        self.cause = cause
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status code."""
+        return self.refusal.status
+
+    @property
+    def reason(self) -> str:
+        """Return the short word for metrics and logs."""
+        return self.refusal.word
 
 
 class TokenError(RangoError):

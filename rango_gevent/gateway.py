@@ -29,19 +29,20 @@ from rango_gevent.auth.tokens import TokenVerifier
 from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
-from rango_gevent.delivery.handshake import Handshake
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.delivery.registry import ENDS, REFUSALS, ClientLimits, Registry
+from rango_gevent.delivery.registry import ENDS, ClientLimits, Registry
 from rango_gevent.delivery.sender import ConnectionLimits
 from rango_gevent.delivery.session import SessionLimits
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
 from rango_gevent.metrics import Metrics, Reading, runtime_gauges
-from rango_gevent.protocol import close, frames, routing
+from rango_gevent.protocol import close, frames, refusals, routing
 from rango_gevent.protocol.messages import NameLimits
-from rango_gevent.scrape import MetricsServer, Workers
+from rango_gevent.scrape import Workers
+from rango_gevent.server.handshake import Handshake
+from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, changes, options, told_changes
 from rango_gevent.source.base import BrokerLimits, QueueLimits
 from rango_gevent.source.kinds import open_source
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
-_SPARE_FILES = 100  # for the broker, the metrics port, logs, what is accepted to be closed
+_SPARE_FILES = 80  # for the broker, logs, what is accepted to be closed
 _DROPS_EVERY_S = 1.0  # metrics count each; a publisher of nothing but garbage fills no disk
 _SHOWN_KEY = 255
 _LOST = "the broker was lost"
@@ -119,6 +120,8 @@ class Gateway:
             self._workers.text if self._workers else self.metrics.text,
             settings.metrics_host,
             settings.metrics_port,
+            connections=settings.metrics_connections,
+            timeout_s=settings.handshake_timeout_s,
         )
         self._drops = ThrottledLog(log, _DROPS_EVERY_S)
         self.restarts: Counter[str] = Counter()
@@ -212,6 +215,7 @@ class Gateway:
             _client_limits(settings), settings.trusted_proxies, _pack(settings)
         )
         self.handshake = _handshake(settings, key)
+        self.metrics_server.timeout_s = settings.handshake_timeout_s
         told = told_changes(before, self.settings)
         if key.fingerprint != self.key.fingerprint:
             told.append(f"{key.kind} key {key.fingerprint}")
@@ -310,7 +314,7 @@ class Gateway:
         """Collect the numbers of all rooms for a scrape."""
         hub, registry, source, dispatcher = self.hub, self.registry, self.source, self.dispatcher
         return Reading(
-            gauges={
+            values={
                 "rango_hub_clients_count": len(registry),
                 "rango_subscriptions": hub.topics.total,
                 "rango_ready": float(not self.readiness()),
@@ -321,9 +325,6 @@ class Gateway:
                 "rango_outbox_bytes": registry.outbox_bytes,
                 "rango_loop_lag_seconds": self.heartbeat.late_s,
                 "promhttp_metric_handler_requests_in_flight": self.metrics_server.in_flight,
-                **runtime_gauges(registry.greenlets + len(self._running)),
-            },
-            counters={
                 "rango_frames_sent": dispatcher.frames,
                 "rango_bytes_sent": dispatcher.bytes,
                 "rango_dispatch_slices": dispatcher.slices,
@@ -334,16 +335,15 @@ class Gateway:
                 "rango_broker_disconnected_seconds": source.away_s(),
                 "rango_books_dropped": hub.books_dropped,
                 "rango_books_stale_seconds": hub.stale_s,
-            },
-            labelled={
-                "rango_messages_received": ("scope", _from_zero(routing.KINDS, hub.received)),
-                "rango_messages_dropped": ("reason", _from_zero(DROPPED, hub.dropped)),
-                "rango_frames_skipped": ("policy", dispatcher.skipped),
-                "rango_requests": ("action", registry.requests),
-                "rango_connections_closed": ("reason", _from_zero(ENDS, registry.closed)),
-                "rango_connections_refused": ("reason", _from_zero(REFUSALS, registry.refused)),
-                "rango_greenlet_restarts": ("name", self.restarts),
-                "promhttp_metric_handler_requests": ("code", self.metrics_server.scrapes),
+                "rango_messages_received": _from_zero(routing.KINDS, hub.received),
+                "rango_messages_dropped": _from_zero(DROPPED, hub.dropped),
+                "rango_frames_skipped": dispatcher.skipped,
+                "rango_requests": registry.requests,
+                "rango_connections_closed": _from_zero(ENDS, registry.closed),
+                "rango_connections_refused": _from_zero(refusals.WORDS, registry.refused),
+                "rango_greenlet_restarts": self.restarts,
+                "promhttp_metric_handler_requests": self.metrics_server.scrapes,
+                **runtime_gauges(registry.greenlets + len(self._running)),
             },
             subscriptions=hub.topics.held,
             topics=hub.topics.counts(),
@@ -389,10 +389,11 @@ def _hub_limits(settings: Settings) -> HubLimits:
     )
 
 
-def _most_sockets() -> int:
+def _most_sockets(metrics_connections: int) -> int:
     """Return how many clients the process may open files for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - _SPARE_FILES, soft // 2)
+    spare = _SPARE_FILES + metrics_connections
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - spare, soft // 2)
 
 
 def _client_limits(settings: Settings) -> ClientLimits:
@@ -401,7 +402,7 @@ def _client_limits(settings: Settings) -> ClientLimits:
             settings.max_connections,
             settings.max_per_address,
             settings.max_per_uid,
-            _most_sockets(),
+            _most_sockets(settings.metrics_connections),
         ),
         connection=ConnectionLimits(
             settings.outbox_bytes,

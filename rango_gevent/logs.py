@@ -1,6 +1,7 @@
 """Logging: text by default, JSON by setting, the connection's id on every line about one.
 
-Callers use the standard library's loggers and pass ``extra={"conn": id, "peer": address}``.
+Callers use the standard library's loggers and pass ``extra={"conn": id, "peer": address}``, and
+the ``uid`` where there is one.
 Control characters are escaped, so that nobody outside can write lines of their own. Where
 several processes write to one stream each line has the pid, gunicorn's own lines too.
 """
@@ -24,7 +25,7 @@ _LEVELS = {
     "fatal": logging.CRITICAL,
     "panic": logging.CRITICAL,
 }
-_EXTRA = ("conn", "peer")
+_EXTRA = ("conn", "peer", "uid")
 _shows_pid = False
 
 
@@ -48,7 +49,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, pid, conn, peer, exception."""
+    """One JSON object a line: time, level, logger, message, pid, conn, peer, uid, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON."""

@@ -58,21 +58,24 @@ class Segment:
     Args:
         events: in the order of sending.
         size: bytes of their frames.
+
+    Attributes:
+        made: what `encoded` has returned, by encoding.
     """
 
-    __slots__ = ("_encoded", "events", "size")
+    __slots__ = ("events", "made", "size")
 
     def __init__(self, events: list[Event], size: int) -> None:
         self.events = events
         self.size = size
-        self._encoded: dict[Encoding, bytes] = {}
+        self.made: dict[Encoding, bytes] = {}
 
     def encoded(self, encoding: Encoding) -> bytes:
         """Return the bytes to send."""
-        data = self._encoded.get(encoding)
+        data = self.made.get(encoding)
         if data is None:
             frame = encoding.frame
-            data = self._encoded[encoding] = b"".join([frame(event) for event in self.events])
+            data = self.made[encoding] = b"".join([frame(event) for event in self.events])
         return data
 
 

@@ -1,28 +1,22 @@
-"""One metrics port for all workers of a machine.
+"""One metrics text for all workers of a machine.
 
 Each worker writes its samples to a file of a directory that they share, once a second, and
-whichever holds the port answers with the sum: `merge`. A dead worker's gauges are forgotten
+whichever holds the metrics port answers with the sum: `merge`. A dead worker's gauges are forgotten
 and its counters kept, so that no total ever falls. A single process serves its own text.
 """
 
 from __future__ import annotations
 
 import fcntl
-import logging
 import operator
 import os
 import shutil
 import stat
 import tempfile
-from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Iterable, NamedTuple
+from typing import Callable, Iterable, NamedTuple
 
 import gevent
-from gevent.pywsgi import WSGIServer
-from prometheus_client import CONTENT_TYPE_LATEST
-
-log = logging.getLogger(__name__)
 
 _WRITE_EVERY_S = 1.0
 _MINIMUM = {"process_start_time_seconds"}
@@ -199,60 +193,3 @@ def _private_directory(path: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{path} is not a private directory of this user: remove it")
     return path
-
-
-class MetricsServer:
-    """The metrics port: any path gives the text, as Rango does.
-
-    Args:
-        text: the exposition text of now.
-        host: address to listen on.
-        port: port to listen on.
-    """
-
-    def __init__(self, text: Callable[[], bytes], host: str, port: int) -> None:
-        self._text = text
-        self._address = (host, port)
-        self._server: WSGIServer | None = None
-        self.in_flight = 0
-        self.scrapes: Counter[str] = Counter({"200": 0, "500": 0, "503": 0})
-
-    def start(self) -> None:
-        """Listen.
-
-        Raises:
-            OSError: the port is taken.
-        """
-        server = WSGIServer(self._address, self._answer, log=None, error_log=None)
-        server.start()
-        self._server = server
-
-    def run_when_free(self) -> None:
-        """Listen as soon as the port is free: one of several workers holds it."""
-        while self._server is None:
-            try:
-                self.start()
-            except OSError:
-                gevent.sleep(_WRITE_EVERY_S)
-
-    def stop(self) -> None:
-        """Stop listening."""
-        if self._server is not None:
-            self._server.stop(timeout=1)
-            self._server = None
-
-    def _answer(
-        self, environ: dict[str, Any], start_response: Callable[..., Any]
-    ) -> Iterable[bytes]:
-        self.in_flight += 1
-        try:
-            body, status = self._text(), "200 OK"
-        except Exception:
-            log.exception("metrics failed")
-            body, status = b"metrics failed, see the log\n", "500 Internal Server Error"
-        finally:
-            self.in_flight -= 1
-        self.scrapes[status[:3]] += 1
-        kind = CONTENT_TYPE_LATEST if status == "200 OK" else "text/plain"
-        start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
-        return [body]

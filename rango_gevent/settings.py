@@ -149,6 +149,12 @@ class Settings:
     metrics_port: int = _fixed(
         4242, "RANGO_METRICS_PORT", whole(0, 65535), "Port of the metrics listener; 0: none"
     )
+    metrics_connections: int = _fixed(
+        20,
+        "RANGO_METRICS_CONNECTIONS",
+        whole(1, 10_000),
+        "Connections to the metrics port at once; more are refused",
+    )
     metrics_topics: int = _fixed(
         500,
         "RANGO_METRICS_TOPICS",
@@ -285,7 +291,7 @@ class Settings:
         10.0,
         "RANGO_HANDSHAKE_TIMEOUT_S",
         seconds(0.1, 600),
-        "Seconds for a client to send its request",
+        "Seconds for a client to send its request and take the answer",
     )
     close_timeout_s: float = _option(
         5.0,

@@ -24,7 +24,7 @@ from rango_gevent.auth.keys import SigningKey, VerificationKey
 from rango_gevent.errors import TokenError
 
 DEFAULT_MAX_BYTES = 8192
-_BEARER = "Bearer "
+_BEARER = "bearer "
 
 # RFC 7515 section 7.1: three parts of base64url without padding. PyJWT's own strictness differs
 # from version to version. The last part may be empty, so that `none` is refused for what it is.
@@ -176,9 +176,9 @@ class TokenVerifier:
 def bearer(header_value: str | None) -> str | None:
     """Return the token of an Authorization header, or None if it does not hold exactly one.
 
-    The word ``Bearer`` is case-sensitive and one space follows it, as in Rango.
+    The word ``Bearer`` may be in any case (RFC 9110 section 11.1); one space follows it.
     """
-    if header_value is None or not header_value.startswith(_BEARER):
+    if header_value is None or header_value[: len(_BEARER)].lower() != _BEARER:
         return None
     token = header_value[len(_BEARER) :]
     return token if token.split() == [token] else None

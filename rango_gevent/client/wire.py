@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from rango_gevent.errors import ConfigError, RangoError, Refused
 from rango_gevent.protocol import close
+from rango_gevent.protocol.refusals import Refusal
 
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _ENDPOINTS = ("/public", "/private")
@@ -138,7 +139,7 @@ def refused(error: InvalidStatus) -> Refused:
     status = error.response.status_code
     body = (error.response.body or b"").decode("utf-8", "replace")
     text = body.strip().split("\n")[0][:_STATUS_SHOWN] or error.response.reason_phrase
-    return Refused(status, "handshake", f"refused with HTTP {status}: {text}")
+    return Refused(Refusal(status, "handshake", f"refused with HTTP {status}: {text}"))
 
 
 def reason(error: Exception) -> str:

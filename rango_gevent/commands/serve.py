@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
-import socket
 import sys
 from typing import Callable
 
@@ -14,13 +12,13 @@ from gevent.event import Event
 
 from rango_gevent import logs
 from rango_gevent.auth.keys import VerificationKey
-from rango_gevent.environment import load_key, load_settings
-from rango_gevent.errors import ConfigError
+from rango_gevent.environment import load_key
 from rango_gevent.gateway import Gateway
+from rango_gevent.server.handler import GatewayHandler, GatewayServer
+from rango_gevent.server.http import App
+from rango_gevent.server.listener import allow_open_files, listen
+from rango_gevent.server.reload import reload_settings
 from rango_gevent.settings import Loaded, Settings, options
-from rango_gevent.wsgi import App, GatewayHandler, GatewayServer
-
-_BACKLOG = 4096
 
 
 def serve(loaded: Loaded, flags: dict[str, str]) -> int:
@@ -50,23 +48,6 @@ def serve(loaded: Loaded, flags: dict[str, str]) -> int:
     return 0
 
 
-def reload_settings(gateway: Gateway, flags: dict[str, str]) -> None:
-    """Read the settings and the key anew; wrong ones are logged and change nothing.
-
-    Args:
-        gateway: what takes them over.
-        flags: the flags that the gateway was started with.
-    """
-    try:
-        settings = load_settings(flags).settings
-        gateway.reload(settings, load_key(settings))
-    except ConfigError as error:
-        for problem in error.problems:
-            logs.log.error("not reloaded: %s", problem)
-        return
-    logs.configure(settings.log_level, settings.log_format)
-
-
 def serve_here(
     settings: Settings, key: VerificationKey, on_started: Callable[[Gateway], None] | None = None
 ) -> None:
@@ -79,7 +60,7 @@ def serve_here(
     listener = listen(settings.ws_host, settings.ws_port)
     gateway = Gateway(settings, key)
     gateway.start()
-    server = GatewayServer(  # type: ignore[call-overload]  # a log only writes and flushes
+    server = GatewayServer(
         listener,
         App(gateway),
         handler_class=GatewayHandler,
@@ -107,41 +88,6 @@ def _wait_for_signal() -> None:
         gevent.signal_handler(number, stop)
     stopping.wait()
     logs.log.info("stopping; a second signal ends at once")
-
-
-def allow_open_files() -> None:
-    """Raise the limit of open files to what the system allows: a client each takes one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """Return a listening socket.
-
-    Args:
-        host: address, IPv4 or IPv6, or a name.
-        port: port.
-        reuse_port: share the port with the other workers, each with an accept queue.
-
-    Raises:
-        ConfigError: the address cannot be listened on.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror}); "
-            "give another address by -ws-addr, or RANGER_HOST and RANGER_PORT"
-        ) from None
-    return listener
 
 
 def _become_gunicorn(settings: Settings, flags: dict[str, str]) -> None:

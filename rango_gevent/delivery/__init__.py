@@ -1,4 +1,4 @@
-"""Sockets of clients: the handshake, reading, writing, fan-out and liveness.
+"""Sockets of clients: who may come in, reading, writing, fan-out and liveness.
 
 Knows the hub and the wire protocol; does not know the broker.
 """

@@ -12,10 +12,11 @@ from collections import Counter
 from typing import Iterable, Mapping, NamedTuple, Union
 
 from rango_gevent.errors import Refused
+from rango_gevent.protocol import refusals
+from rango_gevent.protocol.refusals import Refusal
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-_RETRY = (("Retry-After", "5"),)
 _MAX_HOPS = 32
 
 
@@ -24,7 +25,7 @@ class AdmissionLimits(NamedTuple):
 
     Attributes:
         connections: connections in all.
-        per_address: connections from one address; 0: no limit.
+        per_address: connections from one address, and as many handshakes; 0: no limit.
         per_uid: connections of one user; 0: no limit.
         sockets: connections and handshakes that the process may open files for.
     """
@@ -51,6 +52,7 @@ class Admission:
         self.open = True
         self._trusted = list(trusted)
         self._handshakes = 0
+        self._handshakes_of: Counter[str] = Counter()
         self._count = 0
         self._by_address: Counter[str] = Counter()
         self._by_uid: Counter[str] = Counter()
@@ -60,20 +62,29 @@ class Admission:
         self.limits = limits
         self._trusted = list(trusted)
 
-    def begin_handshake(self) -> bool:
-        """Count a socket that was accepted; False: the process may open too few files for it.
+    def begin_handshake(self, peer: str) -> Refusal | None:
+        """Count a socket that was accepted, or say why it is closed at once.
 
         Sockets that never say anything are within no other limit, and a process without
         files to open cannot even refuse.
-        """
-        if self._count + self._handshakes >= self.limits.sockets:
-            return False
-        self._handshakes += 1
-        return True
 
-    def end_handshake(self) -> None:
+        Args:
+            peer: address of the other end; a trusted proxy's is nobody's own and has no limit.
+        """
+        limits = self.limits
+        if self._count + self._handshakes >= limits.sockets:
+            return refusals.TOO_MANY_FILES
+        is_over = 0 < limits.per_address <= self._handshakes_of[peer]
+        if is_over and not self._speaks_for_others(peer):
+            return refusals.TOO_MANY_OF_ADDRESS
+        self._handshakes += 1
+        self._handshakes_of[peer] += 1
+        return None
+
+    def end_handshake(self, peer: str) -> None:
         """Count it out: it is a client now, or closed."""
         self._handshakes -= 1
+        _decrement(self._handshakes_of, peer)
 
     def check(self, address: str, uid: str | None) -> None:
         """Check that one more connection may come.
@@ -84,13 +95,13 @@ class Admission:
         """
         limits = self.limits
         if not self.open:
-            raise Refused(503, "draining", "The gateway is shutting down.", _RETRY)
+            raise Refused(refusals.DRAINING)
         if self._count >= limits.connections:
-            raise Refused(503, "too_many_connections", "The gateway is full.", _RETRY)
+            raise Refused(refusals.TOO_MANY_CONNECTIONS)
         if limits.per_address and self._by_address[address] >= limits.per_address:
-            raise Refused(429, "too_many_of_address", "Too many connections.", _RETRY)
+            raise Refused(refusals.TOO_MANY_OF_ADDRESS)
         if uid is not None and limits.per_uid and self._by_uid[uid] >= limits.per_uid:
-            raise Refused(429, "too_many_of_uid", "Too many connections of this user.", _RETRY)
+            raise Refused(refusals.TOO_MANY_OF_UID)
 
     def enter(self, address: str, uid: str | None) -> None:
         """Count a connection."""
@@ -114,7 +125,7 @@ class Admission:
                 counts as trusted when any network is.
             environ: WSGI environment of the handshake.
         """
-        if not self._trusted or (peer and not self._is_trusted(peer)):
+        if not self._speaks_for_others(peer):
             return peer
         for hop in reversed(_hops(environ)[-_MAX_HOPS:]):
             address = _plain_address(hop)
@@ -123,6 +134,10 @@ class Admission:
             if not self._is_trusted(address):
                 return address
         return peer
+
+    def _speaks_for_others(self, peer: str) -> bool:
+        """Tell whether the other end is a trusted proxy."""
+        return bool(self._trusted) and (not peer or self._is_trusted(peer))
 
     def _is_trusted(self, address: str) -> bool:
         try:

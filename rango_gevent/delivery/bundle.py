@@ -9,9 +9,9 @@ hold, and clients whose streams differ share what they have in common.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import NamedTuple, Tuple, Union
+from typing import Mapping, NamedTuple, Tuple, Union
 
-from rango_gevent.hub.hub import Batch
+from rango_gevent.hub.hub import Batch, Subscriber
 from rango_gevent.hub.stream import Stream
 from rango_gevent.model import SEGMENT_BYTES, Event, Segment, cut
 
@@ -26,20 +26,30 @@ class Paths:
 
     Args:
         batches: what was taken from the streams at once.
+
+    Attributes:
+        sizes: bytes of the frames of each node.
     """
 
-    __slots__ = ("_at", "_parents", "batches")
+    __slots__ = ("_at", "_batch_bytes", "_parents", "batches", "sizes")
 
     def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches
+        self.sizes = [0]
         self._parents = [0]
         self._at = [0]
+        self._batch_bytes = [batch.size for batch in batches]
 
     def add(self, parent: int, at: int) -> int:
         """Return a new node: what its parent has, and the batch with a number."""
         self._parents.append(parent)
         self._at.append(at)
+        self.sizes.append(self.sizes[parent] + self._batch_bytes[at])
         return len(self._at) - 1
+
+    def tree(self, node: int) -> Tree:
+        """Return what a bundle of a node is made of."""
+        return Path(self, node) if self._parents[node] else self.batches[self._at[node]]
 
     def of(self, node: int) -> list[Batch]:
         """Return the batches of a node in their order."""
@@ -66,28 +76,30 @@ class Bundle:
 
     Args:
         tree: batches, or sets of them, the earlier ones to the left.
+        size: bytes of their frames.
         only: the stream of all of it, None for several or when nobody looked.
 
     Attributes:
         segments: the events in the order of their publishing, once `cut` was called, else empty.
-        size: bytes of their frames, likewise.
     """
 
     __slots__ = ("_parts", "only", "segments", "size", "tree")
 
-    def __init__(self, tree: Tree, only: Stream | None = None) -> None:
+    def __init__(self, tree: Tree, size: int, only: Stream | None = None) -> None:
         self.tree = tree
+        self.size = size
         self.only = only
         self.segments: list[Segment] = []
-        self.size = 0
         self._parts: list[tuple[Stream, list[Event]]] | None = None
 
     def __add__(self, later: Bundle) -> Bundle:
-        return Bundle((self.tree, later.tree), self.only if self.only is later.only else None)
+        only = self.only if self.only is later.only else None
+        return Bundle((self.tree, later.tree), self.size + later.size, only)
 
     def extend(self, batch: Batch) -> None:
         """Add events that were published after those held."""
         self.tree = (self.tree, batch)
+        self.size += batch.size
         self.segments = []
         self._parts = None
 
@@ -100,7 +112,6 @@ class Bundle:
             batches = self._batches()
             events = [event for batch in batches for event in batch.waiting]
             events.sort(key=_in_order)
-        self.size = sum([len(event.frame) for event in events])
         self.segments = [Segment(events, self.size)] if self.size <= SEGMENT_BYTES else cut(events)
         return self.segments
 
@@ -128,3 +139,21 @@ class Bundle:
                 below.append(tree[1])
         found.reverse()
         return found
+
+
+def own_of(subscriber: Subscriber, batches: Mapping[Stream, Batch]) -> Bundle | None:
+    """Return what one client is due of some batches, without what its replay held already."""
+    tree: Tree | None = None
+    total = 0
+    for stream in subscriber.streams.values():
+        batch = batches.get(stream)
+        if batch is None:
+            continue
+        after = batch.joined.get(subscriber, 0)
+        waiting = [event for event in batch.waiting if event.sequence > after]
+        if waiting:
+            size = sum([len(event.frame) for event in waiting])
+            leaf = batch._replace(waiting=waiting, size=size)
+            tree = leaf if tree is None else (tree, leaf)
+            total += size
+    return None if tree is None else Bundle(tree, total)

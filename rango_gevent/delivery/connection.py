@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
 import gevent
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _READ_BYTES = 4 * 1024
 _READABLE = 1
 _MOST_PAUSE_S = 5.0
+_STREAMS_SHOWN = 20
 
 
 class Connection(Sender):
@@ -102,7 +104,7 @@ class Connection(Sender):
             self.close(error.reason)
             self._drain()
         except Exception:
-            log.exception("client %d: reader failed", self.id)
+            log.exception("reader failed", extra=self.labels)
             self.close(close.INTERNAL)
             self._drain()
 
@@ -143,7 +145,10 @@ class Connection(Sender):
 
     def handle(self, message: bytes, is_text: bool) -> None:
         """Answer one message; a binary one is read like text, as Rango does."""
+        held = len(self.session.streams)
         self.answer(self._charged(self.session.answer(message)))
+        if len(self.session.streams) != held:
+            self._tell_streams()
 
     def subscribe(self, names: tuple[str, ...]) -> None:
         """Subscribe what the handshake named, and tell what is held: the first frame of all."""
@@ -152,6 +157,14 @@ class Connection(Sender):
         except RequestError as error:
             parts = [messages.error(str(error))]
         self.answer(self._charged(parts))
+        if names:
+            self._tell_streams()
+
+    def _tell_streams(self) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            streams = self.session.streams
+            some = ", ".join(islice(streams, _STREAMS_SHOWN))
+            log.debug("holds %d streams: %s", len(streams), some, extra=self.labels)
 
     def _charged(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Put the parts of an answer on the client's account."""

@@ -22,60 +22,33 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from typing import Callable, Protocol, cast
+from typing import Callable, cast
 
 import gevent
 from gevent.event import Event as Signal
 from prometheus_client import Histogram
 
-from rango_gevent.delivery.bundle import Bundle, Path, Paths, Tree
+from rango_gevent.delivery.bundle import Bundle, Paths, own_of
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.delivery.session import Mark, Session
+from rango_gevent.delivery.session import Mark, Outlet, Session
 from rango_gevent.hub.hub import Batch, Hub
 from rango_gevent.hub.stream import Stream
-from rango_gevent.model import Event, Segment
 from rango_gevent.turns import give_way
 
 _READ_REST_S = 0.004  # the consumer rests no longer than this
-_READ_REST = 2.5  # its rest in parts of the work since, times the factor for clients
-_LEAST_READ_REST_S = 0.00005  # a shorter one costs more than it brings
+_READ_REST = 2.25  # its rest in parts of the work since, times the factor for clients
+_LEAST_REST_S = 0.001  # the loop's timers are no finer: what is owed is added up to this
 _TURN_S = 0.026  # rests make no turn longer than this
-_LEAST_REST = 0.7  # but the rest after a turn that is long by itself is this share of it
+_SHARE_OF_LONG = 0.7  # but the rest after a turn that is long by itself is this share of it
 _LONG_S = 0.25  # whoever was served longer ago was in no line meanwhile, or in a very long one
 _MAX_AHEAD = 200  # events that may wait in the hub before the consumer is held
 _MAX_AHEAD_BYTES = 1 << 20
 _MAX_UNSEEN_BYTES = 32 << 20  # what somebody in line is still due, before the consumer is held
-_CHECK_EVERY = 32  # clients between two looks at the clock: about 0.15 ms
-_CHECK_BYTES = 128 * 1024  # the same in bytes
+_CHECK_BYTES = 128 * 1024  # sent between two looks at the clock: about 0.15 ms
+_BYTES_EACH = 4096  # a client costs as much as these, however little it is due
+_HEAVY_BYTES = 64 * 1024  # who is due more stands in a line of its own
 _GATHER_SHARE = 0.1  # of the time is spent on putting events to those in line, at most
 _VISITS_AT_ONCE = 2000  # subscribers that are put their events in one step
-
-
-class Outlet(Protocol):
-    """A session's connection as the dispatcher sees it.
-
-    Attributes:
-        ready: nothing waits for it.
-    """
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether nothing waits for it."""
-
-    def offer(self, segments: list[Segment]) -> bool:
-        """Take segments to send; never waits. False: it is too slow."""
-
-    def lag(self, stream: Stream, policy: str, events: list[Event]) -> int | None:
-        """Take events of one stream while it lags; the number left out, None: too slow."""
-
-    def forget(self, addresses: set[str]) -> None:
-        """Leave out what waits of some streams, where it may be left out."""
-
-    def push(self, part: bytes | Segment) -> None:
-        """Take an answer, however much waits."""
-
-    def too_slow(self) -> None:
-        """Close it for being too slow."""
 
 
 class Dispatcher:
@@ -112,16 +85,20 @@ class Dispatcher:
         self._seen = Signal()
         self._pacing = False
         self._held = Signal()
-        self._paced_s = 0.0
+        self._owed_s = 0.0
+        self._paced_cpu_s = self._rested_cpu_s = self._rested_s = 0.0
         self._gather_after = 0.0
         self._gathering: dict[Stream, Batch] = {}
         self._served_before: set[Session] = set()
         self._line: deque[Session] = deque()
+        self._heavy: deque[Session] = deque()
+        self._heavy_turn = False
         self._due: dict[Session, Bundle] = {}
         self._handed = 0
         self._unseen: deque[tuple[int, int, list[Batch]]] = deque()
         self._unseen_bytes = 0
         self._busy_s = 0.0
+        self._started_s = 0.0
         self.slices = 0
         self.frames = 0
         self.bytes = 0
@@ -136,7 +113,7 @@ class Dispatcher:
         while True:
             while not self.idle:
                 rest_s = self._rest_s()
-                if rest_s > 0:
+                if rest_s > _LEAST_REST_S / 2:
                     self._rest(rest_s)
                     self._let_read()
                 self._serve()
@@ -165,7 +142,7 @@ class Dispatcher:
             self._hand_over(session, bundle)
         if self._gathering and session not in self._served_before:
             self._served_before.add(session)
-            own = _own(session, self._gathering)
+            own = own_of(session, self._gathering)
             if own is not None:
                 self._hand_over(session, own)
 
@@ -191,16 +168,23 @@ class Dispatcher:
             self._seen.wait()
 
     def _rest_of_the_reader(self) -> None:
-        """Wait in proportion to the work since the last read, so that more is there to read."""
-        now_s = time.process_time()
-        worked_s = now_s - self._paced_s
-        self._paced_s = now_s
-        rest_s = min(_READ_REST_S, worked_s * self._rest_factor * _READ_REST)
-        if rest_s > _LEAST_READ_REST_S:
+        """Wait in proportion to the work since the last read, so that more is there to read.
+
+        What the reader has waited for messages meanwhile counts: at light load it never rests.
+        """
+        cpu_s, now_s = time.process_time(), time.monotonic()
+        worked_s = cpu_s - self._paced_cpu_s
+        idle_s = (now_s - self._rested_s) - (cpu_s - self._rested_cpu_s)
+        self._paced_cpu_s = cpu_s
+        self._owed_s = max(0.0, self._owed_s + _READ_REST * self._rest_factor * worked_s - idle_s)
+        if self._owed_s >= _LEAST_REST_S:
             self._read.clear()
             self._pacing = True
-            self._read.wait(rest_s)
+            self._read.wait(min(self._owed_s, _READ_REST_S))
             self._pacing = False
+            self._owed_s = 0.0
+            cpu_s, now_s = time.process_time(), time.monotonic()
+        self._rested_cpu_s, self._rested_s = cpu_s, now_s
 
     def _rest(self, rest_s: float) -> None:
         """Serve nobody for a while, but take what comes: a reader that is held loses no time."""
@@ -226,25 +210,25 @@ class Dispatcher:
         if since_s > _LONG_S:
             return 0.0  # it has rested, however busy the others were
         busy_s = self._busy_s - before_s
-        most_s = max(_TURN_S - busy_s, _LEAST_REST * busy_s)
+        most_s = max(_TURN_S - busy_s, _SHARE_OF_LONG * busy_s)
         return busy_s + min(most_s, self._rest_factor * busy_s) - since_s
 
     def _first(self) -> Session | None:
         """Return who is first in line, or will be."""
         if self._due:
-            return self._line[0]
+            return (self._line or self._heavy)[0]
         return cast("Session | None", next(iter(self._hub.dirty[0].subscribers), None))
 
     def _serve(self) -> None:
         """Gather what came, serve for one slice, give way when that was not all."""
-        started_s = time.process_time()  # the processor's time: others' load is not our cost
+        self._started_s = time.process_time()  # the processor's: others' load is not our cost
         now = time.monotonic()
         if self._hub.dirty and (not self._due or self._held.is_set() or now >= self._gather_after):
             self._gather()
             cost_s = time.monotonic() - now
             self._gather_after = now + cost_s / _GATHER_SHARE
         slow = self._send_slice()
-        self._busy_s += time.process_time() - started_s
+        self._busy_s += time.process_time() - self._started_s
         self.slices += 1
         for session in slow:
             session.outlet.too_slow()
@@ -253,6 +237,7 @@ class Dispatcher:
             give_way()
         else:
             self._line.clear()  # of those who were handed theirs before their turn
+            self._heavy.clear()
 
     # -- gathering ----------------------------------------------------------------------
 
@@ -276,10 +261,10 @@ class Dispatcher:
         self._unseen_bytes += size
 
     def _count(self, batches: list[Batch]) -> None:
-        for stream, waiting, _ in batches:
+        for stream, waiting, size, _ in batches:
             clients = len(stream.subscribers)
             self.frames += len(waiting) * clients
-            self.bytes += sum([len(event.frame) for event in waiting]) * clients
+            self.bytes += size * clients
 
     def _extend(self, batch: Batch) -> bool:
         """Put events of one stream to bundles that hold nothing else, if all are such.
@@ -287,7 +272,7 @@ class Dispatcher:
         Whoever shares such a bundle holds the stream, so nobody in line need be looked at:
         a crowd on one stream costs a third of what `_put` takes.
         """
-        stream, _, joined = batch
+        stream, joined = batch.stream, batch.joined
         due = self._due
         bundles = set(due.values())
         if joined or not all(bundle.only is stream for bundle in bundles):
@@ -295,7 +280,7 @@ class Dispatcher:
         for bundle in bundles:
             bundle.extend(batch)
         served = [session for session in _crowd(stream) if session not in due]
-        due.update(dict.fromkeys(served, Bundle(batch, stream)))
+        due.update(dict.fromkeys(served, Bundle(batch, batch.size, stream)))
         self._line.extend(served)
         return True
 
@@ -309,6 +294,10 @@ class Dispatcher:
         nodes: dict[Session, int] = {}
         visits = 0
         for at, crowd in enumerate([_crowd(batch.stream) for batch in batches]):
+            if len(crowd) == 1:  # a stream of somebody's own
+                nodes[crowd[0]] = paths.add(nodes.get(crowd[0], 0), at)
+                visits += 1
+                continue
             steps: dict[int, int] = {}  # from a set of batches to the same with this one
             for start in range(0, len(crowd), _VISITS_AT_ONCE):
                 part = crowd[start : start + _VISITS_AT_ONCE]
@@ -321,7 +310,9 @@ class Dispatcher:
                 visits += len(part)
                 if visits > _VISITS_AT_ONCE:
                     visits = 0
+                    self._busy_s += time.process_time() - self._started_s
                     give_way()
+                    self._started_s = time.process_time()
         return self._share(paths, nodes)
 
     def _share(self, paths: Paths, nodes: dict[Session, int]) -> dict[Session, Bundle]:
@@ -333,10 +324,10 @@ class Dispatcher:
         for session, node in nodes.items():
             bundle = bundles.get(node)
             if bundle is None:
-                bundle = bundles[node] = Bundle(Path(paths, node), only)
+                bundle = bundles[node] = Bundle(paths.tree(node), paths.sizes[node], only)
             fresh[session] = bundle
         for session in cast("set[Session]", {one for batch in batches for one in batch.joined}):
-            own = _own(session, self._gathering)
+            own = own_of(session, self._gathering)
             if own is not None:
                 fresh[session] = own
             else:
@@ -371,29 +362,49 @@ class Dispatcher:
         """Serve the first in line until the slice is over; return who is too slow."""
         # hot path: of about 6 us per client 5 are the kernel's
         due = self._due
-        pop, first = due.pop, self._line.popleft
         slow: list[Session] = []
         now = time.monotonic()
         deadline = now + self._slice_s
         mark = Mark(now, self._busy_s)
-        count = unchecked = size = 0
+        policies = self._slow
+        line = self._next_line()
+        pop, first = due.pop, line.popleft
+        count = 0
+        budget = _CHECK_BYTES
         while due:
-            session = first()
+            try:
+                session = first()
+            except IndexError:  # the other line is not at its end
+                line = self._line or self._heavy
+                first = line.popleft
+                continue
             bundle = pop(session, None)
             if bundle is None:
                 continue  # it was handed over before its turn
+            if bundle.size > _HEAVY_BYTES and line is self._line:
+                due[session] = bundle
+                self._heavy.append(session)
+                continue
             session.served = mark
-            if not self._offer(session, bundle):
+            if policies is None:
+                is_taken = session.outlet.offer(bundle.segments or bundle.cut())
+            else:
+                is_taken = self._offer(session, bundle)
+            if not is_taken:
                 slow.append(session)
             count += 1
-            unchecked += 1
-            size += bundle.size
-            if unchecked >= _CHECK_EVERY or size > _CHECK_BYTES:
+            budget -= bundle.size + _BYTES_EACH
+            if budget < 0:
                 if time.monotonic() > deadline:
                     break
-                unchecked = size = 0
+                budget = _CHECK_BYTES
         self._handed += count
         return slow
+
+    def _next_line(self) -> deque[Session]:
+        """Return whose slice it is: those who are due much do not hold up those due little."""
+        self._heavy_turn = bool(self._heavy) and not self._heavy_turn
+        return self._heavy if self._heavy_turn else self._line
 
     def _offer(self, session: Session, bundle: Bundle) -> bool:
         """Hand a client what it is due; False: it is too slow."""
@@ -421,8 +432,8 @@ class Dispatcher:
             self._seen.set()
             if self._lag is None:
                 continue
-            for _, waiting, _ in batches:
-                for event in waiting:
+            for batch in batches:
+                for event in batch.waiting:
                     # a publisher's clock may be ahead, and a sum must not fall
                     self._lag.observe(max(0.0, now - event.at_s))
 
@@ -430,18 +441,3 @@ class Dispatcher:
 def _crowd(stream: Stream) -> list[Session]:
     """Return a stream's subscribers as they are now."""
     return list(cast("dict[Session, None]", stream.subscribers))  # sessions are all there are
-
-
-def _own(session: Session, gathering: dict[Stream, Batch]) -> Bundle | None:
-    """Return what one client is due of some batches, without what its replay held already."""
-    tree: Tree | None = None
-    for stream in session.streams.values():
-        batch = gathering.get(stream)
-        if batch is None:
-            continue
-        after = batch.joined.get(session, 0)
-        waiting = [event for event in batch.waiting if event.sequence > after]
-        if waiting:
-            leaf = batch._replace(waiting=waiting)
-            tree = leaf if tree is None else (tree, leaf)
-    return None if tree is None else Bundle(tree)

@@ -21,7 +21,7 @@ from rango_gevent.delivery.encoding import PLAIN, Deflated
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits, InboundPool
 from rango_gevent.delivery.sender import ConnectionLimits, Sender
-from rango_gevent.delivery.session import Desk, Session, SessionLimits
+from rango_gevent.delivery.session import GONE, Desk, Session, SessionLimits
 from rango_gevent.hub.hub import Hub
 from rango_gevent.protocol import close, messages, routing
 from rango_gevent.turns import Turns
@@ -29,19 +29,6 @@ from rango_gevent.turns import Turns
 log = logging.getLogger(__name__)
 
 ENDS = tuple(reason.word for reason in close.TABLE)
-REFUSALS = (
-    "bad_handshake",
-    "bad_version",
-    "origin",
-    "no_token",
-    "bad_token",
-    "bad_streams",
-    "draining",
-    "too_many_connections",
-    "too_many_of_address",
-    "too_many_of_uid",
-    "too_many_files",
-)
 
 _LEAVE_AT_ONCE = 20  # streams; who holds more leaves them in slices
 _LEAVE_STEP = 100
@@ -193,6 +180,7 @@ class Registry:
         self.admission.enter(peer, uid)
         self._noticed += notices
         self._heartbeat.watch(connection)
+        log.debug("connection opened", extra=connection.labels)
         connection.push(response)
         connection.subscribe(names)
         connection.start(early)
@@ -252,6 +240,7 @@ class Registry:
         self.admission.leave(connection.peer, session.uid)
         self._noticed -= session.notices
         self._heartbeat.forget(connection)
+        session.outlet = GONE  # a circle less for the garbage collector to find
         reason = connection.ended_by or close.LOST
         seconds = time.monotonic() - connection.opened_s
         self.closed[reason.word] += 1
@@ -261,5 +250,5 @@ class Registry:
             reason.word,
             reason.code,
             seconds,
-            extra={"conn": connection.id, "peer": connection.peer},
+            extra=connection.labels,
         )

@@ -31,7 +31,7 @@ from gevent.timeout import Timeout
 
 from rango_gevent.delivery.outbox import CLOSE as CLOSE_POLICY
 from rango_gevent.delivery.outbox import Outbox
-from rango_gevent.model import Encoding, Event, Segment
+from rango_gevent.model import SEGMENT_BYTES, Encoding, Event, Segment
 from rango_gevent.protocol import close, frames
 from rango_gevent.protocol.close import CloseReason
 
@@ -143,6 +143,13 @@ class Sender:
         self.state = _NEXT.get((self.state, event), self.state)
 
     @property
+    def labels(self) -> dict[str, object]:
+        """Return what each line of the log says of it."""
+        found: dict[str, object] = {"conn": self.id, "peer": self.peer}
+        uid = self.session.uid
+        return found if uid is None else {**found, "uid": uid}
+
+    @property
     def ready(self) -> bool:
         """Tell whether nothing waits for it."""
         return self.state == READY
@@ -167,7 +174,8 @@ class Sender:
         """
         # hot path: in the common case one send and three comparisons
         if self.state == READY:
-            data = segments[0].encoded(self.encoding)
+            first, encoding = segments[0], self.encoding
+            data = first.made.get(encoding) or first.encoded(encoding)
             try:
                 sent = self._send(data)
             except BlockingIOError:
@@ -181,30 +189,30 @@ class Sender:
             return not rest or self._queue(rest)
         return self._queue(segments)
 
-    def _send_on(self, segments: list[Segment], data: bytes, sent: int) -> list[Segment]:
+    def _send_on(self, segments: list[Segment], data: bytes, sent: int | None) -> list[Segment]:
         """Send what follows a first segment as far as the socket takes it; return the rest."""
         for index in range(1, len(segments)):
-            if sent < len(data) or index == _MOST_AT_ONCE:
+            if sent != len(data) or index == _MOST_AT_ONCE:
                 break
             data = segments[index].encoded(self.encoding)
             sent = self._try_to_send(data)
         else:
             index = len(segments)
-        if sent < 0:
+        if sent is None:
             return []  # it is lost
         if sent < len(data) or index < len(segments):
             self._block(data, sent)
         return segments[index:]
 
-    def _try_to_send(self, data: bytes | memoryview) -> int:
-        """Return how much the socket took, -1 when the client is lost."""
+    def _try_to_send(self, data: bytes | memoryview) -> int | None:
+        """Return how much the socket took, None when the client is lost."""
         try:
             return self._send(data)
         except BlockingIOError:
             return 0
         except OSError:
             self.lost()
-            return -1
+            return None
 
     def _queue(self, segments: list[Segment]) -> bool:
         if self.state != WAITING or self._outbox is None:
@@ -237,10 +245,12 @@ class Sender:
 
     def answer(self, parts: Iterable[Part]) -> None:
         """Send or keep an answer; what is long is left to the writer, which gives way."""
-        for count, part in enumerate(parts):
-            if count == _MOST_AT_ONCE and self.state == READY:
+        size = 0
+        for part in parts:
+            if size > SEGMENT_BYTES and self.state == READY:
                 self._block(b"", 0)
             self.push(part)
+            size += part.size if isinstance(part, Segment) else len(part)
 
     def push(self, part: Part) -> None:
         """Send or keep whatever the outbox holds: for replies, replays and control frames.
@@ -251,7 +261,7 @@ class Sender:
         if self.state == READY:
             data = part.encoded(self.encoding) if isinstance(part, Segment) else part
             sent = self._try_to_send(data)
-            if 0 <= sent < len(data):
+            if sent is not None and sent < len(data):
                 self._block(data, sent)
         elif self.state == WAITING and self._outbox is not None:
             self._outbox.append_free(part)
@@ -326,9 +336,11 @@ class Sender:
         assert outbox is not None, "only the writer ends it"
         data = outbox.take(self.encoding)
         sent = self._try_to_send(data)
-        if 0 <= sent < len(data):
+        if sent is None:
+            return
+        if sent < len(data):
             outbox.put_back(data, sent)
-        if sent >= 0 and self.open and self._is_slow(outbox):
+        if self.open and self._is_slow(outbox):
             self.close(close.SLOW)
 
     # -- the end ------------------------------------------------------------------------
@@ -380,6 +392,7 @@ class Sender:
             if self._write_watcher is not None:
                 self._write_watcher.stop()  # before the descriptor's number is another's
             self._writer.kill(block=False)
+            self._writer = None
         self._outbox = None
         self._sock.close()
         self._keeper.remove(cast("Connection", self))

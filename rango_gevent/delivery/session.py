@@ -7,16 +7,15 @@ connection under it owns the socket; `Desk` is what all sessions share.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Callable, Iterable, NamedTuple, Union
+from typing import TYPE_CHECKING, Callable, Iterable, NamedTuple, Protocol, Union
 
 from rango_gevent.errors import FatalClientError, RequestError
 from rango_gevent.hub.hub import Hub
-from rango_gevent.model import Segment
+from rango_gevent.model import Event, Segment
 from rango_gevent.protocol import close, messages
 from rango_gevent.protocol.messages import NameLimits
 
 if TYPE_CHECKING:
-    from rango_gevent.delivery.dispatcher import Outlet
     from rango_gevent.hub.stream import Stream
 
 Part = Union[bytes, Segment]
@@ -48,6 +47,59 @@ class Mark(NamedTuple):
 
 
 NEVER = Mark(0.0, 0.0)
+
+
+class Outlet(Protocol):
+    """A session's connection as the dispatcher sees it.
+
+    Attributes:
+        ready: nothing waits for it.
+    """
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether nothing waits for it."""
+
+    def offer(self, segments: list[Segment]) -> bool:
+        """Take segments to send; never waits. False: it is too slow."""
+
+    def lag(self, stream: Stream, policy: str, events: list[Event]) -> int | None:
+        """Take events of one stream while it lags; the number left out, None: too slow."""
+
+    def forget(self, addresses: set[str]) -> None:
+        """Leave out what waits of some streams, where it may be left out."""
+
+    def push(self, part: bytes | Segment) -> None:
+        """Take an answer, however much waits."""
+
+    def too_slow(self) -> None:
+        """Close it for being too slow."""
+
+
+class Gone:
+    """The outlet of a session whose connection is closed: it takes everything and keeps nothing."""
+
+    ready = False
+
+    def offer(self, segments: list[Segment]) -> bool:
+        """Take segments."""
+        return True
+
+    def lag(self, stream: Stream, policy: str, events: list[Event]) -> int:
+        """Take events."""
+        return 0
+
+    def forget(self, addresses: set[str]) -> None:
+        """There is nothing to leave out."""
+
+    def push(self, part: Part) -> None:
+        """Take an answer."""
+
+    def too_slow(self) -> None:
+        """It is closed."""
+
+
+GONE = Gone()
 
 
 class Desk:

@@ -57,10 +57,18 @@ class Subscriber(Protocol):
 
 
 class Batch(NamedTuple):
-    """What waits in one stream: the events, and who joined after which of them."""
+    """What waits in one stream.
+
+    Attributes:
+        stream: whose it is.
+        waiting: the events, in the order of publishing.
+        size: bytes of their frames.
+        joined: who came while some waited, and the sequence after which they are theirs.
+    """
 
     stream: Stream
     waiting: list[Event]
+    size: int
     joined: dict[Subscriber, int]
 
 
@@ -406,7 +414,8 @@ class Hub:
         waiting = [queue.get_nowait() for _ in range(queue.qsize())]
         if len(self._spare) < _SPARE_QUEUES:
             self._spare.append(queue)
-        return Batch(stream, waiting, joined or {})
+        size = sum([len(event.frame) for event in waiting])
+        return Batch(stream, waiting, size, joined or {})
 
 
 def _is_before(snapshot: Event, newest: Event) -> bool:

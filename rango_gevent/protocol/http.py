@@ -1,59 +1,108 @@
-"""The head of a plain, well-formed handshake request, parsed in one go.
+"""The head of an HTTP/1.1 request, read strictly by RFC 9112.
 
-It takes only what nearly every WebSocket client sends; anything unusual (other methods and
-versions, repeated or folded headers, odd bytes, great length) is None, and the WSGI server's
-own parser decides about it. So this is a short cut, never a second opinion.
+What two readers could take for two things is no request: folded lines, blanks before a colon,
+bare CR and LF, repeated fields that can stand only once, lengths that are no number. A proxy
+before us may be more lenient; it then has no way to slip a second request past either of us.
 """
 
 from __future__ import annotations
 
+import re
+from typing import Mapping
 from urllib.parse import unquote
 
+from rango_gevent.errors import Refused
+from rango_gevent.protocol import refusals
+
 HEAD_END = b"\r\n\r\n"
+MAX_HEAD_BYTES = 16 * 1024
+_MAX_FIELDS = 100
 
-# The WSGI server refuses a line of 8 KiB and a hundred fields: stay clear of where it begins to.
-_MAX_BYTES = 8000
-_MAX_FIELDS = 64
+# RFC 9112 section 3, with a target in origin-form; bytes beyond ASCII are left to who reads names
+_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (/[^\x00-\x20#\x7f]*) (HTTP/1\.[01])")
+# RFC 9110 sections 5.1 and 5.5
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_UNPREFIXED = ("CONTENT_LENGTH", "CONTENT_TYPE")  # by the names that PEP 3333 gives them
+_ONCE = frozenset(
+    (
+        *_UNPREFIXED,
+        "HTTP_AUTHORIZATION",
+        "HTTP_HOST",
+        "HTTP_ORIGIN",
+        "HTTP_SEC_WEBSOCKET_KEY",
+        "HTTP_SEC_WEBSOCKET_VERSION",
+        "HTTP_TRANSFER_ENCODING",
+        "HTTP_UPGRADE",
+    )
+)
 
 
-def parse_handshake(head: bytes) -> dict[str, str] | None:
-    """Return the WSGI environment of a GET request with an Upgrade header.
+def parse_head(head: bytes) -> dict[str, str]:
+    """Return the WSGI variables of a request.
 
     Args:
-        head: the request up to, and without, the empty line that ends it.
+        head: the request up to, and without, the empty line that ends its head.
 
-    Returns:
-        The variables that a handshake is decided by; None for any other request.
+    Raises:
+        Refused: it is not well-formed.
     """
     # hot path: 10,000 clients may reconnect in the same second
     line, *fields = head.decode("latin-1").split("\r\n")
-    if len(head) > _MAX_BYTES or len(fields) > _MAX_FIELDS:
-        return None
-    if not line.startswith("GET /") or not line.endswith(" HTTP/1.1"):
-        return None
-    target = line[4:-9]
-    if " " in target or not target.isprintable():
-        return None
+    found = _LINE.fullmatch(line)
+    if found is None:
+        raise _bad("The request line is malformed.")
+    if len(fields) > _MAX_FIELDS:
+        raise Refused(refusals.HEAD_TOO_LARGE)
+    method, target, version = found.groups()
     path, _, query = target.partition("?")
-    if "%" in path:
-        path = unquote(path, "latin-1")
     environ = {
-        "REQUEST_METHOD": "GET",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "PATH_INFO": path,
+        "REQUEST_METHOD": method,
+        "SERVER_PROTOCOL": version,
+        "PATH_INFO": unquote(path, "latin-1") if "%" in path else path,
         "QUERY_STRING": query,
     }
     for field in fields:
-        name, colon, value = field.partition(":")
-        if not (colon and name and _TOKEN.issuperset(name) and value.isprintable()):
-            return None
-        key = "HTTP_" + name.upper().replace("-", "_")
-        if key in environ or key in _NOT_HERE:
-            return None
-        environ[key] = value.strip(" ")
-    return environ if "HTTP_UPGRADE" in environ else None
+        _add(environ, field)
+    if "HTTP_HOST" not in environ and version == "HTTP/1.1":  # RFC 9112 section 3.2
+        raise _bad("The header Host is missing.")
+    _check_length(environ)
+    return environ
 
 
-# RFC 9110 section 5.6.2, without the underscore: WSGI could not tell it from a hyphen
-_TOKEN = frozenset("!#$%&'*+-.^`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_NOT_HERE = ("HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT")
+def _add(environ: dict[str, str], field: str) -> None:
+    """Add a header field to the variables."""
+    found = _FIELD.fullmatch(field)
+    if found is None:
+        raise _bad("A header field is malformed.")
+    name, value = found.groups()
+    if "_" in name:
+        return  # WSGI could not tell it from a hyphen, and no proxy guards that spelling
+    key = name.upper().replace("-", "_")
+    if key not in _UNPREFIXED:
+        key = "HTTP_" + key
+    if key not in environ:
+        environ[key] = value.rstrip(" \t")
+    elif key in _ONCE:
+        raise _bad("A header field stands twice that can stand only once.")
+    else:
+        environ[key] += ", " + value.rstrip(" \t")  # RFC 9110 section 5.3
+
+
+def _check_length(environ: Mapping[str, str]) -> None:
+    """Check that it is certain where the request ends (RFC 9112 section 6.3)."""
+    length = environ.get("CONTENT_LENGTH")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise _bad("Content-Length is no number.")
+    is_alone = length is None and environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+    if "HTTP_TRANSFER_ENCODING" in environ and not is_alone:
+        raise _bad("Transfer-Encoding is out of place.")
+
+
+def has_body(environ: Mapping[str, str]) -> bool:
+    """Tell whether a body follows the head of this request."""
+    return "HTTP_TRANSFER_ENCODING" in environ or int(environ.get("CONTENT_LENGTH", "0")) > 0
+
+
+def _bad(text: str) -> Refused:
+    return Refused(refusals.BAD_REQUEST, text)

@@ -24,8 +24,9 @@ from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.encoding import PLAIN
 from rango_gevent.gateway import Gateway
 from rango_gevent.protocol import frames
+from rango_gevent.server.handler import GatewayHandler, GatewayServer
+from rango_gevent.server.http import App
 from rango_gevent.settings import Settings
-from rango_gevent.wsgi import App, GatewayHandler, GatewayServer
 
 _MESSAGE_BYTES = 17 << 20
 _FRAGMENTS = 200_000

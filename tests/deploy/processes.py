@@ -10,12 +10,13 @@ import contextlib
 import json
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import support
-from support import HOST, ROOT, Server, amqp_url, free_port, handshake, wait_for
+from support import HOST, ROOT, RawSocket, Server, amqp_url, free_port, handshake, wait_for
 from websockets.exceptions import InvalidStatus
 
 CONF = ROOT / "conf"
@@ -147,3 +148,20 @@ def visit_from(source: str, port: int, headers: Mapping[str, str]) -> None:
     with socket.create_connection((HOST, port), 10, source_address=(source, 0)) as sock:
         sock.sendall(handshake("/public", headers))
         assert sock.recv(65536).startswith(b"HTTP/1.1 101 ")
+
+
+HIDDEN = ("a body of a length", "a body of a chunk")
+
+
+def everything_within(port: int, request: bytes, seconds: float) -> bytes:
+    """Send bytes and return all that comes back in so many seconds."""
+    data, deadline = b"", time.monotonic() + seconds
+    with RawSocket(port) as raw, contextlib.suppress(socket.timeout):
+        raw.send(request)
+        while True:
+            raw.sock.settimeout(max(0.01, deadline - time.monotonic()))
+            more = raw.sock.recv(65536)
+            if not more:
+                break
+            data += more
+    return data

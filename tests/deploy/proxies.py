@@ -64,6 +64,13 @@ class Haproxy(NamedTuple):
             sock.sendall(command.encode() + b"\n")
             return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
 
+    def is_there(self) -> bool:
+        """Tell whether the admin socket answers: its file is there before anybody listens."""
+        try:
+            return bool(self.ask("show info"))
+        except OSError:
+            return False
+
     def server(self, name: str) -> dict[str, str]:
         """Return the statistics of one gateway."""
         rows = csv.DictReader(io.StringIO(self.ask("show stat").lstrip("# ")))
@@ -99,5 +106,6 @@ def start_haproxy(
     path.write_text(text)
     with running(["/usr/sbin/haproxy", "-db", "-f", str(path)], directory) as process:
         process.wait_for_port(port)
-        wait_for(admin.exists, what="the admin socket")
-        yield Haproxy(port, f"ws://{HOST}:{port}", admin)
+        proxy = Haproxy(port, f"ws://{HOST}:{port}", admin)
+        wait_for(proxy.is_there, what="the admin socket")
+        yield proxy

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from processes import address, conf, handshake_status, visit_from
+from processes import (
+    HIDDEN,
+    address,
+    conf,
+    everything_within,
+    handshake_status,
+    visit_from,
+)
 from proxies import Haproxy, start_haproxy
+from smuggled import smuggled_bodies
 from support import (
     HOST,
     PING,
@@ -71,6 +79,12 @@ def test_refusals_pass(haproxy: Haproxy) -> None:
     same = {"Origin": f"http://{HOST}:{haproxy.port}"}
     assert handshake_status(haproxy.url, "/public", headers=same) == 101
     assert http_request(haproxy.port, "/readyz").status == 404
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_a_body_that_is_a_handshake_is_a_body(haproxy: Haproxy, kind: str) -> None:
+    """HAProxy and the gateway agree where a request ends, so nothing slips past either."""
+    assert b" 101 " not in everything_within(haproxy.port, smuggled_bodies()[kind], 1.0)
 
 
 def test_what_the_gateway_is_told(tmp_path: Path) -> None:

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from processes import address, conf, handshake_status, visit_from
+from processes import (
+    HIDDEN,
+    address,
+    conf,
+    everything_within,
+    handshake_status,
+    visit_from,
+)
 from proxies import start_nginx
+from smuggled import smuggled_bodies
 from support import (
     HOST,
     PING,
@@ -68,6 +76,12 @@ def test_refusals_pass(nginx: int) -> None:
     url = f"ws://{HOST}:{nginx}"
     assert handshake_status(url, "/private") == 401
     assert handshake_status(url, "/public", headers={"Origin": "https://evil.example"}) == 403
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_a_body_that_is_a_handshake_is_a_body(nginx: int, kind: str) -> None:
+    """nginx and the gateway agree where a request ends, so nothing slips past either."""
+    assert b" 101 " not in everything_within(nginx, smuggled_bodies()[kind], 1.0)
 
 
 def test_full_gateway(tmp_path: Path) -> None:

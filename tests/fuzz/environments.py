@@ -104,6 +104,7 @@ SEEDS = (
     b"\xffRANGO_RBAC_ADMIN=\n\xffRANGO_RBAC_admin=a\n\xffRANGO_TYPO=1\n\xffPATH=/bin",
     _line("RANGO_AMQP_URL", b"amqp:host:5672") + b"\n" + _line("amqp-addr", b"amqp:/s:amqps://1"),
     _line("RABBITMQ_HOST", b"fe80::1%2Feth0"),
+    _line("RABBITMQ_HOST", b"fe80::1%\xe2\x80\xa8eth0"),
     _line("RABBITMQ_HOST", b"host:5672") + b"\n\xffRANGO_\0=",
     _line("RANGO_COMPRESSION", b"ON") + b"\n" + _line("LOG_LEVEL", b"loud"),
 )

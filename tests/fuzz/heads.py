@@ -1,8 +1,8 @@
-"""Any head of a request is passed on, accepted or refused, and never gives a variable it has not.
+"""Any head of a request is taken or refused, and never gives a variable that it does not hold.
 
-That is: `parse_handshake` gives None or the variables of one handshake, free of control characters,
-and `Handshake.decide` makes of them an `Accepted` or raises `Refused`, nothing else. The 101
-response holds no bytes of the request but the digest of its key.
+That is: `parse_head` gives the variables of one request, free of control characters, or raises
+`Refused`, and `Handshake.decide` makes of them an `Accepted` or raises `Refused`, nothing else.
+The 101 response holds no bytes of the request but the digest of its key.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import re
 from rango_gevent.auth.keys import load_public_key
 from rango_gevent.auth.origin import OriginPolicy
 from rango_gevent.auth.tokens import TokenVerifier
-from rango_gevent.delivery.handshake import Handshake, wants_upgrade
 from rango_gevent.errors import Refused
-from rango_gevent.protocol.http import parse_handshake
+from rango_gevent.protocol import refusals
+from rango_gevent.protocol.http import has_body, parse_head
 from rango_gevent.protocol.messages import NameLimits
+from rango_gevent.server.handshake import Handshake, wants_upgrade
 from tests.fuzz.common import check_names
 
 _BODY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
@@ -29,6 +30,8 @@ _HANDSHAKE = Handshake(
     compression=True,
 )
 _OWN = {"REQUEST_METHOD", "SERVER_PROTOCOL", "PATH_INFO", "QUERY_STRING"}
+_UNPREFIXED = ("CONTENT_LENGTH", "CONTENT_TYPE")
+_CONTROLS = set(map(chr, range(32))) - {"\t"} | {"\x7f"}
 _RESPONSE = re.compile(
     rb"HTTP/1\.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     rb"Sec-WebSocket-Accept: [A-Za-z0-9+/]{27}=\r\n"
@@ -38,8 +41,11 @@ _RESPONSE = re.compile(
 
 def check(data: bytes) -> None:
     """Parse a head, and decide about the handshake that it is."""
-    environ = parse_handshake(data)
-    if environ is None:
+    try:
+        environ = parse_head(data)
+    except Refused as refused:
+        assert refused.refusal in (refusals.BAD_REQUEST, refusals.HEAD_TOO_LARGE)
+        _check_refusal(refused)
         return
     _check_variables(environ, data.decode("latin-1"))
     wants_upgrade(environ)
@@ -50,6 +56,7 @@ def check(data: bytes) -> None:
         return
     assert accepted.uid is None, "nobody has signed a token"
     assert environ["PATH_INFO"] != "/private"
+    assert not has_body(environ)
     check_names(accepted.names, _LIMITS)
     assert _RESPONSE.fullmatch(accepted.response)
 
@@ -57,17 +64,25 @@ def check(data: bytes) -> None:
 def _check_refusal(refused: Refused) -> None:
     assert 400 <= refused.status < 500
     assert refused.text.isprintable()
+    assert refused.cause.isprintable()
 
 
 def _check_variables(environ: dict[str, str], head: str) -> None:
-    lines = head.split("\r\n")
-    assert len(environ) == len(_OWN) + len(lines) - 1, "each field is one variable"
-    for name, value in environ.items():
-        assert isinstance(value, str)
-        if name not in _OWN:
-            assert name.startswith("HTTP_")
-            assert value.isprintable()
-            assert any(line.partition(":")[2].strip(" ") == value for line in lines)
+    """Check that each variable is a field, or several that make a list, and none is made up."""
+    values: dict[str, list[str]] = {}
+    for line in head.split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        if "_" not in name:
+            key = name.upper().replace("-", "_")
+            values.setdefault(key, []).append(value.strip(" \t"))
+    found = {name: value for name, value in environ.items() if name not in _OWN}
+    assert found == {
+        name if name in _UNPREFIXED else f"HTTP_{name}": ", ".join(several)
+        for name, several in values.items()
+    }
+    assert not any(set(value) & _CONTROLS for value in found.values())
+    assert environ["REQUEST_METHOD"].isprintable()
+    assert not set(environ["QUERY_STRING"]) & _CONTROLS
 
 
 _GOOD = (
@@ -88,7 +103,12 @@ SEEDS = (
     _GOOD.replace(b"Key: dGhl", b"Key: *"),
     _GOOD.replace(b"\r\n", b"\n"),
     _GOOD + b"\r\nHost: b\r\n folded",
+    _GOOD + b"\r\nX-Forwarded-For: a\r\nX-Forwarded-For: b",
+    _GOOD + b"\r\nTransfer-Encoding : chunked",
+    _GOOD + b"\r\nContent-Length: 0\r\nContent-Length: 5",
+    _GOOD + b"\r\nX: a\rAuthorization: Bearer a.b.c",
     b"POST / HTTP/1.0\r\nContent-Length: 1",
+    b"GET / HTTP/1",
 )
 WORDS = (
     b"\r\n", b"GET /", b" HTTP/1.1", b"?stream=", b"%", b"\r\nUpgrade: websocket", b"Origin: http://",

@@ -16,8 +16,8 @@ from websockets.sync.server import ServerConnection, serve
 
 from rango_gevent.client import ConnectionLost, Event, Notice, StreamClient
 from rango_gevent.client.stream import ERROR, REPLY, STATE, Limits
-from rango_gevent.delivery.handshake import accept_key
 from rango_gevent.errors import Refused
+from rango_gevent.server.handshake import accept_key
 
 QUICK = Limits(open_s=3, close_s=1, idle_s=5, first_wait_s=0.05, max_wait_s=0.1)
 EMPTY = '{"success":{"message":"subscribed","streams":[]}}'

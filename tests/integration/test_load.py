@@ -93,6 +93,7 @@ def test_a_table_is_for_people(gateway: Server) -> None:
 def test_without_a_broker_it_listens(gateway: Server, market: str) -> None:
     """Events that others publish are counted, with the times between them; all clients leave."""
     words = [f"{market}.trades", "--clients", "3", "--connect-rate", "1000", "--seconds", "3"]
+    _make_known(gateway, market)
     with running(gateway.url, *words, "--json") as process:
         wait_for(lambda: _subscribers(gateway, market) == 3, 20, "three clients")
         while process.poll() is None:
@@ -106,6 +107,12 @@ def test_without_a_broker_it_listens(gateway: Server, market: str) -> None:
     assert found["messages"]["gap_ms"]["p50"] > 0
     assert found["messages"]["latency_ms"] is found["messages"]["lost"] is None
     wait_for(lambda: _subscribers(gateway, market) == 0, 20, "their leaving")
+
+
+def _make_known(server: Server, market: str) -> None:
+    """Publish on a topic, so that it is counted by itself."""
+    server.publish(f"public.{market}.trades", "1")
+    server.catch_up()
 
 
 def _subscribers(server: Server, market: str) -> float:
@@ -162,6 +169,7 @@ def test_closes_are_counted_by_code() -> None:
     """A gateway that restarts tells its clients, and so do the figures; nobody is left to wait for."""
     with start_gateway(env={"RANGO_DRAIN_S": "0.2"}) as server:
         words = [server.url, "m.trades", "--clients", "3", "--connect-rate", "1000"]
+        _make_known(server, "m")
         with running(*words, "--seconds", "60", "--json") as process:
             wait_for(lambda: _subscribers(server, "m") == 3, 20, "three clients")
             server.stop()

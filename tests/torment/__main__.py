@@ -93,7 +93,8 @@ def _run(attacks: list[Attack], options: Options, tries: int) -> list[Row]:
         with start_scene(left[0][0], options) as scene:
             while left and _place(left[0][0]) == place:
                 attack, attempt = left.pop(0)
-                row = _torment(scene, attack, options)
+                before_ms = rows[0].measured["latency_ms"] if rows else 0.0
+                row = _torment(scene, attack, options, before_ms)
                 if row.problems and attempt < tries:
                     left.insert(0, (attack, attempt + 1))
                 else:
@@ -109,15 +110,17 @@ def _place(attack: Attack) -> tuple[object, ...]:
     return (sorted(attack.env.items()), attack.files, attack.source)
 
 
-def _torment(scene: Scene, attack: Attack, options: Options) -> Row:
+def _torment(scene: Scene, attack: Attack, options: Options, baseline_ms: float) -> Row:
     began = time.monotonic()
     measured, notes = scene.torment(attack)
-    measured["took_s"] = time.monotonic() - began
+    measured.update(took_s=time.monotonic() - began, baseline_ms=baseline_ms)
     bounds = attack.bounds(options.short)
     if options.outage:  # messages do not come meanwhile, but answers must
         measured["latency_ms"] = measured["ping_ms"]
         del bounds["lost"]
     problems = judge(measured, bounds)
+    if not measured["attacked"]:
+        problems.insert(0, "the attack did not come to its end")
     if not measured["alive"]:
         problems.insert(0, "the gateway ended")
     return Row(attack.name, measured, problems + notes if problems else [])

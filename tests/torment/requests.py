@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ _CHUNK = b"1\r\nx\r\n"
 _PORTION_S = 0.01
 _GET_BYTES = 12_000  # of a portion: 1.2 MB/s
 _CHUNK_BYTES = 120_000
+_REFILL_S = 0.02
 _WRITES = 2_000  # connections that one attacker may use up, where each is closed at once
 
 
@@ -74,21 +76,31 @@ def unread_answers(target: Target) -> None:
 
 
 def _hold(target: Target, data: bytes) -> None:
-    for sock in target.connect_many(target.size["sockets"]):
-        send_what_goes(sock, data, 0.01)
+    """Take all places with the same bytes on each; then wait for what becomes of them."""
+    _fill(target, target.port, "", data, 1.0)
     target.hold()
 
 
 def silent_metrics(target: Target) -> None:
     """Many connect to the metrics port and say nothing."""
-    target.connect_many(target.size["sockets"], target.metrics_port)
-    target.hold()
+    _fill(target, target.metrics_port, "", b"", target.seconds)
 
 
 def one_address(target: Target) -> None:
     """Many come from one address and say nothing."""
-    target.connect_many(target.size["sockets"], source="127.0.0.1")
-    target.hold()
+    _fill(target, target.port, "127.0.0.1", b"", target.seconds)
+
+
+def _fill(target: Target, port: int, source: str, data: bytes, for_s: float) -> None:
+    """Take places, and for a time each that becomes free."""
+    end = time.monotonic() + for_s
+    for number in itertools.count():
+        with contextlib.suppress(OSError):
+            send_what_goes(target.connect(port, source), data, 0.01)
+        if number >= target.size["sockets"]:
+            time.sleep(_REFILL_S)
+            if time.monotonic() > end:
+                return
 
 
 def pings_behind_handshake(target: Target) -> None:

@@ -26,7 +26,7 @@ from tests.torment.attacks import Attack
 _STREAM = "torment-good.t"
 _LIMIT_MB = 3000
 _LOOK_S = 0.05
-_QUIET_S = 0.3
+_QUIET_S = 0.2
 _QUIET_SHARE = 0.25
 _CALM_S = 15.0
 _SETTLE_S = 10.0
@@ -71,7 +71,8 @@ class Options(NamedTuple):
     def env(self, attack: Attack) -> dict[str, str]:
         """Return the gateway's settings."""
         # attackers would answer pings, if that were all it took to stay
-        found = {"RANGO_SLOW_CLIENT": self.policy, "RANGO_PONG_TIMEOUT_S": "300", **attack.env}
+        found = {"RANGO_PING_INTERVAL_S": "3600", "RANGO_PONG_TIMEOUT_S": "7200", **attack.env}
+        found["RANGO_SLOW_CLIENT"] = self.policy
         if self.compression:
             found["RANGO_COMPRESSION"] = "on"
         if self.server == "workers":
@@ -164,6 +165,7 @@ class Scene:
         }
         self.crowd = Child("crowd", json.dumps(places))
         self.crowd.line()
+        self.calm()
 
     def close(self) -> None:
         """End the good clients."""
@@ -172,21 +174,20 @@ class Scene:
 
     def torment(self, attack: Attack) -> tuple[dict[str, float], list[str]]:
         """Make one attack; return what was measured, by name, and notes."""
-        self.calm()
         before_mb = self.memory.most_mb = self.memory.now_mb()
         self.crowd.ask("mark")
         measured, notes = self._attack(attack)
         measured.update({**self.crowd.ask("report"), **measured})
-        measured["memory_mb"] = self.memory.most_mb - before_mb
         if self.memory.was_killed:
             notes.append(f"killed at {_LIMIT_MB} MB")
         measured["alive"] = float(self.server.process.poll() is None)
         self.calm()
+        measured["memory_mb"] = self.memory.most_mb - before_mb
         measured["kept_mb"] = self.memory.now_mb() - before_mb
         return measured, notes
 
     def _attack(self, attack: Attack) -> tuple[dict[str, float], list[str]]:
-        found: dict[str, float] = {}
+        found = {"attacked": 0.0}
         notes: list[str] = []
         attacker = Child("attacker", attack.name, json.dumps(self._options(attack)))
         limit = threading.Timer(self.options.seconds + _MORE_S, attacker.process.kill)
@@ -196,7 +197,8 @@ class Scene:
             while line := attacker.line():
                 if "begin" in line:
                     self.crowd.ask("mark")
-                found.update(line.get("found", {}))
+                if "found" in line:
+                    found.update(line["found"], attacked=1.0)
                 notes += [line["note"]] if "note" in line else []
         finally:
             limit.cancel()
@@ -207,6 +209,7 @@ class Scene:
     def _options(self, attack: Attack) -> dict[str, object]:
         return {
             "port": self.port,
+            "gateway_port": self.server.port,
             "front": self.options.front,
             "metrics_port": self.server.metrics_port,
             "exchange": self.server.exchange,

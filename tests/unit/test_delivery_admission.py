@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rango_gevent.delivery.admission import Admission, AdmissionLimits
 from rango_gevent.errors import Refused
 from rango_gevent.parsers import networks
+from rango_gevent.protocol import refusals
 
 _NONE = AdmissionLimits(10, 0, 0)
 
@@ -47,6 +48,34 @@ def test_a_user_has_a_share_wherever_it_comes_from() -> None:
     admission.check("9.9.9.9", None)
 
 
+def test_an_address_has_its_share_of_handshakes() -> None:
+    """They count apart from connections, so that one over the limit can still be told so."""
+    admission = Admission(AdmissionLimits(10, 2, 0))
+    for _ in range(2):
+        admission.enter("1.2.3.4", None)
+        assert admission.begin_handshake("1.2.3.4") is None
+    assert admission.begin_handshake("1.2.3.4") is refusals.TOO_MANY_OF_ADDRESS
+    assert admission.begin_handshake("1.2.3.5") is None
+    admission.end_handshake("1.2.3.4")
+    assert admission.begin_handshake("1.2.3.4") is None
+
+
+def test_a_proxys_handshakes_are_nobodys_own() -> None:
+    """Whose they are is known when their head is read, and then they are over."""
+    admission = Admission(AdmissionLimits(10, 1, 0), networks("10.0.0.0/8"))
+    assert [admission.begin_handshake("10.0.0.1") for _ in range(5)] == [None] * 5
+    assert admission.begin_handshake("1.2.3.4") is None
+    assert admission.begin_handshake("1.2.3.4") is refusals.TOO_MANY_OF_ADDRESS
+
+
+def test_handshakes_and_connections_share_the_files() -> None:
+    """Whatever their address."""
+    admission = Admission(AdmissionLimits(10, 0, 0, sockets=2))
+    admission.enter("1.2.3.4", None)
+    assert admission.begin_handshake("1.2.3.5") is None
+    assert admission.begin_handshake("1.2.3.6") is refusals.TOO_MANY_FILES
+
+
 def test_nobody_comes_in_while_it_drains() -> None:
     """A closed admission refuses with 503 and a time to come back."""
     admission = Admission(_NONE)
@@ -54,7 +83,7 @@ def test_nobody_comes_in_while_it_drains() -> None:
     with pytest.raises(Refused) as refused:
         admission.check("1.2.3.4", None)
     assert refused.value.status == 503
-    assert dict(refused.value.headers)["Retry-After"]
+    assert dict(refused.value.refusal.headers)["Retry-After"]
 
 
 @pytest.mark.parametrize(

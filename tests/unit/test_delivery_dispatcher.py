@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import Histogram
 
+from rango_gevent.delivery import dispatcher as dispatcher_module
 from rango_gevent.delivery.bundle import Path
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
@@ -536,22 +537,69 @@ def test_the_consumer_is_held_while_many_bytes_wait(room: Room) -> None:
     assert pacing.ready()
 
 
-def test_the_consumer_rests_as_long_as_work_took() -> None:
-    """Never a fixed time: after nothing was done it reads on at once."""
-    with delivery_room(rest_factor=2.0) as room:
+class Clocks:
+    """Both clocks of the dispatcher, moved by the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cpu_s = self.now_s = 100.0
+        monkeypatch.setattr(dispatcher_module, "time", self)
+
+    def process_time(self) -> float:
+        """Return the processor's time."""
+        return self.cpu_s
+
+    def monotonic(self) -> float:
+        """Return everybody's."""
+        return self.now_s
+
+    def pass_by(self, worked_s: float, waited_s: float) -> None:
+        """Let both go on."""
+        self.cpu_s += worked_s
+        self.now_s += worked_s + waited_s
+
+
+def rests(room: Room, clocks: Clocks, worked_s: float, waited_s: float, count: int) -> list[float]:
+    """Return the rests of a reader that works and waits for so long between two reads."""
+    found: list[float] = []
+    room.dispatcher._read.wait = found.append  # type: ignore[assignment, method-assign]  # a signal's
+    for _ in range(count):
+        clocks.pass_by(worked_s, waited_s)
         room.dispatcher.pace(False)
-        began_s = time.process_time()
-        while time.process_time() - began_s < 0.003:
-            pass
-        started_s = time.monotonic()
-        room.dispatcher.pace(False)
-        assert time.monotonic() - started_s > 0.003
-        rests = []
-        for _ in range(20):
-            started_s = time.monotonic()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("worked_s", "waited_s", "expected"),
+    [
+        (0.0005, 0.0, [0.00225] * 4),
+        (0.0001, 0.0, [0.00135]),  # what is owed is added up to a millisecond
+        (0.1, 0.0, [0.004] * 4),  # never longer than that
+        (0.0002, 0.0008, []),  # light load: it waited longer than it owes
+        (0.0005, 0.001, [0.00125] * 4),
+    ],
+)
+def test_the_consumer_rests_in_proportion_to_work(
+    monkeypatch: pytest.MonkeyPatch, worked_s: float, waited_s: float, expected: list[float]
+) -> None:
+    """Less what it waited for messages; without a factor never."""
+    for factor in (2.0, 0.0):
+        with delivery_room(rest_factor=factor) as room, monkeypatch.context() as patch:
+            room.dispatcher._read = Reader()  # type: ignore[assignment]  # as much as is needed
+            clocks = Clocks(patch)
             room.dispatcher.pace(False)
-            rests.append(time.monotonic() - started_s)
-        assert min(rests) < 0.002
+            room.dispatcher._owed_s = 0.0
+            found = rests(room, clocks, worked_s, waited_s, 4)
+            assert found == pytest.approx(expected if factor else [])
+
+
+class Reader:
+    """A signal that only notes for how long it is waited for."""
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Do nothing."""
 
 
 # -- turns ----------------------------------------------------------------------------------------

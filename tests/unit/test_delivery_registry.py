@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import ast
+import gc
 import json
 import logging
-from pathlib import Path
+import time
 from typing import Iterator
 
 import pytest
 from delivery_room import LIMITS, Room, as_segments, delivery_room, limits, wait_until
 
-from rango_gevent.delivery import admission, handshake
-from rango_gevent.delivery.registry import ENDS, REFUSALS
+from rango_gevent.delivery.connection import Connection
+from rango_gevent.delivery.registry import ENDS
+from rango_gevent.delivery.session import Session
 from rango_gevent.protocol import close
+from rango_gevent.turns import give_way
 
 
 @pytest.fixture
@@ -65,23 +67,6 @@ def test_every_end_has_its_word() -> None:
     assert len(ENDS) == len(set(ENDS))
 
 
-def test_every_refusal_has_its_word() -> None:
-    """The words that the code can refuse with are those of the list."""
-    raised = {
-        argument.value
-        for module in (handshake, admission)
-        for call in ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id in ("Refused", "_unauthorized")
-        for argument in call.args[:2]
-        if isinstance(argument, ast.Constant)
-        and isinstance(argument.value, str)
-        and argument.value.replace("_", "").isalpha()
-    }
-    assert raised | {"too_many_files"} == set(REFUSALS)  # that one gets no answer, only a close
-
-
 def test_the_end_of_a_connection_is_one_line(
     room: Room, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +86,24 @@ def test_the_end_of_a_connection_is_one_line(
     samples = {sample.name: sample.value for sample in room.duration.collect()[0].samples}
     assert samples["duration_seconds_count"] == 1
     assert 0 <= samples["duration_seconds_sum"] < 20
+
+
+def test_debug_shows_openings_and_subscriptions(
+    room: Room, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the user where there is one."""
+    monkeypatch.setattr(logging.getLogger("rango_gevent"), "propagate", True)
+    caplog.set_level(logging.DEBUG, "rango_gevent")
+    _, peer = room.connect("m.t", uid="ID1")
+    peer.receive()
+    peer.ask("subscribe", "order")
+    peer.receive()
+    found = [(record.getMessage(), record.__dict__["uid"]) for record in caplog.records]
+    assert found == [
+        ("connection opened", "ID1"),
+        ("holds 1 streams: m.t", "ID1"),
+        ("holds 2 streams: m.t, order", "ID1"),
+    ]
 
 
 def test_readers_and_writers_are_counted_while_they_live(room: Room) -> None:
@@ -164,3 +167,32 @@ def test_what_waits_for_all_is_summed(room: Room) -> None:
             client.offer(as_segments(b"\x81\x00" * 500))
         client.offer(as_segments(b"\x81\x00" * 500))
     assert room.registry.outbox_bytes == sum(client.outbox_bytes for client in clients) > 2000
+
+
+def test_who_is_gone_is_no_garbage(room: Room) -> None:
+    """Its memory comes back at once: nobody has to look for circles."""
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(60):
+            _, peer = room.connect("m.t", "order", uid="ID1", buffer=4096 if number % 3 else None)
+            if number % 2:
+                peer.receive()
+                peer.ask("subscribe", "n.t")
+            if number % 5 == 0:
+                room.publish("public.m.t", '"' + "x" * 20_000 + '"')
+                room.round()
+            peer.close()
+        wait_until(lambda: len(room.registry) == 0 and room.registry.greenlets == 0)
+        room.heartbeat.tick(time.monotonic() + 60)  # those whose closing it was to bound
+        room.clients.clear()
+        room.peers.clear()
+        del _, peer
+        for _ in range(20):
+            give_way()  # until those who were killed have ended
+        sessions = [one for one in gc.get_objects() if isinstance(one, Session)]
+        assert [one for one in sessions if one._desk is room.registry.desk] == []
+        found = [one for one in gc.get_objects() if isinstance(one, Connection)]
+        assert [one for one in found if one._keeper is room.registry] == []
+    finally:
+        gc.enable()

@@ -14,7 +14,7 @@ from rango_gevent.errors import (
     RequestError,
     TokenError,
 )
-from rango_gevent.protocol import close
+from rango_gevent.protocol import close, refusals
 
 
 def test_all_errors_have_one_base() -> None:
@@ -48,19 +48,20 @@ def test_a_fatal_error_names_its_row_of_the_close_table() -> None:
     assert str(error) == "message too big"
 
 
-def test_a_refusal_is_a_response() -> None:
-    """Status, word for metrics, text and headers make the answer to a handshake."""
-    error = Refused(401, "bad_token", "The token is not valid.", [("WWW-Authenticate", "Bearer")])
-    assert (error.status, error.reason, error.text) == (401, "bad_token", "The token is not valid.")
-    assert error.headers == [("WWW-Authenticate", "Bearer")]
-    assert str(error) == error.text
+def test_a_refusal_names_its_row_of_the_table() -> None:
+    """Status, word for metrics, text and headers make the answer; the cause is for the log."""
+    error = Refused(refusals.BAD_TOKEN, "The token is not valid: expired.", "expired")
+    assert error.refusal is refusals.BAD_TOKEN
+    assert (error.status, error.reason) == (401, "bad_token")
+    assert str(error) == error.text == "The token is not valid: expired."
+    assert error.cause == "expired"
 
 
-def test_a_refusal_has_no_headers_by_default() -> None:
-    """Two refusals share nothing that one of them could change."""
-    one, other = Refused(403, "origin", "No."), Refused(403, "origin", "No.")
-    one.headers.append(("X", "1"))
-    assert other.headers == []
+def test_a_refusal_has_its_rows_text_by_default() -> None:
+    """Where nothing more exact is known."""
+    error = Refused(refusals.ORIGIN)
+    assert str(error) == error.text == refusals.ORIGIN.text
+    assert error.cause == ""
 
 
 def test_a_token_error_has_a_word() -> None:

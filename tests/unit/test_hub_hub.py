@@ -73,7 +73,7 @@ def taken(hub: Hub) -> dict[str, list[bytes]]:
 def delivered(hub: Hub, subscriber: Subscriber) -> list[bytes]:
     """Drain the hub and return what one subscriber gets of it, in order of publishing."""
     found = []
-    for stream, waiting, joined in hub.take_dirty():
+    for stream, waiting, _, joined in hub.take_dirty():
         if subscriber in stream.subscribers:
             found += [w for w in waiting if w.sequence > joined.get(subscriber, 0)]
     return [item.frame for item in sorted(found, key=lambda event: event.sequence)]
@@ -905,4 +905,4 @@ def test_the_hub_could_not_yield_if_it_wanted_to() -> None:
 def test_a_batch_is_what_waits_in_one_stream() -> None:
     """Stream, frames, and who came among them."""
     stream = Stream("public", "a.b", "a.b")
-    assert Batch(stream, [], {}) == (stream, [], {})
+    assert Batch(stream, [], 0, {}) == (stream, [], 0, {})

@@ -299,7 +299,7 @@ class HubMachine(RuleBasedStateMachine):
         batches = self.hub.take_dirty()
         for person in self.people:
             found: list[Any] = []
-            for stream, waiting, joined in batches:
+            for stream, waiting, _, joined in batches:
                 if person.subscriber in stream.subscribers:
                     last = joined.get(person.subscriber, 0)
                     found += [item for item in waiting if item.sequence > last]

@@ -60,11 +60,13 @@ def reading(subscribed: Mapping[tuple[str, str], int] | None = None, **changes: 
         held[kind] += count
         topics.setdefault(kind, {})[topic] = count
     made = Reading(
-        gauges={"rango_hub_clients_count": 3, **runtime_gauges(5)},
-        counters={"rango_frames_sent": 7, "rango_broker_disconnected_seconds": 0.5},
-        labelled={
-            "rango_requests": ("action", Counter(subscribe=2, ping=1)),
-            "promhttp_metric_handler_requests": ("code", Counter({"200": 4})),
+        values={
+            "rango_hub_clients_count": 3,
+            "rango_frames_sent": 7,
+            "rango_broker_disconnected_seconds": 0.5,
+            "rango_requests": Counter(subscribe=2, ping=1),
+            "promhttp_metric_handler_requests": Counter({"200": 4}),
+            **runtime_gauges(5),
         },
         subscriptions=held,
         topics=topics,

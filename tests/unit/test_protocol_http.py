@@ -1,30 +1,14 @@
-"""The short cut through a handshake's head never disagrees with the WSGI server's own parser.
-
-`parse_handshake` may pass on anything by None. What it takes, gevent.pywsgi must take too,
-with the same variables: here its real handler reads the same bytes from a real socket.
-"""
+"""The parser of heads: what is one request to everybody is taken, everything else refused."""
 
 from __future__ import annotations
 
-import socket
-from typing import Any
-
 import pytest
-from gevent import socket as gsocket
-from gevent.pywsgi import WSGIHandler, WSGIServer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rango_gevent.protocol.http import HEAD_END, parse_handshake
-
-# What a WSGI environment says about the server and the connection, not about the request.
-_OF_THE_SERVER = (
-    "SCRIPT_NAME",
-    "GATEWAY_INTERFACE",
-    "SERVER_NAME",
-    "SERVER_PORT",
-    "SERVER_SOFTWARE",
-)
+from rango_gevent.errors import Refused
+from rango_gevent.protocol import refusals
+from rango_gevent.protocol.http import HEAD_END, has_body, parse_head
 
 GOOD = (
     b"GET /public?stream=eurusd.trades,global.tickers HTTP/1.1\r\n"
@@ -38,48 +22,6 @@ GOOD = (
 )
 
 
-class Server:
-    """What gevent's handler needs of a server: an environment and an application."""
-
-    def __init__(self) -> None:
-        real = WSGIServer(("127.0.0.1", 0), self.application, log=None, error_log=None)
-        self.get_environ = real.get_environ
-        self.log = self.error_log = real.log
-        self.seen: list[dict[str, Any]] = []
-
-    def application(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        """Note the request."""
-        self.seen.append(environ)
-        start_response("200 OK", [("Content-Length", "0")])
-        return []
-
-
-def as_pywsgi_reads_it(head: bytes) -> list[dict[str, str]]:
-    """Return the environments of the requests that pywsgi finds in these bytes."""
-    ours, theirs = socket.socketpair()
-    with ours, gsocket.socket(fileno=theirs.detach()) as served:
-        ours.sendall(head + HEAD_END)
-        ours.shutdown(socket.SHUT_WR)
-        server = Server()
-        WSGIHandler(served, ("127.0.0.1", 1), server).handle()
-    return [
-        {
-            name: value
-            for name, value in environ.items()
-            if not name.startswith(("wsgi.", "REMOTE_")) and name not in _OF_THE_SERVER
-        }
-        for environ in server.seen
-    ]
-
-
-def check(head: bytes) -> dict[str, str] | None:
-    """Parse a head by the short cut; what it takes must be what pywsgi takes."""
-    taken = parse_handshake(head)
-    if taken is not None:
-        assert as_pywsgi_reads_it(head) == [taken]
-    return taken
-
-
 def with_field(*fields: bytes) -> bytes:
     """Return the good request with more header fields."""
     return b"\r\n".join((GOOD, *fields))
@@ -90,12 +32,19 @@ def with_target(target: bytes) -> bytes:
     return GOOD.replace(b"/public?stream=eurusd.trades,global.tickers", target)
 
 
-# -- what it takes ----------------------------------------------------------------------------
+def refusal(head: bytes) -> Refused:
+    """Return the refusal of a head that must be refused."""
+    with pytest.raises(Refused) as caught:
+        parse_head(head)
+    return caught.value
+
+
+# -- what is taken --------------------------------------------------------------------------------
 
 
 def test_a_usual_handshake_is_taken() -> None:
-    """All that a handshake is decided by is in the environment, under WSGI's names."""
-    assert check(GOOD) == {
+    """All that a request is decided by is there, under WSGI's names."""
+    assert parse_head(GOOD) == {
         "REQUEST_METHOD": "GET",
         "SERVER_PROTOCOL": "HTTP/1.1",
         "PATH_INFO": "/public",
@@ -111,37 +60,89 @@ def test_a_usual_handshake_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "head",
+    ("target", "path", "query"),
     [
-        with_target(b"/"),
-        with_target(b"/private"),
-        with_target(b"/?"),
-        with_target(b"/a?b?c=d&e"),
-        with_target(b"/%70ublic?stream=a%2Eb"),
-        with_target(b"//other.example/public"),
-        with_target(b"/public#fragment?x"),
-        with_target(b"/a%20b%2Fc%00%zz%"),
-        with_field(b"Authorization: Bearer a.b.c"),
-        with_field(b"Cookie: a=b; c=d"),
-        with_field(b"X-Empty:"),
-        with_field(b"X-Blanks:   a b  "),
-        with_field(b"X-Colons: a:b::c"),
-        with_field(b"x-LOWER-and-Upper: 1"),
-        with_field(b"X-Latin: \xe9\xff"),
-        GOOD.replace(b"Upgrade: websocket", b"UPGRADE:WebSocket"),
+        (b"/", "/", ""),
+        (b"/?", "/", ""),
+        (b"/a?b?c=d&e", "/a", "b?c=d&e"),
+        (b"/%70ublic?stream=a%2Eb", "/public", "stream=a%2Eb"),
+        (b"//other.example/public", "//other.example/public", ""),
+        (b"/a%20b%2Fc%00%zz%", "/a b/c\0%zz%", ""),
+        (b"/\xc3\xa9?\xc3\xa9", "/Ã©", "Ã©"),  # as WSGI wants bytes beyond ASCII
     ],
 )
-def test_ordinary_variations_are_taken(head: bytes) -> None:
-    """The short cut serves what clients really send, and reads it as pywsgi does."""
-    assert check(head) is not None
+def test_a_target_is_a_path_and_a_query(target: bytes, path: str, query: str) -> None:
+    """The path is percent-decoded, the query is not."""
+    environ = parse_head(with_target(target))
+    assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == (path, query)
 
 
-def test_no_upgrade_is_no_handshake() -> None:
-    """A plain request is the application's."""
-    assert parse_handshake(GOOD.replace(b"Upgrade: websocket\r\n", b"")) is None
+@pytest.mark.parametrize(
+    ("field", "name", "value"),
+    [
+        (b"X-Empty:", "HTTP_X_EMPTY", ""),
+        (b"X-Blanks: \t a b \t", "HTTP_X_BLANKS", "a b"),
+        (b"X-Colons: a:b::c", "HTTP_X_COLONS", "a:b::c"),
+        (b"x-LOWER-and-Upper: 1", "HTTP_X_LOWER_AND_UPPER", "1"),
+        (b"X-Latin: \xe9\x85\xff", "HTTP_X_LATIN", "é\x85ÿ"),
+        (b"X-Tab: a\tb", "HTTP_X_TAB", "a\tb"),
+        (b"!#$%&'*+.^`|~: 1", "HTTP_!#$%&'*+.^`|~", "1"),
+        (b"Content-Type: text/plain", "CONTENT_TYPE", "text/plain"),
+        (b"Content-Length: 0", "CONTENT_LENGTH", "0"),
+        (b"Transfer-Encoding: chunked", "HTTP_TRANSFER_ENCODING", "chunked"),
+        (b"X-Forwarded-For: a\r\nx-forwarded-for: b", "HTTP_X_FORWARDED_FOR", "a, b"),
+        (b"Connection: Upgrade", "HTTP_CONNECTION", "keep-alive, Upgrade, Upgrade"),
+    ],
+)
+def test_a_field_is_a_variable(field: bytes, name: str, value: str) -> None:
+    """Blanks around a value are no part of it; fields that are lists are joined."""
+    assert parse_head(with_field(field))[name] == value
 
 
-# -- what it leaves to the WSGI server ----------------------------------------------------------
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"HTTP_HOST: other.example",
+        b"Sec_WebSocket_Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        b"X_Forwarded_For: 1.2.3.4",
+        b"Content_Length: 5",
+        b"Transfer_Encoding: chunked",
+    ],
+)
+def test_a_name_with_an_underscore_is_passed_over(field: bytes) -> None:
+    """It is another header's than the one with a hyphen, which a proxy may guard."""
+    assert parse_head(with_field(field)) == parse_head(GOOD)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "get", "M-SEARCH"])
+def test_a_method_is_any_token(method: str) -> None:
+    """Whether it is known here is for others to say."""
+    assert parse_head(f"{method} / HTTP/1.1\r\nHost: x".encode())["REQUEST_METHOD"] == method
+
+
+def test_old_clients_need_no_host() -> None:
+    """HTTP/1.0 has no such header."""
+    assert parse_head(b"GET / HTTP/1.0")["SERVER_PROTOCOL"] == "HTTP/1.0"
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (b"X: 1", False),
+        (b"Content-Length: 0", False),
+        (b"Content-Length: 000", False),
+        (b"Content-Length: 1", True),
+        (b"Content-Length: 999999999999999999", True),
+        (b"Transfer-Encoding: chunked", True),
+        (b"Transfer-Encoding: identity", True),
+    ],
+)
+def test_a_body_is_announced(field: bytes, expected: bool) -> None:
+    """By either of the two headers."""
+    assert has_body(parse_head(with_field(field))) is expected
+
+
+# -- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -149,58 +150,58 @@ def test_no_upgrade_is_no_handshake() -> None:
     [
         b"",
         b"GET",
-        b"GET / HTTP/1.1",
-        GOOD.replace(b"GET", b"POST"),
-        GOOD.replace(b"GET", b"get"),
-        GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        b"GET /",
+        GOOD.replace(b"HTTP/1.1", b"HTTP/1"),
+        GOOD.replace(b"HTTP/1.1", b"HTTP/1.2"),
         GOOD.replace(b"HTTP/1.1", b"HTTP/2.0"),
+        GOOD.replace(b"HTTP/1.1", b"HTTP/0.9"),
+        GOOD.replace(b"HTTP/1.1", b"HTTP/01.1"),
+        GOOD.replace(b"HTTP/1.1", b"http/1.1"),
         GOOD.replace(b" HTTP/1.1", b""),
         GOOD.replace(b"GET /", b"GET  /"),
+        GOOD.replace(b"GET", b" GET"),
+        GOOD.replace(b"GET", b"G:T"),
+        GOOD.replace(b"GET", b"G\xc9T"),
         GOOD.replace(b" HTTP/1.1", b"\tHTTP/1.1"),
         GOOD.replace(b" HTTP/1.1", b" HTTP/1.1 "),
+        GOOD.replace(b" HTTP/1.1\r\n", b" HTTP/1.1\n"),
         b"\r\n" + GOOD,
+        b"PRI * HTTP/2.0",
         with_target(b"http://other.example/public"),
+        with_target(b"other.example:80"),
         with_target(b"*"),
+        with_target(b"?stream=a"),
         with_target(b"/a b"),
+        with_target(b"/a#b"),
+        with_target(b"/a\tb"),
         with_target(b"/a\x0bb"),
-        with_target(b"/a\x85b"),
-        with_target(b"/a\xa0b"),
+        with_target(b"/a\x7fb"),
         with_target(b"/a\x00b"),
+        with_target(b"/a\rb"),
         with_target(b"/a\nX-Injected: 1"),
     ],
 )
-def test_an_unusual_request_line_is_left_alone(head: bytes) -> None:
-    """Other methods, versions and targets are for the full parser to decide about."""
-    assert parse_handshake(head) is None
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        b"Content-Length: 5",
-        b"Content-Length: 0",
-        b"content-length:5",
-        b"Content-Type: text/plain",
-        b"Transfer-Encoding: chunked",
-        b"transfer-encoding: identity",
-        b"Expect: 100-continue",
-    ],
-)
-def test_a_request_with_a_body_is_left_alone(field: bytes) -> None:
-    """Bytes behind the head would be somebody's frames to one parser, a body to the other."""
-    assert parse_handshake(with_field(field)) is None
+def test_a_wrong_request_line_is_refused(head: bytes) -> None:
+    """Method, origin-form, version, one blank between them."""
+    assert refusal(head).refusal is refusals.BAD_REQUEST
 
 
 @pytest.mark.parametrize(
     "field",
     [
         b"Content-Length : 5",
+        b"Transfer-Encoding : chunked",
+        b"Transfer-Encoding\t: chunked",
         b" Content-Length: 5",
         b"\tfolded",
         b"X: a\r\n folded",
         b"X: a\nContent-Length: 5",
-        b"X: a\rContent-Length: 5",
+        b"X: a\rAuthorization: Bearer a.b.c",
         b"X: a\r\r\nContent-Length: 5",
+        b"X: a\r",
+        b"X: a\x00b",
+        b"X: a\x0bb",
+        b"X: a\x7fb",
         b"X\x00: a",
         b"X\xe9: a",
         b"X Y: a",
@@ -209,68 +210,127 @@ def test_a_request_with_a_body_is_left_alone(field: bytes) -> None:
         b"no colon",
         b": no name",
         b"",
-        b"Host: other.example",
-        b"Authorization: Bearer a\r\nAuthorization: Bearer b",
-        b"authorization: Bearer a\r\nAUTHORIZATION: Bearer b",
-        b"Origin: https://other.example",
-        b"HTTP_HOST: other.example",
-        b"Sec_WebSocket_Key: AAAAAAAAAAAAAAAAAAAAAA==",
-        b"X_Forwarded_For: 1.2.3.4",
     ],
 )
-def test_smuggling_is_left_alone(field: bytes) -> None:
-    """What two parsers might read in two ways is never taken by the short cut."""
-    assert parse_handshake(with_field(field)) is None
+def test_a_malformed_field_is_refused(field: bytes) -> None:
+    """Nothing that a reader before us may have taken for something else."""
+    assert refusal(with_field(field)).refusal is refusals.BAD_REQUEST
 
 
-@pytest.mark.parametrize("size", [8150, 8192, 10_000, 70_000])
-def test_a_line_past_the_servers_limit_is_left_alone(size: int) -> None:
-    """The WSGI server answers 414 to a long target; the short cut does not overrule it."""
-    assert check(with_target(b"/" + b"x" * size)) is None
-    assert check(with_target(b"/" + b"x" * 4000)) is not None
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Host: other.example",
+        b"host: gateway.example:8080",
+        b"Origin: https://other.example",
+        b"Upgrade: websocket",
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        b"Sec-WebSocket-Version: 13",
+        b"Authorization: Bearer a\r\nAuthorization: Bearer b",
+        b"authorization: Bearer a\r\nAUTHORIZATION: Bearer a",
+        b"Content-Length: 0\r\nContent-Length: 0",
+        b"Content-Length: 5\r\ncontent-length: 6",
+        b"Content-Type: a\r\nContent-Type: b",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    ],
+)
+def test_what_stands_once_may_not_stand_twice(field: bytes) -> None:
+    """One reader would take the first, another the last."""
+    assert refusal(with_field(field)).refusal is refusals.BAD_REQUEST
 
 
-@pytest.mark.parametrize("count", [92, 93, 94, 120, 500])
-def test_more_fields_than_the_server_takes_are_left_alone(count: int) -> None:
-    """The WSGI server refuses more than a hundred header fields."""
-    assert check(with_field(*(b"X-%d: 1" % number for number in range(count)))) is None
-    assert check(with_field(*(b"X-%d: 1" % number for number in range(50)))) is not None
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Content-Length:",
+        b"Content-Length: x",
+        b"Content-Length: -1",
+        b"Content-Length: +1",
+        b"Content-Length: 1_0",
+        b"Content-Length: 0x1",
+        b"Content-Length: 5, 5",
+        b"Content-Length: \xb2",
+        b"Content-Length: 1" + b"0" * 18,
+        b"Content-Length: 0\r\nTransfer-Encoding: chunked",
+    ],
+)
+def test_the_end_of_a_request_is_certain(field: bytes) -> None:
+    """One length that is a number, or chunks, and never both."""
+    assert refusal(with_field(field)).refusal is refusals.BAD_REQUEST
 
 
-# -- anything ---------------------------------------------------------------------------------
+def test_chunks_are_of_the_new_version() -> None:
+    """An old proxy would not see where they end."""
+    head = b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked"
+    assert refusal(head).refusal is refusals.BAD_REQUEST
+
+
+def test_a_host_is_needed() -> None:
+    """By RFC 9112 section 3.2."""
+    assert "Host" in refusal(b"GET / HTTP/1.1\r\nX: 1").text
+
+
+def test_fields_are_bounded_in_number() -> None:
+    """A hundred of them are enough for anybody."""
+    fields = [b"X-%d: 1" % number for number in range(101)]
+    assert refusal(with_field(*fields)).refusal is refusals.HEAD_TOO_LARGE
+    assert parse_head(with_field(*fields[:90]))
+
+
+# -- anything -------------------------------------------------------------------------------------
 
 odd_bytes = st.binary(max_size=30) | st.text(
     " \t\r\n:,;=%_-abAB01\x00\x0b\x0c\x1c\x85\xa0\xe9"
 ).map(lambda text: text.encode("latin-1"))
-token = st.text("!#$%&'*+-.^`|~09azAZ_", max_size=8).map(str.encode)
+
+
+def check(head: bytes) -> dict[str, str] | None:
+    """Parse a head; what is taken holds nothing that could begin another line or field."""
+    try:
+        environ = parse_head(head)
+    except Refused as refused:
+        assert refused.status in (400, 431)
+        assert refused.text.isprintable()
+        return None
+    for name, value in environ.items():
+        decoded = name == "PATH_INFO" and b"%" in head  # a path may hold what was escaped
+        assert decoded or not set(value) & set("\r\n\0\x7f"), (name, value)
+        assert name.isprintable()
+    assert head.count(b"\r") == head.count(b"\n") == head.count(b"\r\n")
+    return environ
 
 
 @given(odd_bytes)
 @example(b"\x0ca\x0b")
 @example(b"\xa0a\x85")
 @example(b"\x1ca\x1f")
-def test_any_value_is_read_alike(value: bytes) -> None:
-    """Whatever stands in a header's value, both parsers agree or only one decides."""
-    check(with_field(b"X-Value:" + value))
+def test_any_value_is_one_value(value: bytes) -> None:
+    """It is taken as it stands, or refused."""
+    environ = check(with_field(b"X-Value:" + value))
+    if environ is not None and b"\r\n" not in value:
+        assert environ["HTTP_X_VALUE"] == value.decode("latin-1").strip(" \t")
 
 
-@given(token | odd_bytes, odd_bytes)
-def test_any_name_is_read_alike(name: bytes, value: bytes) -> None:
-    """The same for a header's name."""
-    check(with_field(name + b":" + value))
+@given(odd_bytes, odd_bytes)
+def test_any_name_is_one_name(name: bytes, value: bytes) -> None:
+    """It is a variable of its own, or part of one, or refused; nothing else changes."""
+    environ = check(with_field(b"X-" + name + b":" + value))
+    if environ is not None:
+        good = parse_head(GOOD)
+        assert {
+            key: environ[key] for key in good if key != "HTTP_CONNECTION"
+        }.items() <= good.items()
 
 
-@given(odd_bytes | st.binary(max_size=8).map(lambda raw: raw + b"%41") | st.text("%04aAfFé?#/"))
-@example("é%41")
-@example(b"%e9\xe9")
-def test_any_target_is_read_alike(rest: bytes | str) -> None:
-    """The same for path and query, percent escapes beside bytes beyond ASCII among them."""
-    check(with_target(b"/" + (rest if isinstance(rest, bytes) else rest.encode("latin-1"))))
+@given(odd_bytes | st.binary(max_size=8).map(lambda raw: raw + b"%41"))
+def test_any_target_is_a_target(rest: bytes) -> None:
+    """Percent escapes beside bytes beyond ASCII among them."""
+    check(with_target(b"/" + rest))
 
 
 @given(st.data())
-def test_any_damage_is_read_alike(data: st.DataObject) -> None:
-    """The same for a good request with some of its bytes replaced, left out or added."""
+def test_any_damage_is_refused_or_harmless(data: st.DataObject) -> None:
+    """A good request with some of its bytes replaced, left out or added."""
     head = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 3))):
         start = data.draw(st.integers(0, len(head)))

@@ -9,7 +9,7 @@ import pytest
 
 from rango_gevent.cli import _SUBCOMMANDS
 from rango_gevent.commands.config import markdown_table
-from rango_gevent.metrics import _TEXTS
+from rango_gevent.metrics import TABLE
 from rango_gevent.protocol import close
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ def test_every_close_code_is_explained() -> None:
         assert row.groups() == (reason.text, reason.reconnect)
 
 
-@pytest.mark.parametrize("name", sorted(_TEXTS))
+@pytest.mark.parametrize("name", sorted(TABLE))
 def test_every_metric_is_named(name: str) -> None:
     """Each metric of ours is in the README, in full or as a part of a list."""
     words = set(re.findall(r"\w+", _README))

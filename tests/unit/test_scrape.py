@@ -1,4 +1,4 @@
-"""The metrics port, and the sum over all worker processes of a machine."""
+"""The sum over all worker processes of a machine."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
-import gevent
 import pytest
-from gevent import socket as gsocket
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support import free_port
 from test_metrics import reading, series, subscriptions, value
 
 from rango_gevent.metrics import Metrics
-from rango_gevent.scrape import MetricsServer, forget_workers, merge
+from rango_gevent.scrape import forget_workers, merge
 
 PARENT = os.getpid()  # the workers' parent must live: what dead ones left is swept away
 
@@ -374,85 +371,3 @@ def test_a_foreign_directory_is_refused(tmp_path: Path, kind: str) -> None:
     )
     assert done.returncode == 1
     assert b"Error" in done.stderr
-
-
-# -- the port -------------------------------------------------------------------------------------
-
-
-class Port:
-    """A metrics server for the length of a ``with`` block, and its client."""
-
-    def __init__(self, text: Callable[[], bytes]) -> None:
-        self.number = free_port()
-        self.server = MetricsServer(text, "127.0.0.1", self.number)
-
-    def __enter__(self) -> Port:
-        self.server.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.server.stop()
-
-    def ask(self, path: str = "/") -> tuple[str, str]:
-        """Return the head and the body of an answer."""
-        with gevent.Timeout(5), gsocket.create_connection(("127.0.0.1", self.number)) as sock:
-            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-            data = b""
-            while chunk := sock.recv(65536):
-                data += chunk
-        head, _, body = data.decode().partition("\r\n\r\n")
-        return head, body
-
-
-@pytest.mark.parametrize("path", ["/metrics", "/", "/any/path?x"])
-def test_any_path_gives_the_text(path: str) -> None:
-    """Rango answers every path of its metrics port."""
-    with Port("€ 1\n".encode) as port:
-        head, body = port.ask(path)
-    assert head.startswith("HTTP/1.1 200 OK")
-    assert "Content-Type: text/plain" in head
-    assert body == "€ 1\n"
-    assert port.server.scrapes == {"200": 1, "500": 0, "503": 0}
-
-
-def test_a_scrape_counts_itself() -> None:
-    """The one under way is in flight, and counted when it is over."""
-    seen: list[int] = []
-
-    def text() -> bytes:
-        seen.append(port.server.in_flight)
-        return b""
-
-    with Port(text) as port:
-        port.ask()
-    assert seen == [1]
-    assert port.server.in_flight == 0
-
-
-def test_a_failing_collector_is_an_answer() -> None:
-    """A scrape that fails is told and counted, without the error's text."""
-    answers = [b"a 1\n"]
-    with Port(lambda: answers.pop()) as port:
-        assert port.ask()[0].startswith("HTTP/1.1 200 ")
-        head, body = port.ask()
-    assert head.startswith("HTTP/1.1 500 ")
-    assert "pop from" not in body
-    assert port.server.scrapes == {"200": 1, "500": 1, "503": 0}
-    assert port.server.in_flight == 0
-
-
-def test_a_taken_port_is_told_and_waited_for() -> None:
-    """One of several workers holds the port; another takes over when it is free."""
-    with Port(lambda: b"first 1\n") as port:
-        heir = MetricsServer(lambda: b"second 1\n", "127.0.0.1", port.number)
-        with pytest.raises(OSError, match="in use"):
-            heir.start()
-        waiting = gevent.spawn(heir.run_when_free)
-        try:
-            assert port.ask()[1] == "first 1\n"
-            port.server.stop()
-            waiting.get(timeout=5)
-            assert port.ask()[1] == "second 1\n"
-        finally:
-            waiting.kill()
-            heir.stop()

@@ -10,6 +10,7 @@ import pytest
 from rango_gevent.protocol import frames
 from tests.torment.attacks import ATTACKS, BASELINE, Attack, by_name
 from tests.torment.crowd import whole_frames
+from tests.torment.scene import Options
 from tests.torment.target import Target, subscribe_frames
 from tests.torment.verdict import Row, judge, send_memory_bytes, table
 
@@ -28,6 +29,8 @@ each_attack = pytest.mark.parametrize("attack", ATTACKS[1:], ids=lambda attack: 
         ({"latency_ms": 30.0}, {"latency_ms": 30}, []),
         ({"latency_ms": 31.0}, {"latency_ms": 30}, ["latency_ms 31 > 30"]),
         ({"latency_ms": 31.0, "machine_ms": 2.0}, {"latency_ms": 30}, []),
+        ({"latency_ms": 31.0, "machine_ms": 0.5, "baseline_ms": 2.0}, {"latency_ms": 30}, []),
+        ({"latency_ms": 999.0, "baseline_ms": 1e6}, {"latency_ms": 30}, ["latency_ms 999 > 30"]),
         ({"memory_mb": 31.0, "machine_ms": 2.0}, {"memory_mb": 30}, ["memory_mb 31 > 30"]),
         ({}, {"series": 5}, ["series: not measured, bound 5"]),
         ({"lost": 1.0, "closed": 0.0}, {"lost": 0, "closed": 0}, ["lost 1 > 0"]),
@@ -35,7 +38,7 @@ each_attack = pytest.mark.parametrize("attack", ATTACKS[1:], ids=lambda attack: 
     ],
 )
 def test_verdict(measured: dict[str, float], bounds: dict[str, float], problems: list[str]) -> None:
-    """A bound may be reached and not passed; only latencies get the machine's own standstill."""
+    """A bound may be reached and not passed; only latencies get a busy machine's part."""
     assert judge(measured, bounds) == problems
 
 
@@ -90,6 +93,22 @@ def test_bounds_of_a_form() -> None:
     assert attack.bounds(True)["memory_mb"] == 16
     assert attack.bounds(True)["series"] == 5
     assert attack.sizes(True) == {"clients": 3}
+
+
+def test_options_become_settings() -> None:
+    """What is asked for on the command line reaches the gateway, over the attack's own settings."""
+    attack = Attack("a", "", Target.hold, 30, env={"RANGO_MAX_STREAMS": "7"})
+    plain = Options().env(attack)
+    assert plain["RANGO_MAX_STREAMS"] == "7"
+    assert plain["RANGO_SLOW_CLIENT"] == "close"
+    assert not plain.keys() & {"RANGO_WORKERS", "RANGO_COMPRESSION", "RANGO_TRUSTED_PROXIES"}
+    options = Options("workers", "nginx", "latest", compression=True)
+    assert options.env(attack).items() >= {
+        ("RANGO_WORKERS", "2"),
+        ("RANGO_COMPRESSION", "on"),
+        ("RANGO_TRUSTED_PROXIES", "127.0.0.1"),
+        ("RANGO_SLOW_CLIENT", "latest"),
+    }
 
 
 @each_attack

@@ -2,7 +2,7 @@
 
 One function takes the request and gives either an `Accepted` or raises `Refused`; the
 order of checks is: is it a WebSocket request at all (RFC 6455 section 4.2.1), may its
-origin connect (403), is its token good (401 on ``/private``), are its streams readable (400).
+origin connect (403), is its token good (401 where one is needed), are its streams readable (400).
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from websockets.headers import parse_extension
 from rango_gevent.auth.origin import OriginPolicy
 from rango_gevent.auth.tokens import Identity, TokenVerifier, bearer
 from rango_gevent.errors import Refused, RequestError, TokenError
-from rango_gevent.protocol import messages
+from rango_gevent.protocol import messages, refusals
 from rango_gevent.protocol.messages import NameLimits
+from rango_gevent.server.paths import route
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _VERSION = "13"
+_SHOWN_CHARS = 80
 
 _RESPONSE = (
     b"HTTP/1.1 101 Switching Protocols\r\n"
@@ -97,12 +99,12 @@ class Handshake:
         key = check_upgrade(environ)
         origin = _text(environ, "HTTP_ORIGIN")
         if not self._origins.allows(origin, _text(environ, "HTTP_HOST")):
-            raise Refused(403, "origin", "This origin may not connect.")
+            raise Refused(refusals.ORIGIN, cause=ascii((origin or "")[:_SHOWN_CHARS]))
         identity = self._identify(environ)
         try:
             names = messages.names_in_query(_text(environ, "QUERY_STRING") or "", self._limits)
         except RequestError as error:
-            raise Refused(400, "bad_streams", str(error)) from None
+            raise Refused(refusals.BAD_STREAMS, str(error)) from None
         notices = "notices=1" in (_text(environ, "QUERY_STRING") or "").split("&")
         uid, role = (identity.uid, identity.role) if identity else (None, "")
         deflate = b""
@@ -112,18 +114,19 @@ class Handshake:
         return Accepted(uid, role, bool(deflate), notices, names, response)
 
     def _identify(self, environ: Mapping[str, object]) -> Identity | None:
-        """Return who it is, None for anonymous; ``/private`` takes no anonymous."""
-        private = _text(environ, "PATH_INFO") == "/private"
+        """Return who it is, None for anonymous, whom not every path takes."""
+        needs_token = route(_text(environ, "PATH_INFO") or "").needs_token
         token = bearer(_text(environ, "HTTP_AUTHORIZATION"))
         if token is None:
-            if private:
-                raise _unauthorized("no_token", "A token is needed: Authorization: Bearer <jwt>.")
+            if needs_token:
+                raise Refused(refusals.NO_TOKEN)
             return None
         try:
             return self._verifier.verify(token, self._now())
         except TokenError as error:
-            if private:
-                raise _unauthorized("bad_token", f"The token is not valid: {error}.") from None
+            if needs_token:
+                text = f"The token is not valid: {error}."
+                raise Refused(refusals.BAD_TOKEN, text, error.reason) from None
             return None
 
 
@@ -144,8 +147,7 @@ def check_upgrade(environ: Mapping[str, object]) -> bytes:
     if "upgrade" not in _tokens(environ, "HTTP_CONNECTION"):
         raise _bad("The header Connection: Upgrade is missing.")
     if _text(environ, "HTTP_SEC_WEBSOCKET_VERSION") != _VERSION:
-        headers = [("Sec-WebSocket-Version", _VERSION)]
-        raise Refused(426, "bad_version", "Only WebSocket version 13 is spoken here.", headers)
+        raise Refused(refusals.BAD_VERSION)
     return _check_key(_text(environ, "HTTP_SEC_WEBSOCKET_KEY") or "")
 
 
@@ -199,8 +201,4 @@ def _tokens(environ: Mapping[str, object], name: str) -> set[str]:
 
 
 def _bad(text: str) -> Refused:
-    return Refused(400, "bad_handshake", text)
-
-
-def _unauthorized(reason: str, text: str) -> Refused:
-    return Refused(401, reason, text, [("WWW-Authenticate", "Bearer")])
+    return Refused(refusals.BAD_HANDSHAKE, text)

@@ -19,7 +19,9 @@ from rango_gevent.auth.keys import (
 )
 from rango_gevent.auth.origin import parse_origins
 from rango_gevent.auth.tokens import TokenVerifier, forge
-from rango_gevent.delivery.handshake import (
+from rango_gevent.errors import Refused
+from rango_gevent.protocol.messages import NameLimits
+from rango_gevent.server.handshake import (
     Accepted,
     Handshake,
     accept_deflate,
@@ -27,8 +29,6 @@ from rango_gevent.delivery.handshake import (
     check_upgrade,
     wants_upgrade,
 )
-from rango_gevent.errors import Refused
-from rango_gevent.protocol.messages import NameLimits
 
 NOW = 1_700_000_000.0
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -165,7 +165,8 @@ def test_bad_upgrades(change: dict[str, object], status: int) -> None:
         check_upgrade({**GOOD, **change})
     assert caught.value.status == status
     assert caught.value.reason == ("bad_version" if status == 426 else "bad_handshake")
-    assert caught.value.headers == ([("Sec-WebSocket-Version", "13")] if status == 426 else [])
+    wanted = (("Sec-WebSocket-Version", "13"),) if status == 426 else ()
+    assert caught.value.refusal.headers == wanted
 
 
 @given(
@@ -227,13 +228,13 @@ def test_origins(origins: str, origin: str | None, expected: tuple[int, str] | N
         ("/public", None, (None, "")),
         ("/public", "Bearer {expired}", (None, "")),
         ("/public", "Bearer nonsense", (None, "")),
-        ("/public", "bearer {good}", (None, "")),
+        ("/public", "bearer {good}", ("ID1", "admin")),
         ("/", None, (None, "")),
         ("/private/", None, (None, "")),
         ("/Private", None, (None, "")),
         ("/private", None, (401, "no_token")),
         ("/private", "Basic eDp5", (401, "no_token")),
-        ("/private", "bearer {good}", (401, "no_token")),
+        ("/private", "BEARER {good}", ("ID1", "admin")),
         ("/private", "Bearer {expired}", (401, "bad_token")),
         ("/private", "Bearer nonsense", (401, "bad_token")),
         ("/private", "Bearer {good}x", (401, "bad_token")),
@@ -256,7 +257,8 @@ def test_a_refused_token_is_told_how_to_come_back() -> None:
         handshake().decide(
             {**GOOD, "PATH_INFO": "/private", "HTTP_AUTHORIZATION": f"Bearer {sent}"}
         )
-    assert caught.value.headers == [("WWW-Authenticate", "Bearer")]
+    assert caught.value.refusal.headers == (("WWW-Authenticate", "Bearer"),)
+    assert caught.value.cause == "expired"
     assert sent not in caught.value.text
 
 

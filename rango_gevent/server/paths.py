@@ -1,0 +1,29 @@
+"""One table of the WebSocket paths: what is spoken there, and who may come in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Route(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        dialect: which protocol its clients speak.
+        needs_token: whether a valid token is needed; where not, a client without is anonymous.
+    """
+
+    dialect: str
+    needs_token: bool
+
+
+ROUTES = {
+    "/public": Route("rango", needs_token=False),
+    "/private": Route("rango", needs_token=True),
+}
+_OTHERS = ROUTES["/public"]  # Rango takes any path for a public one
+
+
+def route(path: str) -> Route:
+    """Return the row of a path, percent-decoded and without the query."""
+    return ROUTES.get(path, _OTHERS)

@@ -1,0 +1,139 @@
+"""Workers under gunicorn: a worker class that serves clients to the end, and its parent's hooks.
+
+The parent binds nothing: each worker listens for itself with SO_REUSEPORT, so each has an accept
+queue of its own and the kernel spreads connections evenly. gunicorn imports this module in its
+parent, which must stay unpatched: nothing here opens a socket before a worker has patched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections import deque
+from functools import partial
+
+import gevent
+from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+
+from rango_gevent.environment import load_settings, print_problems
+from rango_gevent.errors import ConfigError
+from rango_gevent.scrape import forget_workers
+from rango_gevent.server.listener import allow_open_files, listen
+from rango_gevent.server.reload import reload_settings
+
+log = logging.getLogger("gunicorn.error")
+
+BAD_SETTINGS = 2
+_NOTIFY_S = 1.0
+_LOOP_S = 10.0
+_LOOP_WAIT_S = 2.0
+
+
+class ReusePortWorker(GeventWebSocketWorker):
+    """A worker that listens for itself and drains to the end."""
+
+    def patch(self) -> None:
+        """Patch the standard library, then open this worker's own listener."""
+        super().patch()
+        self.notify()
+        allow_open_files()
+        try:
+            settings = load_settings().settings
+            self.sockets = [listen(settings.ws_host, settings.ws_port, reuse_port=True)]
+        except ConfigError as error:
+            print_problems(error)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def init_signals(self) -> None:
+        """Leave SIGHUP alone until there is a gateway to reload: its default is to end us."""
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def load_wsgi(self) -> None:
+        """Start the gateway; when it refuses its settings, gunicorn must give up.
+
+        With any other exit code gunicorn starts the worker again, for ever.
+        """
+        self.notify()
+        try:
+            super().load_wsgi()
+        except SystemExit:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def run(self) -> None:
+        """Serve until told to stop, then tell the parent of life until the drain is over.
+
+        A worker that says nothing for ``timeout`` seconds is killed with all its clients.
+        """
+        gevent.signal_handler(signal.SIGHUP, reload_settings, self.wsgi.gateway, {})
+        super().run()
+        drain = gevent.spawn(self.wsgi.gateway.drain)
+        while not drain.ready():
+            self.notify()
+            drain.join(_NOTIFY_S)
+
+
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """Count a worker's silence from its start.
+
+    gunicorn compares the file's time with a monotonic clock. Before the first sign of life that
+    is a date, far ahead of the clock, so a worker that hangs while it starts would stay for ever.
+    """
+    worker.tmp.notify()
+
+
+_deaths: deque[float] = deque()
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    """Slow down and say so when workers die one after the other.
+
+    gunicorn starts a new worker at once, which is right for one death and burns the
+    machine when each dies of the same cause.
+    """
+    now = time.monotonic()
+    most = 2 * server.num_workers + 4  # more than a shutdown or a reload has
+    _deaths.append(now)
+    while len(_deaths) > most:
+        _deaths.popleft()
+    if len(_deaths) == most and now - _deaths[0] < _LOOP_S:
+        log.critical(
+            "workers die in a loop: %d in %.1f s; waiting %g s before the next one",
+            most,
+            now - _deaths[0],
+            _LOOP_WAIT_S,
+        )
+        time.sleep(_LOOP_WAIT_S)
+
+
+def _hang_up(server: Arbiter) -> None:
+    """Hand SIGHUP on to the workers, who reload their settings and keep their clients.
+
+    gunicorn's own way, new workers for old, would drop every client.
+    """
+    log.info("Hang up: the workers reload their settings")
+    server.kill_workers(signal.SIGHUP)
+
+
+def on_starting(server: Arbiter) -> None:
+    """Take over SIGHUP, and refuse a taken port.
+
+    With SO_REUSEPORT two gateways would share a port in silence.
+    """
+    server.handle_hup = partial(_hang_up, server)  # type: ignore[method-assign]
+    settings = load_settings().settings
+    try:
+        listen(settings.ws_host, settings.ws_port).close()
+    except ConfigError as error:
+        print_problems(error)
+        sys.exit(BAD_SETTINGS)
+
+
+def on_exit(server: Arbiter) -> None:
+    """Take away what the workers shared for their metrics."""
+    forget_workers(os.getpid())
