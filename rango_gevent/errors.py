@@ -92,13 +92,21 @@ class PublishError(RangoError):
 
     Args:
         text: one line that says why.
+        reason: short machine-readable word for metrics and logs: ``away``, ``late``, ``blocked``,
+            ``busy``, ``nacked``, ``no_gateway``, ``no_exchange`` or ``misconfigured``.
         maybe_sent: some may have been taken all the same: they were sent, and no answer came.
         unconfirmed: routing key and body of each event that this is about, in their order.
     """
 
     def __init__(
-        self, text: str, *, maybe_sent: bool, unconfirmed: Iterable[tuple[str, bytes]] = ()
+        self,
+        text: str,
+        reason: str = "away",
+        *,
+        maybe_sent: bool = False,
+        unconfirmed: Iterable[tuple[str, bytes]] = (),
     ) -> None:
         super().__init__(text)
+        self.reason = reason
         self.maybe_sent = maybe_sent
         self.unconfirmed = tuple(unconfirmed)

@@ -59,11 +59,11 @@ class Courier:
             except Failed as error:
                 left, maybe_sent = error.left or left, maybe_sent or error.maybe_sent
                 error.left, error.maybe_sent = left, maybe_sent
-                if error.is_final or error.is_blocked or not deadline.left_s():
+                if error.is_final or error.reason == "blocked" or not deadline.left_s():
                     raise
                 # a link that was idle may be dead, which says nothing about the broker
-                wait_s = 0.0 if error.is_stale else backoff.next()
-                if wait_s and (not patient or deadline.left_s() <= wait_s):
+                wait_s = 0.0 if error.is_stale else backoff.next(deadline.left_s())
+                if wait_s and not patient:
                     raise
             self.retried += 1
             time.sleep(wait_s)

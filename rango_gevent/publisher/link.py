@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import select
 import socket
 import time
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 from urllib.parse import urlsplit
 
 import amqp
@@ -24,12 +25,20 @@ from rango_gevent.publisher.frames import Encoder, Event, Unsettled
 from rango_gevent.urls import mask_url
 
 _SCHEMES = ("amqp", "amqps", "pyamqp")
+_FINAL = ("nacked", "no_gateway", "no_exchange", "misconfigured")
 _PART_BYTES = 64 * 1024
 _LEAVE_S = 1.0
 _TURN_S = 0.05  # how soon a sender that the broker does not read from looks for its reason
 
 
-def describe(url: str, timeout_s: float, options: Mapping[str, object]) -> Connection:
+class Address(NamedTuple):
+    """Where a broker is: for people without a password, and as kombu wants it."""
+
+    place: str
+    described: Connection
+
+
+def address(url: str, timeout_s: float, options: Mapping[str, object]) -> Address:
     """Describe a broker; nothing is sent yet.
 
     It is done once and not for each connection: kombu looks for modules each time, and a process
@@ -46,9 +55,10 @@ def describe(url: str, timeout_s: float, options: Mapping[str, object]) -> Conne
     if urlsplit(url).scheme not in _SCHEMES:
         raise ValueError(f"{mask_url(url)}: give a URL of {' or '.join(_SCHEMES)}")
     # no heartbeats: nobody would send ours while nothing is published
-    return broker.describe(
+    described = broker.describe(
         url, heartbeat_s=0, silence_s=timeout_s / 2, timeout_s=timeout_s, options=options
     )
+    return Address(mask_url(url), described)
 
 
 class Deadline:
@@ -76,34 +86,31 @@ class Failed(Exception):
 
     Args:
         text: why.
+        reason: the word of `PublishError`.
         left: events that are not known to be taken.
         maybe_sent: some of them may have been.
-        is_final: trying again would not help.
-        is_blocked: the broker takes nothing, by a resource alarm of its own.
     """
 
     def __init__(
-        self,
-        text: str,
-        left: Sequence[Event] = (),
-        *,
-        maybe_sent: bool = False,
-        is_final: bool = False,
-        is_blocked: bool = False,
+        self, text: str, reason: str, left: Sequence[Event] = (), *, maybe_sent: bool = False
     ) -> None:
         super().__init__(text)
+        self.reason = reason
         self.left = list(left)
         self.maybe_sent = maybe_sent
-        self.is_final = is_final
-        self.is_blocked = is_blocked
         self.is_stale = False  # the connection had been idle before
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether trying again would not help."""
+        return self.reason in _FINAL
 
 
 class Link:
     """A connection with one channel.
 
     Args:
-        described: the broker, from `describe`.
+        address: the broker's.
         exchange: name of the exchange.
         deadline: until when it must be there.
         confirms: ask the broker to confirm what it takes.
@@ -118,7 +125,7 @@ class Link:
 
     def __init__(
         self,
-        described: Connection,
+        address: Address,
         exchange: str,
         deadline: Deadline,
         *,
@@ -133,11 +140,11 @@ class Link:
         self._returned: set[str] = set()
         self._connection: amqp.Connection | None = None
         try:
-            self._connect(described, exchange, deadline, declare)
+            self._connect(address.described, exchange, deadline, declare)
         except Exception as error:  # kombu's own list of connection errors is not whole
             self.drop()
-            is_final = isinstance(error, (*broker.MISCONFIGURED, Failed))
-            raise Failed(f"{described.as_uri()}: {_words(error)}", is_final=is_final) from error
+            reason = _reason(error).replace("late", "away")
+            raise Failed(f"{address.place}: {_words(error)}", reason) from error
 
     def _connect(
         self, described: Connection, exchange: str, deadline: Deadline, declare: bool
@@ -152,7 +159,7 @@ class Link:
         connection.sock.settimeout(max(deadline.left_s(), 0.01))
         if not broker.exists(connection, exchange):
             if not declare:
-                raise Failed(f"exchange {exchange!r} does not exist")
+                raise Failed(f"exchange {exchange!r} does not exist", "no_exchange")
             broker.exchange(connection.channel(), exchange)
         self._channel = channel = connection.channel()
         channel.events["basic_ack"].add(self._on_ack)
@@ -160,6 +167,9 @@ class Link:
         channel.events["basic_return"].add(self._on_return)
         if self._confirms:
             channel.confirm_select()
+        self._poll = select.poll()
+        self._poll.register(connection.sock, select.POLLIN)
+        self._is_secure = hasattr(connection.sock, "pending")
         self._worked_s = time.monotonic()
         self._encoder = Encoder(channel.channel_id, exchange, connection.frame_max)
 
@@ -188,7 +198,8 @@ class Link:
                     self._unsettled.add(events[sent : sent + len(part)])
                 sent += len(part)
                 self._write(data, deadline)
-                self._read_what_is_there()
+                if sent < len(events):
+                    self._read_what_is_there()
             self._settle(deadline)
         except Exception as error:
             raise self._failed(error, events, sent) from error
@@ -196,28 +207,20 @@ class Link:
         self._check_answers(events)
 
     def _failed(self, error: Exception, events: Sequence[Event], sent: int) -> Failed:
-        """Return what is left of some events, and whether this link can go on."""
-        is_blocked = isinstance(error, Failed) and error.is_blocked
-        if not is_blocked:
+        """Return what is left of some events; this link can go on if it is only blocked."""
+        reason = _reason(error)
+        if reason != "blocked":
             self.drop()
         left = [*self._refused, *self._unsettled.take(), *events[sent:]]
-        return Failed(
-            _words(error),
-            left,
-            maybe_sent=sent > 0,
-            is_final=isinstance(error, broker.MISCONFIGURED),
-            is_blocked=is_blocked,
-        )
+        return Failed(_words(error), reason, left, maybe_sent=sent > 0)
 
     def _check_answers(self, events: Sequence[Event]) -> None:
         """Raise unless every event was taken, and has reached a queue where it must."""
         if self._refused:
-            raise Failed(
-                "the broker refused to take it", self._refused, maybe_sent=True, is_final=True
-            )
+            raise Failed("the broker refused to take it", "nacked", self._refused, maybe_sent=True)
         if self._returned:
             left = [event for event in events if event.message_id in self._returned]
-            raise Failed("no gateway is bound to the exchange", left, is_final=True)
+            raise Failed("no gateway is bound to the exchange", "no_gateway", left)
 
     def _settle(self, deadline: Deadline) -> None:
         """Read until everything sent is answered for."""
@@ -252,15 +255,19 @@ class Link:
 
     def _read_what_is_there(self) -> None:
         """Take the answers that have come, without waiting."""
-        while True:
+        # hot path: py-amqp would need an exception to say that there is nothing, 15 us
+        while self._has_input():
             try:
                 self._connected.drain_events(timeout=0)
-            except socket.timeout:
+            except socket.timeout:  # a frame that is not whole yet
                 return
+
+    def _has_input(self) -> bool:
+        return bool(self._poll.poll(0)) or (self._is_secure and self._connected.sock.pending() > 0)
 
     def _check_blocked(self) -> None:
         if self._blocked:
-            raise Failed(f"the broker takes nothing: {self._blocked}", is_blocked=True)
+            raise Failed(f"the broker takes nothing: {self._blocked}", "blocked")
 
     @property
     def _connected(self) -> amqp.Connection:
@@ -340,6 +347,14 @@ def _parts(events: Sequence[Event], encoder: Encoder) -> Iterator[list[bytes]]:
             part, size = [], 0
     if part:
         yield part
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Failed):
+        return error.reason
+    if isinstance(error, broker.MISCONFIGURED):
+        return "misconfigured"
+    return "late" if isinstance(error, (TimeoutError, socket.timeout)) else "away"
 
 
 def _words(error: Exception) -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any, Callable, Iterable, Sequence
 
+from rango_gevent.publisher import forks
 from rango_gevent.publisher.publisher import Publisher
 
 Level = Sequence[Any]  # price and amount; an amount of 0 or "" takes a level away
@@ -43,9 +44,14 @@ class Market:
         self._publisher = publisher
         self._book = book
         self._now = now
-        self._lock = threading.RLock()
+        self.after_fork()
+        forks.tell(self)
         self._increments = 0
         self._snapshot_s: float | None = None  # None: clients cannot go on without one
+
+    def after_fork(self) -> None:
+        """Begin with a lock of our own."""
+        self._lock = threading.Lock()
 
     @property
     def snapshot_due(self) -> bool:
@@ -62,10 +68,7 @@ class Market:
             PublishError: it is not known to be taken; the next one is due at once.
         """
         with self._lock:
-            self._snapshot_s = None
-            sequence = self.sequence = self.sequence or 1
-            self._publish("ob-snap", _levels(asks=asks, bids=bids, sequence=sequence))
-            self._increments, self._snapshot_s = 0, self._now()
+            self._snapshot(asks, bids)
 
     def increment(self, *, asks: Iterable[Level] = (), bids: Iterable[Level] = ()) -> None:
         """Publish levels that changed, each with its new amount.
@@ -77,13 +80,19 @@ class Market:
         with self._lock:
             if self._book is not None and self.snapshot_due:
                 # it holds what changed already: the increment after it changes nothing more
-                self.snapshot(*self._book())
+                self._snapshot(*self._book())
             if self._snapshot_s is None:
                 raise ValueError(f"{self.name}: publish a snapshot first")
             snapshot_s, self._snapshot_s = self._snapshot_s, None
             self.sequence += 1
             self._publish("ob-inc", _levels(asks=asks, bids=bids, sequence=self.sequence))
             self._increments, self._snapshot_s = self._increments + 1, snapshot_s
+
+    def _snapshot(self, asks: Iterable[Level], bids: Iterable[Level]) -> None:
+        self._snapshot_s = None
+        self.sequence = self.sequence or 1
+        self._publish("ob-snap", _levels(asks=asks, bids=bids, sequence=self.sequence))
+        self._increments, self._snapshot_s = 0, self._now()
 
     def trade(self, *trades: dict[str, Any]) -> None:
         """Publish trades: ``tid``, ``taker_type``, ``date``, ``price``, ``amount``.

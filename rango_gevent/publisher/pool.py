@@ -37,7 +37,7 @@ class Pool:
             Failed: there is none in time.
         """
         if not self._free.acquire(timeout=deadline.left_s()):
-            raise Failed(f"all {self._size} connections are in use")
+            raise Failed(f"all {self._size} connections are in use", "busy")
         try:
             return self._idle.pop(), True
         except IndexError:

@@ -10,6 +10,7 @@ import atexit
 import itertools
 import logging
 import os
+import threading
 import time
 import uuid
 import weakref
@@ -19,10 +20,11 @@ from typing import Mapping, NamedTuple
 from rango_gevent.errors import PublishError
 from rango_gevent.protocol import routing
 from rango_gevent.publisher import body as bodies
+from rango_gevent.publisher import forks
 from rango_gevent.publisher.backlog import Backlog
 from rango_gevent.publisher.courier import Courier
 from rango_gevent.publisher.frames import Event
-from rango_gevent.publisher.link import Deadline, Failed, Link, describe
+from rango_gevent.publisher.link import Deadline, Failed, Link, address
 from rango_gevent.publisher.pool import Pool
 
 DEFAULT_EXCHANGE = "peatio.events.ranger"
@@ -87,7 +89,7 @@ class Publisher:
         if deadline_s <= 0 or buffer < 1 or connections < 1:
             raise ValueError("deadline_s, buffer and connections must be above 0")
         self.exchange = exchange or os.environ.get("RANGO_EXCHANGE") or DEFAULT_EXCHANGE
-        self._brokers = [describe(part, deadline_s, options or {}) for part in url.split(";")]
+        self._brokers = [address(part, deadline_s, options or {}) for part in url.split(";")]
         self._turn = 0
         self._confirm = confirm
         self._deadline_s = deadline_s
@@ -100,8 +102,9 @@ class Publisher:
         if on_down == "buffer":
             self._backlog = Backlog(buffer, self._courier, deadline_s)
         self._published = self._failed = 0
-        self._name_events()
+        self._begin()
         _publishers.add(self)
+        forks.tell(self)
 
     def __enter__(self) -> Publisher:
         """Return it; it connects when it first publishes."""
@@ -115,6 +118,18 @@ class Publisher:
     ) -> None:
         """Send what waits, and leave the broker."""
         self.close()
+
+    def connect(self) -> None:
+        """Connect now and not with the first event: for a start that must tell what is wrong.
+
+        Raises:
+            PublishError: no broker is there or lets us in, or there is no such exchange.
+        """
+        try:
+            link, _ = self._pool.take(Deadline(self._deadline_s))
+        except Failed as error:
+            raise _publish_error(error) from error
+        self._pool.give(link)
 
     # -- publishing ---------------------------------------------------------------------
 
@@ -176,7 +191,9 @@ class Publisher:
 
     # -- inside -------------------------------------------------------------------------
 
-    def _name_events(self) -> None:
+    def _begin(self) -> None:
+        """Set what no two processes may share."""
+        self._counting = threading.Lock()
         self._run_id = uuid.uuid4().hex[:16]
         self._numbers = itertools.count(1)
 
@@ -202,13 +219,18 @@ class Publisher:
         try:
             self._courier.deliver(events, Deadline(self._deadline_s), patient=self._patient)
         except Failed as error:
-            self._published += len(events) - len(error.left)
+            self._count(published=len(events) - len(error.left))
             if backlog is not None and not error.is_final:
                 backlog.add(error.left, str(error))
                 return
-            self._failed += len(error.left)
+            self._count(failed=len(error.left))
             raise _publish_error(error) from error
-        self._published += len(events)
+        self._count(published=len(events))
+
+    def _count(self, published: int = 0, failed: int = 0) -> None:
+        with self._counting:
+            self._published += published
+            self._failed += failed
 
     def _deliver_or_log(self, event: Event) -> None:
         try:
@@ -217,6 +239,10 @@ class Publisher:
             log.error("%s was committed and is not published: %s", event.key, error)
 
     def _connect(self, deadline: Deadline) -> Link:
+        with forks.none_meanwhile():
+            return self._connect_to_any(deadline)
+
+    def _connect_to_any(self, deadline: Deadline) -> Link:
         """Connect to the first broker that lets us, beginning with the last one that did."""
         failures = []
         for tried in range(len(self._brokers)):
@@ -231,12 +257,12 @@ class Publisher:
             except Failed as error:
                 failures.append(error)
                 self._turn += 1
-        is_final = all(failure.is_final for failure in failures)
-        raise Failed("; ".join(map(str, failures)), is_final=is_final)
+        reason = next((one.reason for one in failures if not one.is_final), failures[0].reason)
+        raise Failed("; ".join(map(str, failures)), reason)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """Leave to the parent what is the parent's: its connections, and what waits there."""
-        self._name_events()
+        self._begin()
         self._pool.forget()
         if self._backlog is not None:
             self._backlog.forget()
@@ -286,12 +312,9 @@ class Batch:
 
 def _publish_error(error: Failed) -> PublishError:
     unconfirmed = [(event.key, event.body) for event in error.left]
-    return PublishError(str(error), maybe_sent=error.maybe_sent, unconfirmed=unconfirmed)
-
-
-def _after_fork() -> None:
-    for publisher in list(_publishers):
-        publisher._after_fork()
+    return PublishError(
+        str(error), error.reason, maybe_sent=error.maybe_sent, unconfirmed=unconfirmed
+    )
 
 
 def _at_exit() -> None:
@@ -299,6 +322,4 @@ def _at_exit() -> None:
         publisher.close()
 
 
-# kombu's own hooks see forks by multiprocessing and billiard alone, not one by os.fork
-os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)

@@ -16,6 +16,7 @@ import pytest
 from support import ROOT, Server, amqp_url, broker_channel, free_port, wait_for
 
 from rango_gevent.publisher import Market, Publisher, PublishError
+from rango_gevent.publisher.link import Deadline
 
 
 class Inbox:
@@ -161,7 +162,19 @@ def test_an_exchange_that_must_be_there(inbox: Inbox) -> None:
         pytest.raises(PublishError, match="does not exist") as caught,
     ):
         publisher.publish("public.a.b", 1)
-    assert not caught.value.maybe_sent
+    assert (caught.value.reason, caught.value.maybe_sent) == ("no_exchange", False)
+
+
+def test_connecting_ahead(inbox: Inbox, publisher: Publisher) -> None:
+    """What is wrong is told before there is an event; what is right is used for the first."""
+    publisher.connect()
+    inbox.bind()
+    publisher.publish("public.a.b", 1)
+    assert len(inbox.all(1)) == 1
+    with Publisher(f"amqp://127.0.0.1:{free_port()}//", on_down="buffer") as away:
+        with pytest.raises(PublishError, match="refused") as caught:
+            away.connect()
+        assert (caught.value.reason, caught.value.unconfirmed) == ("away", ())
 
 
 def test_an_exchange_that_is_deleted_under_us(inbox: Inbox, publisher: Publisher) -> None:
@@ -188,7 +201,7 @@ def test_no_gateway(inbox: Inbox, publisher: Publisher) -> None:
     """Who asks for one is told that there is none, and that nothing was sent to anybody."""
     with pytest.raises(PublishError, match="no gateway") as caught:
         publisher.publish("public.a.b", 1, require_gateway=True)
-    assert not caught.value.maybe_sent
+    assert (caught.value.reason, caught.value.maybe_sent) == ("no_gateway", False)
     assert caught.value.unconfirmed == (("public.a.b", b"1"),)
     inbox.bind()
     publisher.publish("public.a.b", 2, require_gateway=True)
@@ -211,7 +224,7 @@ def test_a_broker_that_refuses_a_message(inbox: Inbox, publisher: Publisher) -> 
     publisher.publish("public.a.b", 1)
     with pytest.raises(PublishError, match="refused") as caught:
         publisher.publish("public.a.b", 2)
-    assert caught.value.maybe_sent
+    assert (caught.value.reason, caught.value.maybe_sent) == ("nacked", True)
     assert [body for _, body in inbox.all(1)] == [1]
 
 
@@ -220,6 +233,8 @@ def test_wrong_arguments(publisher: Publisher) -> None:
     for key, body in (("trades", 1), ("public.a.b", float("nan")), ("public.a.b", "no json")):
         with pytest.raises(ValueError):  # noqa: PT011 - each with its own text
             publisher.publish(key, body)
+    with pytest.raises(ValueError, match=r"memory:.*amqps"):
+        Publisher("memory://")
     for arguments in ({"on_down": "wait"}, {"deadline_s": 0}, {"buffer": 0}):
         with pytest.raises(ValueError):  # noqa: PT011
             Publisher(amqp_url(), **arguments)  # type: ignore[arg-type]
@@ -234,6 +249,7 @@ def test_wrong_password() -> None:
         with Publisher(url, on_down=on_down, deadline_s=30) as publisher:
             with pytest.raises(PublishError) as caught:
                 publisher.publish("public.a.b", 1)
+            assert caught.value.reason == "misconfigured"
             assert "ACCESS_REFUSED" in str(caught.value)
             assert "secret" not in str(caught.value)
 
@@ -271,16 +287,29 @@ def test_threads(inbox: Inbox, publisher: Publisher) -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
+    assert publisher.stats()[:2] == (2000, 0)
     found = inbox.all(2000)
     for name in range(20):
         assert [body for key, body in found if key == f"public.t{name}.x"] == list(range(100))
+
+
+def test_more_threads_than_connections(inbox: Inbox) -> None:
+    """They wait for one until the deadline, and an error says why there was none."""
+    with Publisher(amqp_url(), exchange=inbox.exchange, connections=1, deadline_s=0.5) as publisher:
+        publisher.connect()
+        link, _ = publisher._pool.take(Deadline(1.0))
+        with pytest.raises(PublishError) as caught:
+            publisher.publish("public.a.b", 1)
+        assert (caught.value.reason, caught.value.maybe_sent) == ("busy", False)
+        publisher._pool.give(link)
+        publisher.publish("public.a.b", 1)
 
 
 _PARTS = """
 import json, os, sys
 from rango_gevent.publisher import Publisher
 
-publisher = Publisher(os.environ["AMQP_URL"], exchange=os.environ["RANGO_EXCHANGE"])
+publisher = Publisher(os.environ["AMQP_URL"], deadline_s=20)
 """
 
 
