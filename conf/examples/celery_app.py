@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from celery import Celery
+from celery.signals import worker_process_shutdown
 
 from rango_gevent.publisher import Publisher
 
@@ -18,6 +19,12 @@ URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672/%2F")
 app = Celery("shop", broker=URL)
 # one for each process: workers that are forked, and greenlets, connect on their own
 publisher = Publisher(URL, on_down="buffer")
+
+
+@worker_process_shutdown.connect
+def leave(**more):
+    """Send what waits: a forked worker's process ends without the interpreter's usual end."""
+    publisher.close()
 
 
 @app.task(ignore_result=True)

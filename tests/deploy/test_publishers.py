@@ -80,6 +80,26 @@ def test_bunny(gateway: Server, env: dict[str, str], tmp_path: Path) -> None:
         assert late.receive_json()["btcusd.ob-inc"]["sequence"] == 2
 
 
+def test_the_library(gateway: Server, env: dict[str, str], tmp_path: Path) -> None:
+    """The page's script reaches public, private and book subscribers."""
+    script = tmp_path / "shop.py"
+    script.write_text(snippet("python", "shop.py"))
+    with subscriber(gateway, "btcusd.trades", "balance", "order") as client:
+        done = run([sys.executable, str(script)], tmp_path, env)
+        assert (done.returncode, done.stdout) == (0, "")
+        events = [client.receive_json() for _ in range(3)]
+    assert {name: event for message in events for name, event in message.items()} == {
+        "btcusd.trades": {"trades": [{"tid": 8, "price": "9002.50"}]},
+        "balance": {"currency": "btc", "balance": "0.7"},
+        "order": {"id": 42},
+    }
+    with gateway.connect("/public?stream=btcusd.ob-inc") as late:
+        assert late.receive_json()["btcusd.ob-snap"]["sequence"] == 1
+        assert late.receive_json()["btcusd.ob-inc"] == {
+            "asks": [["9001.0", "0.4"]], "bids": [], "sequence": 2,
+        }  # fmt: skip
+
+
 def test_kombu(gateway: Server, env: dict[str, str], tmp_path: Path) -> None:
     """Python's kombu reaches public, global and private subscribers."""
     script = tmp_path / "publish.py"
