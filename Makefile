@@ -25,11 +25,16 @@ run: install ## Run the gateway on an embedded broker with a simulated market
 
 test: install ## Run all tests, with a RabbitMQ that is found or started for them
 	scripts/test-packages
+	scripts/test-node
 	scripts/with-rabbitmq $(BIN)/pytest $(ARGS)
 
 soak: install ## Unruly clients and a broker that restarts, for SECONDS (600)
 	scripts/test-packages rabbitmq-server
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+
+bots: install ## The client behind a path with one fault after another, for SECONDS (600)
+	scripts/test-packages rabbitmq-server
+	scripts/with-rabbitmq $(BIN)/python -m tests.soak.bots --seconds $(SECONDS)
 
 herd: install ## 10,000 clients that reconnect at once, 15,000 that are idle (ARGS="--hold-s 20")
 	scripts/test-packages rabbitmq-server
@@ -66,4 +71,4 @@ types: install ## Check types
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test bench soak herd torment fuzz audit conformance lint types clean
+.PHONY: help install run test bench soak bots herd torment fuzz audit conformance lint types clean

@@ -10,7 +10,7 @@ from typing import Dict, Iterable, Optional, Protocol
 
 import msgspec
 
-SEGMENT_BYTES = 64 * 1024  # what is encoded and sent in one step; also what a cut buffer may pin
+SEGMENT_BYTES = 128 * 1024  # what is encoded and sent in one step; also what a cut buffer may pin
 
 
 class Encoding(Protocol):

@@ -1,9 +1,38 @@
 """A client of the gateway, for Python programs and for ``rango tail``.
 
-Knows the wire contract and nothing of the server's insides.
+Knows the wire contract and nothing of the server's insides; needs ``websockets`` and ``ujson``.
 """
 
-from rango_gevent.client.stream import Notice, StreamClient
-from rango_gevent.client.wire import ConnectionLost, Event
+from rango_gevent.client.limiter import TokenBucket
+from rango_gevent.client.model import (
+    ConnectionLost,
+    Event,
+    Gap,
+    Limits,
+    Notice,
+    NotNow,
+    Overflow,
+    RequestFailed,
+    StateChange,
+    Stats,
+    SubscriptionRefused,
+)
+from rango_gevent.client.orderbook import OrderBook
+from rango_gevent.client.stream import StreamClient
 
-__all__ = ["ConnectionLost", "Event", "Notice", "StreamClient"]
+__all__ = [
+    "ConnectionLost",
+    "Event",
+    "Gap",
+    "Limits",
+    "NotNow",
+    "Notice",
+    "OrderBook",
+    "Overflow",
+    "RequestFailed",
+    "StateChange",
+    "Stats",
+    "StreamClient",
+    "SubscriptionRefused",
+    "TokenBucket",
+]

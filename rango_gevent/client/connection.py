@@ -19,7 +19,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from rango_gevent.client.wire import ConnectionLost, reason, refused
+from rango_gevent.client.model import ConnectionLost
+from rango_gevent.client.wire import reason, refused
 
 CUT = 1006  # RFC 6455 section 7.4.1: ended without a close frame
 

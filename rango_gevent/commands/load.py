@@ -27,8 +27,8 @@ import gevent
 from gevent.event import Event
 
 from rango_gevent.client.connection import Connection
+from rango_gevent.client.model import ConnectionLost
 from rango_gevent.client.wire import (
-    ConnectionLost,
     checked_token,
     endpoint,
     held_names,

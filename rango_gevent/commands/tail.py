@@ -11,8 +11,17 @@ import sys
 from collections.abc import Mapping
 from typing import Callable
 
-from rango_gevent.client.stream import STATE, Notice, StreamClient
-from rango_gevent.client.wire import ConnectionLost, Event
+from rango_gevent.client.buffers import BLOCK
+from rango_gevent.client.model import (
+    IDLE,
+    LIVE,
+    STATE,
+    ConnectionLost,
+    Event,
+    Notice,
+    StateChange,
+)
+from rango_gevent.client.stream import StreamClient
 from rango_gevent.commands.terminal import escaped, is_utf8, say
 from rango_gevent.errors import ConfigError, Refused
 
@@ -35,11 +44,12 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     client = StreamClient(
         arguments.url,
-        arguments.streams,
         token=token(arguments, environ),
         reconnect=not arguments.no_reconnect,
-        on_notice=_say_notice,
     )
+    for name in dict.fromkeys(arguments.streams):
+        client.subscribe(name, policy=BLOCK)
+    listener = _Listener(client)
     printed = 0
     show = printer(arguments.raw)
     try:
@@ -47,15 +57,43 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             show(event)
             printed += 1
             if printed == arguments.count:
-                break
+                return 0
     except (Refused, ConnectionLost) as error:
         say(f"rango: {error}")
-        return _FAILED
     except TimeoutError:
         return _time_over(printed, arguments)
     finally:
         client.close()
-    return 0
+    if listener.failure:
+        say(f"rango: {listener.failure}")
+    return _FAILED
+
+
+class _Listener:
+    """Says what a client hears, and ends one whose first connection fails.
+
+    Whoever mistyped a URL wants to hear of it, and not wait.
+
+    Attributes:
+        failure: why there was no first connection.
+    """
+
+    def __init__(self, client: StreamClient) -> None:
+        self.failure = ""
+        self._client = client
+        self._was_live = False
+        client.on_state(self._hear_state)
+        client.on_notice(self._hear_notice)
+
+    def _hear_state(self, change: StateChange) -> None:
+        self._was_live = self._was_live or change.state == LIVE
+        if change.state == IDLE and not self._was_live:
+            self.failure = change.reason
+            self._client.close()
+
+    def _hear_notice(self, notice: Notice) -> None:
+        if not self.failure:
+            say(f"rango: {notice.text}" if notice.kind == STATE else notice.text)
 
 
 def _time_over(printed: int, arguments: argparse.Namespace) -> int:
@@ -103,9 +141,5 @@ def printer(raw: bool) -> Callable[[Event], None]:
 
 def line(event: Event, ascii_only: bool = False) -> str:
     """Return an event as one line that a terminal can show: ``stream json``."""
-    name = escaped(event.name, ascii_only=ascii_only)
+    name = escaped(event.stream, ascii_only=ascii_only)
     return f"{name}  {escaped(event.body, ascii_only=ascii_only)}"
-
-
-def _say_notice(notice: Notice) -> None:
-    say(f"rango: {notice.text}" if notice.kind == STATE else notice.text)

@@ -30,13 +30,14 @@ from prometheus_client import Histogram
 
 from rango_gevent.delivery.bundle import Bundle, Paths, own_of
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.delivery.session import Mark, Outlet, Session
+from rango_gevent.delivery.outlet import Outlet
+from rango_gevent.delivery.session import Mark, Session
 from rango_gevent.hub.hub import Batch, Hub
 from rango_gevent.hub.stream import Stream
 from rango_gevent.turns import give_way
 
 _READ_REST_S = 0.004  # the consumer rests no longer than this
-_READ_REST = 2.25  # its rest in parts of the work since, times the factor for clients
+_READ_REST = 2.5  # its rest in parts of the work since, times the factor for clients
 _LEAST_REST_S = 0.001  # the loop's timers are no finer: what is owed is added up to this
 _TURN_S = 0.026  # rests make no turn longer than this
 _SHARE_OF_LONG = 0.7  # but the rest after a turn that is long by itself is this share of it
@@ -48,7 +49,7 @@ _CHECK_BYTES = 128 * 1024  # sent between two looks at the clock: about 0.15 ms
 _BYTES_EACH = 4096  # a client costs as much as these, however little it is due
 _HEAVY_BYTES = 64 * 1024  # who is due more stands in a line of its own
 _GATHER_SHARE = 0.1  # of the time is spent on putting events to those in line, at most
-_VISITS_AT_ONCE = 2000  # subscribers that are put their events in one step
+_VISITS_AT_ONCE = 10000  # subscribers that are put their events in one step
 
 
 class Dispatcher:

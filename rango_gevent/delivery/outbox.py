@@ -79,6 +79,7 @@ class Outbox:
     Attributes:
         live_bytes: size of the events that wait, which must stay within the client's bound.
         free_bytes: size of answers and replays, which do not count: the client asked for them.
+        has_moved: the socket took some of it since somebody looked.
         over_since_s: monotonic time at which more than the bound was found to wait, 0 for never.
         resync: books to be given afresh when the outbox is empty, by name.
     """
@@ -90,6 +91,7 @@ class Outbox:
         "_pieces",
         "_rest",
         "free_bytes",
+        "has_moved",
         "live_bytes",
         "over_since_s",
         "resync",
@@ -104,6 +106,7 @@ class Outbox:
         self.live_bytes = 0
         self.free_bytes = 0
         self.over_since_s = 0.0
+        self.has_moved = False
         self.resync: dict[str, None] | None = None
 
     @property
@@ -228,15 +231,17 @@ class Outbox:
         self._held = 0
 
     def take(self, encoding: Encoding) -> bytes | memoryview:
-        """Take the bytes of the next write; empty when nothing waits."""
+        """Take the bytes of the next write; empty when nothing waits.
+
+        Small pieces are joined. What is large goes by itself, and is not copied: its bytes are
+        shared by all who wait for them.
+        """
         if not self._pieces and not self._rest:
             self.commit()
-        rest, self._rest = self._rest, b""
-        size = len(rest)
-        if size >= SEGMENT_BYTES:
-            return rest  # of a large frame: it is not copied for each portion that is sent
-        parts = [rest] if rest else []  # one piece alone is not copied
-        while self._pieces and size < SEGMENT_BYTES:
+        parts: list[bytes | memoryview] = [self._rest] if self._rest else []
+        size = len(self._rest)
+        self._rest = b""
+        while self._pieces and (not size or size + _size(self._pieces[0][0]) <= SEGMENT_BYTES):
             piece, is_free = self._pieces.popleft()
             if is_free:
                 self.free_bytes -= _size(piece)
@@ -244,16 +249,11 @@ class Outbox:
                 self.live_bytes -= _size(piece)
             parts.append(_bytes(piece, encoding))
             size += len(parts[-1])
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def put_back(self, data: bytes | memoryview, sent: int) -> None:
-        """Put back what the socket did not take, before all else; it may begin inside a frame.
-
-        A part of a large frame stays a view of it: the frame is shared by all who wait for it.
-        What is left of a join is copied, so that it does not pin the whole.
-        """
-        rest = memoryview(data)[sent:]
-        self._rest = rest if len(rest) >= SEGMENT_BYTES else bytes(rest)
+        """Put back what the socket did not take, before all else; it may begin inside a frame."""
+        self._rest = memoryview(data)[sent:]
 
     def forget_whole(self) -> None:
         """Drop what waits, but not what was put back: it may be the rest of a frame."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 import _socket  # the plain C socket: gevent's wrapper would cost memory and time per client
 import socket as pysocket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Iterable, NamedTuple, cast
 
 import gevent
@@ -37,8 +38,9 @@ from rango_gevent.protocol.close import CloseReason
 
 if TYPE_CHECKING:
     from rango_gevent.delivery.connection import Connection
+    from rango_gevent.delivery.outlet import Part
     from rango_gevent.delivery.registry import Registry
-    from rango_gevent.delivery.session import Part, Session
+    from rango_gevent.delivery.session import Session
     from rango_gevent.hub.stream import Stream
 
 READY = 0
@@ -63,7 +65,7 @@ _NEXT = {
 
 _WRITABLE = 2
 _PING_FRAME = frames.ping()
-_MOST_AT_ONCE = 8  # segments that are encoded and sent in one step
+_STEP_S = 0.001  # in which segments are encoded and sent, before others have their turn
 _LEAST_LOOK_S = 0.2  # between two looks at a client that takes nothing
 
 
@@ -98,7 +100,6 @@ class Sender:
     __slots__ = (
         "_keeper",
         "_outbox",
-        "_send",
         "_sock",
         "_write_watcher",
         "_writer",
@@ -133,7 +134,6 @@ class Sender:
             # the kernel doubles it for its own bookkeeping, which takes about that (tcp(7))
             size = keeper.limits.send_buffer_bytes // 2
             self._sock.setsockopt(pysocket.SOL_SOCKET, pysocket.SO_SNDBUF, size)
-        self._send = self._sock.send
         self._outbox: Outbox | None = None
         self._write_watcher: Any = None
         self._writer: gevent.Greenlet[..., None] | None = None
@@ -177,7 +177,7 @@ class Sender:
             first, encoding = segments[0], self.encoding
             data = first.made.get(encoding) or first.encoded(encoding)
             try:
-                sent = self._send(data)
+                sent = self._sock.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -191,8 +191,9 @@ class Sender:
 
     def _send_on(self, segments: list[Segment], data: bytes, sent: int | None) -> list[Segment]:
         """Send what follows a first segment as far as the socket takes it; return the rest."""
+        until_s = time.monotonic() + _STEP_S
         for index in range(1, len(segments)):
-            if sent != len(data) or index == _MOST_AT_ONCE:
+            if sent != len(data) or time.monotonic() > until_s:
                 break
             data = segments[index].encoded(self.encoding)
             sent = self._try_to_send(data)
@@ -207,7 +208,7 @@ class Sender:
     def _try_to_send(self, data: bytes | memoryview) -> int | None:
         """Return how much the socket took, None when the client is lost."""
         try:
-            return self._send(data)
+            return self._sock.send(data)
         except BlockingIOError:
             return 0
         except OSError:
@@ -249,8 +250,11 @@ class Sender:
         for part in parts:
             if size > SEGMENT_BYTES and self.state == READY:
                 self._block(b"", 0)
+            if not isinstance(part, Segment):
+                size += len(part)
+            elif self.encoding not in part.made:  # what is made already costs little to send
+                size += part.size
             self.push(part)
-            size += part.size if isinstance(part, Segment) else len(part)
 
     def push(self, part: Part) -> None:
         """Send or keep whatever the outbox holds: for replies, replays and control frames.
@@ -283,13 +287,16 @@ class Sender:
 
     def _write(self) -> None:
         """Writer greenlet: empty the outbox, then end."""
-        hub = gevent.get_hub()
-        self._write_watcher = hub.loop.io(self._sock.fileno(), _WRITABLE)
+        self._write_watcher = gevent.get_hub().loop.io(self._sock.fileno(), _WRITABLE)
+        limits = self._keeper.limits
+        look_s = min(limits.write_timeout_s, max(limits.slow_after_s, _LEAST_LOOK_S))
+        taken_s = time.monotonic()
         try:
-            while self._pieces_wait() and self._wait_until_writable():
-                self._keeper.writing.wait()
-                if self.state != CLOSED:
-                    self._write_some()
+            while self._pieces_wait():
+                # one timer for many writes: most end long before it
+                with suppress(Timeout), Timeout(look_s):
+                    self._write_on()
+                taken_s = self._judge(taken_s)
         finally:
             if self._write_watcher is not None:
                 self._write_watcher.close()
@@ -301,22 +308,35 @@ class Sender:
         if self.state == CLOSING:
             self._end_output()
 
-    def _wait_until_writable(self) -> bool:
-        """Wait until the socket takes more; False: it was given up for taking nothing."""
-        limits = self._keeper.limits
-        deadline_s = time.monotonic() + limits.write_timeout_s
-        while self.state != CLOSED:
-            left_s = deadline_s - time.monotonic()
-            try:
-                with Timeout(min(left_s, max(limits.slow_after_s, _LEAST_LOOK_S))):
-                    gevent.get_hub().wait(self._write_watcher)
-                return True
-            except Timeout:
-                if time.monotonic() >= deadline_s:
-                    self.lost(close.SLOW)
-                elif self.open and self._outbox is not None and self._is_slow(self._outbox):
-                    self.close(close.SLOW)
-        return False
+    def _write_on(self) -> None:
+        """Write whenever the socket takes more, until nothing waits."""
+        wait, watcher, turns = gevent.get_hub().wait, self._write_watcher, self._keeper.writing
+        while self._pieces_wait():
+            wait(watcher)
+            turns.wait()
+            if self.state != CLOSED:
+                self._write_some()
+
+    def _judge(self, taken_s: float) -> float:
+        """Give up a client that takes nothing, close one for whom too much has waited too long.
+
+        Args:
+            taken_s: monotonic time until which it is known to have taken bytes.
+
+        Returns:
+            The same, as it is now.
+        """
+        outbox, now_s = self._outbox, time.monotonic()
+        if outbox is None:
+            return now_s
+        if outbox.has_moved:
+            outbox.has_moved = False
+            taken_s = now_s
+        elif now_s - taken_s >= self._keeper.limits.write_timeout_s:
+            self.lost(close.SLOW)
+        if self.open and self._is_slow(outbox):
+            self.close(close.SLOW)
+        return taken_s
 
     def _pieces_wait(self) -> bool:
         """Tell whether there is something to write, after giving books afresh if need be."""
@@ -331,15 +351,21 @@ class Sender:
         return outbox is not None and outbox.size > 0
 
     def _write_some(self) -> None:
-        """Send the first pieces of the outbox."""
+        """Send the first pieces of the outbox, as far as the socket takes them in one step."""
         outbox = self._outbox
         assert outbox is not None, "only the writer ends it"
-        data = outbox.take(self.encoding)
-        sent = self._try_to_send(data)
-        if sent is None:
-            return
-        if sent < len(data):
-            outbox.put_back(data, sent)
+        until_s = time.monotonic() + _STEP_S
+        while time.monotonic() < until_s:
+            data = outbox.take(self.encoding)
+            if not data:
+                break
+            sent = self._try_to_send(data)
+            if sent is None:
+                return
+            outbox.has_moved |= sent > 0
+            if sent < len(data):
+                outbox.put_back(data, sent)
+                break
         if self.open and self._is_slow(outbox):
             self.close(close.SLOW)
 

@@ -181,6 +181,12 @@ def polite_subscribers(target: Target) -> None:
     )
 
 
+def token_crowd(target: Target) -> None:
+    """A crowd within its rate: each brings its token again and again, and each is a signature."""
+    request = text_frame({"event": "auth", "token": target.token})
+    _all_at_once(target, [request * 48])
+
+
 def _all_at_once(target: Target, writes: list[bytes]) -> None:
     """Let all clients write at once, once a second, one of the writes after the other."""
     drain = Drain()
@@ -261,6 +267,20 @@ def burst_deaf(target: Target) -> None:
             time.sleep(_WATCH_S)
             most = max([most, *_send_memory(target.gateway_port)])
     target.found["kernel_kb_each"] = most / 1024
+
+
+def burst_read(target: Target) -> None:
+    """The same bursts to readers that do read; the good client holds another stream."""
+    drain = Drain()
+    for sock in target.websockets(
+        target.size["clients"], lambda _: "/public?stream=torment-burst.t"
+    ):
+        drain.add(sock)
+    target.begin()
+    for _ in range(target.size["bursts"]):
+        target.burst(["torment-burst.t"] * target.size["messages"], bodies(4000))
+        drain.wait_until_quiet(0.3)
+    drain.close()
 
 
 def _send_memory(port: int) -> list[int]:

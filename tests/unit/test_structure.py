@@ -44,21 +44,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
     "gunicorn_hooks": {"server", "environment", "logs", "settings", "errors"},
     "commands": {
-        "server", "gateway", "client", "publisher", "demo", "source", "broker", "environment",
-        "settings", "logs", "auth", "protocol", "turns", "urls", "errors", "__init__",
+        "server", "gateway", "client", "publisher", "demo", "remote", "source", "broker",
+        "environment", "settings", "logs", "auth", "protocol", "turns", "urls", "errors", "__init__",
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "server", "delivery", "source", "metrics", "throttle", "scrape", "settings",
+        "access", "delivery", "source", "metrics", "throttle", "scrape", "server", "settings",
         "hub", "auth", "protocol", "errors", "__init__",
     },
+    "access": {
+        "server", "delivery", "remote", "settings", "throttle", "auth", "protocol", "metrics",
+    },
+    "remote": {"auth", "throttle", "errors"},
     # it is handed a gateway, and never knows how one is built
     "server": {
-        "environment", "scrape", "logs", "throttle", "auth", "protocol", "turns", "errors"
+        "environment", "scrape", "logs", "throttle", "auth", "delivery", "protocol", "turns",
+        "errors",
     },
     "environment": {"settings", "auth", "errors"},
     # delivery and source do not know each other, and nobody down here reads settings
-    "delivery": {"hub", "protocol", "model", "turns", "errors"},
+    "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
     "source": {"backoff", "broker", "throttle", "turns", "urls"},
     "demo": set(),
     "client": {"backoff", "protocol", "errors"},
@@ -84,7 +89,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
-    r"|client\.wire|publisher\.(body|frames)|delivery\.(admission|bundle|encoding|outbox|session)|server\.(paths|handshake)"
+    r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
+    r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|outlet|session)"
+    r"|publisher\.(body|frames)|server\.(paths|handshake)"
 )
 IMPURE_IMPORTS = {
     "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
@@ -95,7 +102,11 @@ IMPURE_IMPORTS = {
 IMPURE_CALLS = {"open", "print", "input", "breakpoint", "exec", "eval", "__import__"}
 ALLOWED_IN_PURE = {
     # values that describe what is declared, and an error's class
-    "backoff": {"random": {"Random"}},  # for its type: the caller makes one
+    # for its type: the caller makes one
+    **{
+        module: {"random": {"Random"}}
+        for module in ("backoff", "client.core", "client.link", "client.renewal")
+    },
     "source.amqp.topology": {"kombu.entity": {"Exchange", "Queue"}},
     "source.amqp.decoder": {"amqp.exceptions": {"UnexpectedFrame"}},
     # a generator of numbers that its caller has seeded, and a form for numbers that it made
@@ -110,7 +121,7 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
-    "settings": 560,  # one table with a row for each setting
+    "settings": 760,  # one table with a row for each setting
     "cli": 560,  # the arguments and the help of every subcommand
 }
 
