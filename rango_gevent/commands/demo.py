@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
             flush=True,
         )
 
-    serve_here(settings, load_public_key(public_pem, "demo"), started)
+    serve_here(settings, [load_public_key(public_pem, "demo")], started)
     return 0
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Callable
+from typing import Callable, Sequence
 
 import gevent
 from gevent.event import Event
 
 from rango_gevent import logs
 from rango_gevent.auth.keys import VerificationKey
-from rango_gevent.environment import load_key
+from rango_gevent.environment import load_keys
 from rango_gevent.gateway import Gateway
 from rango_gevent.server.handler import GatewayHandler, GatewayServer
 from rango_gevent.server.http import App
@@ -34,7 +34,7 @@ def serve(loaded: Loaded, flags: dict[str, str]) -> int:
     Raises:
         ConfigError: the key is missing, or a port is taken.
     """
-    key = load_key(loaded.settings)
+    keys = load_keys(loaded.settings)
     if loaded.settings.workers > 1:
         _become_gunicorn(loaded.settings, flags)
     logs.configure(loaded.settings.log_level, loaded.settings.log_format)
@@ -44,12 +44,14 @@ def serve(loaded: Loaded, flags: dict[str, str]) -> int:
     def reload_on_hangup(app: App) -> None:
         gevent.signal_handler(signal.SIGHUP, reload_settings, app.gateway, flags)
 
-    serve_here(loaded.settings, key, reload_on_hangup)
+    serve_here(loaded.settings, keys, reload_on_hangup)
     return 0
 
 
 def serve_here(
-    settings: Settings, key: VerificationKey, on_started: Callable[[App], None] | None = None
+    settings: Settings,
+    keys: Sequence[VerificationKey],
+    on_started: Callable[[App], None] | None = None,
 ) -> None:
     """Run one gateway in this process until SIGTERM or SIGINT; a second signal ends it at once.
 
@@ -58,7 +60,7 @@ def serve_here(
     """
     allow_open_files()
     listener = listen(settings.ws_host, settings.ws_port)
-    gateway = Gateway(settings, key)
+    gateway = Gateway(settings, keys)
     gateway.start()
     app = App(gateway)
     server = GatewayServer(
