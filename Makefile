@@ -25,6 +25,7 @@ run: install ## Run the gateway on an embedded broker with a simulated market
 
 test: install ## Run all tests, with a RabbitMQ that is found or started for them
 	scripts/test-packages
+	scripts/test-node
 	scripts/with-rabbitmq $(BIN)/pytest $(ARGS)
 
 soak: install ## Unruly clients and a broker that restarts, for SECONDS (600)

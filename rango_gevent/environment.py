@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Mapping
 
-from rango_gevent.auth.keys import VerificationKey, load_public_key
+from rango_gevent.auth.keys import VerificationKey, load_public_keys, load_secret
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import ENV_FILE, Loaded, Settings, load
 
@@ -64,15 +64,24 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if quoted else value
 
 
-def load_key(settings: Settings) -> VerificationKey:
-    """Load the public key that the settings name.
+def load_keys(settings: Settings) -> tuple[VerificationKey, ...]:
+    """Load the keys that the settings name: public ones and a shared secret.
 
     Raises:
-        ConfigError: none is there, or it is not a public key.
+        ConfigError: there is none and nobody to ask instead, or one is no key for verifying.
     """
+    secret = settings.jwt_secret
+    keys = (load_secret(secret, "JWT_SECRET"),) if secret else ()
+    others = keys or settings.jwks_url or settings.auth_url
+    return _public_keys(settings, needed=not others) + keys
+
+
+def _public_keys(settings: Settings, needed: bool) -> tuple[VerificationKey, ...]:
     if settings.jwt_public_key:
-        return load_public_key(settings.jwt_public_key, "JWT_PUBLIC_KEY")
+        return load_public_keys(settings.jwt_public_key, "JWT_PUBLIC_KEY")
     path = Path(settings.public_key_file)
+    if not needed and not path.exists():
+        return ()
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -81,4 +90,4 @@ def load_key(settings: Settings) -> VerificationKey:
             f"({os.strerror(error.errno or 0)}); set JWT_PUBLIC_KEY to the base64 of a PEM, or "
             "-pubKey to its path, or make a pair with `rango keys`"
         ) from None
-    return load_public_key(text, str(path))
+    return load_public_keys(text, str(path))

@@ -20,7 +20,17 @@ class RangoError(Exception):
 
 
 class RequestError(RangoError):
-    """A client's request is wrong; the text goes back as ``{"error": text}``."""
+    """A client's request is wrong; the text goes back as ``{"error": text}``.
+
+    Args:
+        text: what the client is told.
+        code: its number, of `rango_gevent.protocol.codes`.
+    """
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+        self.id: int | str | None = None  # of the request, as far as it could be read
 
 
 class FatalClientError(RangoError):
@@ -62,16 +72,18 @@ class Refused(RangoError):
 
 
 class TokenError(RangoError):
-    """A JWT is not valid; the text says why and never holds the token or a claim.
+    """A token is not valid; the text says why and never holds the token or a claim.
 
     Args:
-        text: one short line for a reply or a log.
-        reason: short machine-readable word for metrics and logs, e.g. ``expired``.
+        text: one short line for a log or the body of a response.
+        reason: one of `rango_gevent.auth.tokens.REASONS`, e.g. ``expired``.
+        told: what the client is told in band; the reason by default.
     """
 
-    def __init__(self, text: str, reason: str) -> None:
+    def __init__(self, text: str, reason: str, told: str = "") -> None:
         super().__init__(text)
         self.reason = reason
+        self.told = told or reason
 
 
 class ConfigError(RangoError):

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from functools import partial
-from typing import Callable, Iterable
+from typing import Callable, Sequence
 
 import gevent
 from gevent import monkey
@@ -24,8 +24,8 @@ from gevent.event import Event
 from gevent.queue import SimpleQueue
 
 from rango_gevent import __version__
-from rango_gevent.auth.keys import VerificationKey
-from rango_gevent.auth.tokens import TokenVerifier
+from rango_gevent.access import Access
+from rango_gevent.auth.keys import VerificationKey, described
 from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
@@ -37,11 +37,11 @@ from rango_gevent.delivery.sender import ConnectionLimits
 from rango_gevent.delivery.session import SessionLimits
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
-from rango_gevent.metrics import Metrics, Reading, runtime_gauges
+from rango_gevent.hub.patterns import Patterns
+from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
 from rango_gevent.protocol import close, frames, refusals, routing
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.scrape import Workers
-from rango_gevent.server.handshake import Handshake
 from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, changes, options, told_changes
 from rango_gevent.source.base import BrokerLimits, QueueLimits
@@ -64,26 +64,26 @@ class Gateway:
 
     Args:
         settings: what to run with.
-        key: public key that tokens are checked with.
+        keys: what tokens are checked with.
         sibling_of: process id that this worker's siblings have in common; None: no siblings.
     """
 
     def __init__(
-        self, settings: Settings, key: VerificationKey, *, sibling_of: int | None = None
+        self,
+        settings: Settings,
+        keys: Sequence[VerificationKey],
+        *,
+        sibling_of: int | None = None,
     ) -> None:
-        if not monkey.is_module_patched("socket"):
-            raise ConfigError(
-                "gevent has not patched the standard library: start through `rango` or a gevent "
-                "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
-            )
+        _check_patched()
         self.settings = settings
-        self.key = key
         self.metrics = Metrics(self._read, settings.metrics_topics)
         self.hub = Hub(
             allows=settings.rbac.allows,
             make_queue=SimpleQueue,
             limits=_hub_limits(settings),
             on_stale=self._book_is_stale,
+            patterns=Patterns() if settings.name_patterns else None,
         )
         self.dispatcher = Dispatcher(
             self.hub, lag=self.metrics.lag, rest_factor=settings.round_rest
@@ -103,7 +103,7 @@ class Gateway:
             trusted=settings.trusted_proxies,
             pack=_pack(settings),
         )
-        self.handshake = _handshake(settings, key)
+        self.access = Access(settings, keys, self.registry)
         source = open_source(
             settings.broker_urls,
             settings.exchange,
@@ -150,21 +150,22 @@ class Gateway:
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
         self.spawn("source", self.source.run)
+        if self.access.jwks is not None:
+            self.spawn("jwks", self.access.jwks.run)
         if self._workers is not None:
             self.spawn("metrics-writer", self._workers.run)
         if self.settings.metrics_port:
             self._start_metrics_server()
 
     def _say_what_starts(self) -> None:
-        settings, key = self.settings, self.key
+        settings = self.settings
         metrics = f"metrics on {settings.metrics_host}:{settings.metrics_port}"
         log.info(
-            "rango_gevent %s: port %d, exchange %s, %s key %s, %s",
+            "rango_gevent %s: port %d, exchange %s, %s, %s",
             __version__,
             settings.ws_port,
             settings.exchange,
-            key.kind,
-            key.fingerprint,
+            described([*self.access.keys, *settings.asked]),
             metrics if settings.metrics_port else "no metrics",
         )
 
@@ -196,10 +197,10 @@ class Gateway:
             gevent.sleep(_RESTART_WAIT_S)
             self._down.discard(name)
 
-    def reload(self, settings: Settings, key: VerificationKey) -> None:
+    def reload(self, settings: Settings, keys: Sequence[VerificationKey]) -> None:
         """Take over what can change while clients are connected; nobody is dropped.
 
-        That is roles, origins, the key, limits and policies. Listeners, the broker and the
+        That is roles, origins, keys, limits and policies. Listeners, the broker and the
         heartbeat stay as they are until a restart.
         """
         before = self.settings
@@ -214,12 +215,11 @@ class Gateway:
         self.registry.set_limits(
             _client_limits(settings), settings.trusted_proxies, _pack(settings)
         )
-        self.handshake = _handshake(settings, key)
         self.metrics_server.timeout_s = settings.handshake_timeout_s
         told = told_changes(before, self.settings)
-        if key.fingerprint != self.key.fingerprint:
-            told.append(f"{key.kind} key {key.fingerprint}")
-        self.key = key
+        if tuple(keys) != self.access.keys:
+            told.append(described(keys))
+        self.access.set(self.settings, keys)
         log.info("settings are reloaded: %s", ", ".join(told) or "nothing has changed")
 
     def drain(self) -> None:
@@ -297,6 +297,9 @@ class Gateway:
         log.warning("the broker is lost: %d books are stale until their next snapshots", live)
 
     def _publish(self, key: str, body: bytes, at_s: float, position: int) -> None:
+        if key == self.access.control_key:
+            self.access.control(body)
+            return
         outcome = self.hub.publish(key, body, at_s)
         if outcome in DROPPED:
             self._say_dropped(outcome, key)
@@ -335,12 +338,13 @@ class Gateway:
                 "rango_broker_disconnected_seconds": source.away_s(),
                 "rango_books_dropped": hub.books_dropped,
                 "rango_books_stale_seconds": hub.stale_s,
-                "rango_messages_received": _from_zero(routing.KINDS, hub.received),
-                "rango_messages_dropped": _from_zero(DROPPED, hub.dropped),
+                "rango_messages_received": from_zero(routing.KINDS, hub.received),
+                "rango_messages_dropped": from_zero(DROPPED, hub.dropped),
                 "rango_frames_skipped": dispatcher.skipped,
                 "rango_requests": registry.requests,
-                "rango_connections_closed": _from_zero(ENDS, registry.closed),
-                "rango_connections_refused": _from_zero(refusals.WORDS, registry.refused),
+                **self.access.reading(),
+                "rango_connections_closed": from_zero(ENDS, registry.closed),
+                "rango_connections_refused": from_zero(refusals.WORDS, registry.refused),
                 "rango_greenlet_restarts": self.restarts,
                 "promhttp_metric_handler_requests": self.metrics_server.scrapes,
                 **runtime_gauges(registry.greenlets + len(self._running)),
@@ -350,19 +354,12 @@ class Gateway:
         )
 
 
-def _from_zero(words: Iterable[str], counts: Counter[str]) -> Counter[str]:
-    """Return counts with every word in them: a rate misses what a series begins with."""
-    return Counter({**dict.fromkeys(words, 0), **counts})
-
-
-def _handshake(settings: Settings, key: VerificationKey) -> Handshake:
-    return Handshake(
-        TokenVerifier(key, leeway_s=settings.jwt_leeway_s),
-        settings.origins,
-        NameLimits(settings.max_streams, settings.max_name_bytes),
-        time.time,
-        compression=settings.compression,
-    )
+def _check_patched() -> None:
+    if not monkey.is_module_patched("socket"):
+        raise ConfigError(
+            "gevent has not patched the standard library: start through `rango` or a gevent "
+            "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
+        )
 
 
 def _pack(settings: Settings) -> Callable[[bytes], bytes]:
@@ -382,6 +379,7 @@ def _hub_limits(settings: Settings) -> HubLimits:
         subscriptions=settings.max_subscriptions,
         queue_frames=settings.queue_frames,
         event_bytes=settings.max_event_bytes,
+        names=settings.max_streams,
         books=settings.max_books,
         books_bytes=settings.books_bytes,
         book_increments=settings.book_increments,
@@ -415,6 +413,7 @@ def _client_limits(settings: Settings) -> ClientLimits:
             settings.requests_burst,
             settings.reply_bytes_per_s,
             NameLimits(settings.max_streams, settings.max_name_bytes),
+            settings.max_bad_tokens,
         ),
         inbound=InboundLimits(settings.max_message_bytes, settings.max_fragments),
         close_timeout_s=settings.close_timeout_s,

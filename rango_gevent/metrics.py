@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from operator import itemgetter
-from typing import Callable, Iterator, Mapping, NamedTuple
+from typing import Callable, Iterable, Iterator, Mapping, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -68,6 +68,14 @@ TABLE = {
         "Times that clients in line were served between turns of the loop."
     ),
     "rango_requests": Row("Requests of clients by action.", label="action"),
+    "rango_tokens": Row("Tokens of clients that were looked at, by outcome.", label="outcome"),
+    "rango_tokens_ended": Row("Tokens that ended while connected, by policy.", label="policy"),
+    "rango_token_lookups": Row("Tokens that RANGO_AUTH_URL knows, by outcome.", label="outcome"),
+    "rango_token_answers": Row("Answers of RANGO_AUTH_URL that are kept.", is_gauge=True),
+    "rango_jwks_fetches": Row("Fetches of JWT_JWKS_URL by outcome.", label="outcome"),
+    "rango_control_messages": Row("Control messages by action.", label="action"),
+    "rango_revocations": Row("Users whose tokens are revoked.", is_gauge=True),
+    "rango_revocations_forgotten": Row("Revocations that were forgotten for the bound on them."),
     "rango_connections_opened": Row("WebSocket connections accepted."),
     "rango_connections_closed": Row("WebSocket connections ended, by reason.", label="reason"),
     "rango_connections_refused": Row("Handshakes refused, by reason.", label="reason"),
@@ -235,3 +243,8 @@ def runtime_gauges(greenlets: int) -> dict[str, float]:
         "python_threads": threading.active_count(),
         "python_allocated_blocks": sys.getallocatedblocks(),
     }
+
+
+def from_zero(words: Iterable[str], counts: Counter[str]) -> Counter[str]:
+    """Return counts with every word in them: a rate misses what a series begins with."""
+    return Counter({**dict.fromkeys(words, 0), **counts})

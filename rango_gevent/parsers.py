@@ -91,6 +91,32 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    """Parse a comma list of words out of a few."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        words = tuple(dict.fromkeys(_entries(value)))
+        if not set(words) <= set(choices):
+            raise Problem(f"give a comma list of {', '.join(choices)}")
+        return words
+
+    return parse
+
+
+def http_url(value: str) -> str:
+    """Parse a URL of http or https; a user in it would be in the token's place."""
+    if value and not re.fullmatch(r"https?://[^\s/?#@]+([/?][^\s#@]*)?", value):
+        raise Problem("give a URL such as https://auth.example/verify, without user and fragment")
+    return value
+
+
+def cookie_name(value: str) -> str:
+    """Parse the name of a cookie (RFC 6265 section 4.1.1)."""
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,255}", value, re.ASCII):
+        raise Problem("give the name of a cookie, such as token")
+    return value
+
+
 def switch(value: str) -> bool:
     """Parse on or off."""
     return one_of("on", "off")(value) == "on"

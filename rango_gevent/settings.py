@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Callable, Mapping, NamedTuple
 from urllib.parse import quote
 
+from rango_gevent.auth import ways
 from rango_gevent.auth.origin import OriginPolicy, parse_origins
 from rango_gevent.auth.rbac import Rbac, parse_rbac
 from rango_gevent.errors import ConfigError
@@ -22,9 +23,11 @@ from rango_gevent.parsers import (
     Network,
     Problem,
     amqp_urls,
+    cookie_name,
     decimal,
     filled,
     host,
+    http_url,
     networks,
     one_of,
     patterns,
@@ -32,6 +35,7 @@ from rango_gevent.parsers import (
     shown_networks,
     shown_patterns,
     shown_switch,
+    some_of,
     switch,
     text,
     utf8,
@@ -114,15 +118,136 @@ class Settings:
         "",
         "JWT_PUBLIC_KEY",
         text,
-        "Public key that tokens are checked with: base64 of a PEM. Wins over the file",
+        "Public key that tokens are checked with: base64 of a PEM, or of several while keys are "
+        "rotated. Wins over the file",
         secret=True,  # a private one may be put here by mistake
     )
     public_key_file: str = _option(
         "config/ed25519-key.pub",
         "RANGO_PUBLIC_KEY_FILE",
         filled,
-        "File of the public key that tokens are checked with, PEM; JWT_PUBLIC_KEY wins over it",
+        "File of the public key that tokens are checked with, one PEM or several; "
+        "JWT_PUBLIC_KEY wins over it",
         flag="pubKey",
+    )
+    jwt_secret: str = _option(
+        "",
+        "JWT_SECRET",
+        text,
+        "Secret that is shared with who signs tokens by HS256, at least 32 bytes",
+        secret=True,
+    )
+    jwks_url: str = _fixed(
+        "",
+        "JWT_JWKS_URL",
+        http_url,
+        "List of public keys (JWKS), http(s); fetched now and then, and when a token names a key "
+        "that is not known",
+        secret=True,
+        show=mask_url,
+    )
+    jwks_refresh_s: float = _fixed(
+        300.0,
+        "RANGO_JWKS_REFRESH_S",
+        seconds(10, 86_400),
+        "Seconds from one fetch of JWT_JWKS_URL to the next",
+    )
+    auth_url: str = _fixed(
+        "",
+        "RANGO_AUTH_URL",
+        http_url,
+        "Service that is asked about tokens that are no JWT, or about all where no key is set",
+        secret=True,
+        show=mask_url,
+    )
+    auth_timeout_s: float = _fixed(
+        1.0,
+        "RANGO_AUTH_TIMEOUT_S",
+        seconds(0.1, 30),
+        "Seconds for RANGO_AUTH_URL or JWT_JWKS_URL to answer",
+    )
+    auth_concurrency: int = _fixed(
+        16, "RANGO_AUTH_CONCURRENCY", whole(1, 1000), "Requests to RANGO_AUTH_URL at once"
+    )
+    auth_queue: int = _fixed(
+        1000,
+        "RANGO_AUTH_QUEUE",
+        whole(0, 1_000_000),
+        "Tokens that may wait for one; more cannot be checked then",
+    )
+    auth_cache_s: float = _fixed(
+        30.0,
+        "RANGO_AUTH_CACHE_S",
+        seconds(0, 3600),
+        "Seconds for which what RANGO_AUTH_URL says of a token is kept",
+    )
+    auth_negative_cache_s: float = _fixed(
+        5.0, "RANGO_AUTH_NEGATIVE_CACHE_S", seconds(0, 3600), "The same for a token that it refuses"
+    )
+    auth_cached: int = _fixed(
+        10_000, "RANGO_AUTH_CACHED", whole(1, 10_000_000), "Tokens of which it is kept"
+    )
+    jwt_issuer: str = _option(
+        "", "JWT_ISSUER", text, "Issuer (iss) that a token must name; empty: any or none"
+    )
+    jwt_audience: str = _option(
+        "",
+        "JWT_AUDIENCE",
+        text,
+        "Audience (aud) that a token must name, one of a comma list; empty: any or none",
+    )
+    auth_ways: tuple[str, ...] = _option(
+        ways.DEFAULT,
+        "RANGO_AUTH_WAYS",
+        some_of(*ways.NAMES),
+        f"Ways in which a token may come, comma list of {', '.join(ways.NAMES)}; see docs/AUTH.md",
+        show=",".join,
+    )
+    auth_cookie: str = _option(
+        "",
+        "RANGO_AUTH_COOKIE",
+        cookie_name,
+        "Name of the cookie that holds a token; empty: none does. It counts for pages whose "
+        "origin is checked, so not under API_CORS_ORIGINS=*",
+    )
+    private_grace_s: float = _option(
+        0.0,
+        "RANGO_PRIVATE_GRACE_S",
+        seconds(0, 600),
+        "Seconds for a client of /private without a valid token to send one in a message, else "
+        "it is closed with 4401; 0: it is answered 401",
+    )
+    token_expiry: str = _option(
+        "close",
+        "RANGO_TOKEN_EXPIRY",
+        one_of("close", "downgrade", "ignore"),
+        "What happens to a client whose token expires: close (4401); downgrade: it becomes "
+        "anonymous; ignore",
+    )
+    token_grace_s: float = _option(
+        25.0,
+        "RANGO_TOKEN_GRACE_S",
+        seconds(0, 3600),
+        "Seconds for a client whose token has expired to send another one",
+    )
+    control_key: str = _option(
+        "",
+        "RANGO_CONTROL_KEY",
+        text,
+        "Routing key of messages that revoke tokens and disconnect users; who may publish there "
+        "may do so. Empty: none",
+    )
+    max_revocations: int = _option(
+        100_000,
+        "RANGO_MAX_REVOCATIONS",
+        whole(1, 100_000_000),
+        "Users whose revoked tokens are remembered; of more the first to be revoked is forgotten",
+    )
+    max_bad_tokens: int = _option(
+        5,
+        "RANGO_MAX_BAD_TOKENS",
+        whole(1, 1000),
+        "Tokens that may be refused to a client one after another before it is closed with 4401",
     )
     jwt_leeway_s: float = _option(
         0.0, "RANGO_JWT_LEEWAY_S", seconds(0, 300), "Clock skew allowed in tokens, seconds"
@@ -133,6 +258,13 @@ class Settings:
         partial(parse_origins, setting="API_CORS_ORIGINS"),
         "Origins that may connect, comma separated hosts or URLs, host:* for any port; "
         "empty: the page's host must be the gateway's",
+    )
+    console: bool = _fixed(
+        False,
+        "RANGO_CONSOLE",
+        switch,
+        "The page /console, to look at streams with a browser: on or off",
+        show=shown_switch,
     )
     log_level: str = _option(
         "info", "LOG_LEVEL", one_of(*LOG_LEVELS), f"Log level: {', '.join(LOG_LEVELS)}"
@@ -237,6 +369,13 @@ class Settings:
         "RANGO_MAX_STREAMS",
         whole(1, 1_000_000),
         "Streams that one client may hold; more are answered with an error",
+    )
+    name_patterns: bool = _fixed(
+        False,
+        "RANGO_PATTERNS",
+        switch,
+        "Public names such as *.trades and btcusd.* stand for all that match: on or off",
+        show=shown_switch,
     )
     max_subscriptions: int = _option(
         2_000_000,
@@ -405,6 +544,12 @@ class Settings:
         host = quote(self.rabbitmq_host, ":")  # the % of an IPv6 zone, RFC 6874
         host = f"[{host}]" if ":" in host else host
         return [f"amqp://{user}:{password}@{host}:{self.rabbitmq_port}/{vhost}"]
+
+    @property
+    def asked(self) -> list[str]:
+        """Return whom tokens are checked with beside the keys that are set, in words."""
+        jwks, service = "keys by JWT_JWKS_URL", "tokens by RANGO_AUTH_URL"
+        return [jwks] * bool(self.jwks_url) + [service] * bool(self.auth_url)
 
 
 class Loaded(NamedTuple):

@@ -17,7 +17,7 @@ import gevent
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 
 from rango_gevent import logs
-from rango_gevent.environment import load_key, load_settings, print_problems
+from rango_gevent.environment import load_keys, load_settings, print_problems
 from rango_gevent.errors import ConfigError
 from rango_gevent.gateway import Gateway
 from rango_gevent.server.handler import GatewayHandler, GatewayServer
@@ -48,7 +48,7 @@ def make_app() -> App:
         logs.configure(settings.log_level, settings.log_format)
         for warning in loaded.warnings:
             log.warning("%s", warning)
-        gateway = Gateway(settings, load_key(settings), sibling_of=os.getppid())
+        gateway = Gateway(settings, load_keys(settings), sibling_of=os.getppid())
     except ConfigError as error:
         print_problems(error)
         sys.exit(_GIVE_UP)

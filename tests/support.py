@@ -42,6 +42,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websockets_connect
+from websockets.typing import Subprotocol
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -549,6 +550,7 @@ def connect(
     path: str = "/public",
     token: str | None = None,
     headers: Mapping[str, str] | None = None,
+    subprotocols: Sequence[str] = (),
 ) -> Client:
     """Open a WebSocket connection.
 
@@ -561,6 +563,7 @@ def connect(
     connecting = websockets_connect(
         url + path,
         additional_headers=sent,
+        subprotocols=[Subprotocol(name) for name in subprotocols] or None,
         compression=None,
         proxy=None,
         open_timeout=10,

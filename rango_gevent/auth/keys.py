@@ -15,10 +15,11 @@ base64 once more, standard or URL-safe, padded or not, with white space anywhere
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Callable, NamedTuple, Union
+from typing import Callable, Iterable, NamedTuple, Union
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -43,6 +44,8 @@ PublicKey = Union[Ed25519PublicKey, Ed448PublicKey, RSAPublicKey, EllipticCurveP
 PrivateKey = Union[Ed25519PrivateKey, Ed448PrivateKey, RSAPrivateKey, EllipticCurvePrivateKey]
 
 MIN_RSA_BITS = 2048
+MIN_SECRET_BYTES = 32  # as many as the hash has (RFC 7518 section 3.2)
+MAX_KEYS = 16  # each is tried where a token does not name its key
 MAX_TEXT_BYTES = 32 * 1024  # the PEM of a 16384-bit RSA key, wrapped once more, has 5 KB
 RAW_ED25519_BYTES = 32
 
@@ -65,20 +68,27 @@ _FILE_NAME = re.compile(r"[\w./~-]{1,255}\.(pub|pem|key|crt|cer|der)", re.ASCII)
 
 @dataclass(frozen=True)
 class VerificationKey:
-    """A public key and what it may verify.
+    """A key and what it may verify.
 
     Args:
-        key: the key object of the cryptography package.
+        key: the key object of the cryptography package; bytes of a secret that is shared.
         algorithms: JWS names that a token's ``alg`` may have, e.g. ``("EdDSA",)``.
         kind: the key's kind for people, e.g. ``Ed25519``, ``RSA-2048``, ``EC-P256``.
         fingerprint: first 16 hex digits of the SHA-256 of the key's SPKI form; fit for logs,
-            and the same whichever form the key was given in.
+            and the same whichever form the key was given in. Empty for a secret, which a weak
+            one's digest would give away.
+        kid: name by which tokens choose it among others; empty for none.
     """
 
-    key: PublicKey
+    key: PublicKey | bytes
     algorithms: tuple[str, ...]
     kind: str
     fingerprint: str
+    kid: str = ""
+
+    def __str__(self) -> str:
+        """Describe the key for people."""
+        return f"{self.kind} key {self.fingerprint}" if self.fingerprint else self.kind
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,62 @@ def load_public_key(text: str | bytes, source: str) -> VerificationKey:
     if label == "PUBLIC KEY" and len(body) == RAW_ED25519_BYTES:
         return _verification_key(Ed25519PublicKey.from_public_bytes(body), wanted)
     return _verification_key(_parse(lambda: load_der_public_key(body), wanted), wanted)
+
+
+def load_public_keys(text: str | bytes, source: str) -> tuple[VerificationKey, ...]:
+    """Load one or several public keys, each in any form of the module's list, one after another.
+
+    Raises:
+        ConfigError: as `load_public_key`, or they are too many.
+    """
+    keys: dict[str, VerificationKey] = {}
+    for block in _several(text):
+        key = load_public_key(block, source)
+        keys[key.fingerprint] = key
+    if len(keys) > MAX_KEYS:
+        raise ConfigError(f"{source}: found {len(keys)} keys; leave {MAX_KEYS} at most")
+    return tuple(keys.values())
+
+
+def _several(text: str | bytes) -> list[str | bytes]:
+    """Return the PEM blocks of a text that holds several; else the text, to be judged whole."""
+    plain = text.decode("latin-1") if isinstance(text, bytes) else text
+    if "-----BEGIN" not in plain:
+        plain = (_from_base64(plain.strip().strip("\"'")) or b"").decode("latin-1")
+    blocks = _BLOCK.finditer(plain[: MAX_KEYS * MAX_TEXT_BYTES])
+    found: list[str | bytes] = [block.group(0) for block in blocks]
+    return found if len(found) > 1 else [text]
+
+
+def described(keys: Iterable[VerificationKey | str]) -> str:
+    """Describe keys, and what else tokens are checked with, on one line for people."""
+    return ", ".join(map(str, keys)) or "no key"
+
+
+def load_secret(text: str, source: str) -> VerificationKey:
+    """Take a shared secret, which verifies HS256 and nothing else.
+
+    Raises:
+        ConfigError: it is short enough to be guessed, or the text of another kind of key.
+    """
+    secret = text.encode()
+    if "-----BEGIN" in text:
+        raise ConfigError(f"{source}: found a PEM; give a public key as JWT_PUBLIC_KEY")
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ConfigError(
+            f"{source}: found {len(secret)} bytes; give at least {MIN_SECRET_BYTES} random ones"
+        )
+    return VerificationKey(secret, ("HS256",), "shared secret", "")
+
+
+def public_key_of(key: object, kid: str, source: str) -> VerificationKey:
+    """Take a public key that was read from elsewhere, such as a JWK, under its name.
+
+    Raises:
+        ConfigError: it is of a kind that is not supported.
+    """
+    wanted = _Wanted(source, _PUBLIC_LABELS, f"supported: {_KINDS_TEXT}")
+    return dataclasses.replace(_verification_key(key, wanted), kid=kid)
 
 
 def load_private_key(text: str | bytes, source: str = "the private key") -> SigningKey:

@@ -60,6 +60,10 @@ class OriginPolicy:
         # The Origin's host is ASCII; str.lower() alone would fold the Kelvin sign into k.
         return isinstance(host, str) and host.isascii() and origin_host == host.lower()
 
+    def checks(self, origin: str | None) -> bool:
+        """Tell whether an origin that is allowed was compared with anything at all."""
+        return origin is not None and not self.any_origin
+
 
 def parse_origins(text: str, setting: str) -> OriginPolicy:
     """Read a comma list of hosts and http(s) URLs; ``*`` stands for any origin.

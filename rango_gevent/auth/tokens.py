@@ -1,30 +1,32 @@
-"""JSON Web Tokens: from a header's text to an identity, and a token for tests and the command line.
+"""JSON Web Tokens: from a text to an identity, and a token for tests and the command line.
 
 PyJWT checks the signature; the claims are checked here, because PyJWT reads the clock itself and
 here the time is an argument. The rules:
 
-* The allowed algorithms come with the key. ``none`` and the HMAC family are never among them.
-* What a token's header offers to help with (``kid``, ``jku``, ``jwk``, ``x5c``) chooses nothing;
+* The allowed algorithms come with each key. ``none`` is never among them, and a shared secret
+  verifies HMAC alone, so no public key can be taken for one.
+* Of what a token's header offers to help with, ``kid`` and ``alg`` choose among the keys that are
+  trusted already, and only where there are several; ``jku``, ``jwk`` and ``x5c`` choose nothing.
   ``crit`` is refused, since no extension is supported (RFC 7515 section 4.1.11), and so is a
   ``kid`` that is not text.
-* Only ``uid``, ``role`` and the time of expiry leave this module; a token or a claim never gets
-  into an error.
+* Only an `Identity` leaves this module; a token or a claim never gets into an error.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
-from typing import Any, Mapping, NamedTuple, NoReturn, Sequence
+from typing import Any, Iterable, Mapping, NoReturn, Sequence
 
 import jwt
 
+from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.keys import SigningKey, VerificationKey
 from rango_gevent.errors import TokenError
 
 DEFAULT_MAX_BYTES = 8192
-_BEARER = "bearer "
 
 # RFC 7515 section 7.1: three parts of base64url without padding. PyJWT's own strictness differs
 # from version to version. The last part may be empty, so that `none` is refused for what it is.
@@ -32,56 +34,61 @@ _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
-# What PyJWT raises, the narrow ones first: the machine word and the text for people.
+MALFORMED = "malformed"
+SIGNATURE = "signature"
+EXPIRED = "expired"
+NOT_YET_VALID = "not yet valid"
+ISSUER = "issuer"
+AUDIENCE = "audience"
+NO_UID = "no uid"
+REVOKED = "revoked"
+UNAVAILABLE = "unavailable"
+REASONS = (
+    MALFORMED,
+    SIGNATURE,
+    EXPIRED,
+    NOT_YET_VALID,
+    ISSUER,
+    AUDIENCE,
+    NO_UID,
+    REVOKED,
+    UNAVAILABLE,
+)
+"""Every value that ``TokenError.reason`` can have: what clients are told, and labels."""
+
+# What PyJWT raises, the narrow ones first: the reason and the text for people.
 _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
-    (jwt.InvalidAlgorithmError, "bad_algorithm", "the token's algorithm does not fit the key"),
-    (jwt.InvalidSignatureError, "bad_signature", "the token's signature does not fit the key"),
-    (jwt.DecodeError, "malformed", "the token is malformed"),
-    (jwt.InvalidTokenError, "bad_header", "the token's header is not supported"),
-    (Exception, "malformed", "the token is malformed"),
+    (jwt.InvalidAlgorithmError, SIGNATURE, "the token's algorithm does not fit the key"),
+    (jwt.InvalidSignatureError, SIGNATURE, "the token's signature does not fit the key"),
+    (jwt.DecodeError, MALFORMED, "the token is malformed"),
+    (jwt.InvalidTokenError, MALFORMED, "the token's header is not supported"),
+    (Exception, MALFORMED, "the token is malformed"),
 )
 
-REASONS = frozenset(
-    {
-        "bad_algorithm",
-        "bad_audience",
-        "bad_header",
-        "bad_issuer",
-        "bad_signature",
-        "expired",
-        "malformed",
-        "not_yet_valid",
-        "too_large",
-    }
-)
-"""Every value that ``TokenError.reason`` can have here, for metrics that bind labels once."""
 
+class _Check:
+    """One key, and the only code that may use it."""
 
-class Identity(NamedTuple):
-    """Who a connection belongs to, as a verified token says.
+    def __init__(self, key: VerificationKey) -> None:
+        self.key = key
+        self.algorithms = list(key.algorithms)
+        # An instance of our own knows the key's algorithms and no others, so a token that names
+        # another finds no code that could accept it, even if the list above were wrong.
+        self._jws = jwt.PyJWS(algorithms=self.algorithms)
 
-    A tuple because there is one per connection: no ``__dict__``, and nobody can change it.
-
-    Args:
-        uid: the user; None means anonymous.
-        role: the role for prefixed streams; empty if the token has none.
-        expires_at: the first moment, in seconds since the epoch and with the leeway included, at
-            which the token no longer verifies; None if never. Any finite number, however large.
-    """
-
-    uid: str | None
-    role: str
-    expires_at: float | None
-
-
-ANONYMOUS = Identity(None, "", None)
+    def signed(self, token: str) -> dict[str, Any]:
+        """Return header and payload once the signature is proven; raises what PyJWT raises."""
+        found: dict[str, Any] = self._jws.decode_complete(
+            token, self.key.key, algorithms=self.algorithms
+        )
+        return found
 
 
 class TokenVerifier:
-    """Verify tokens with one key.
+    """Verify tokens with the keys that are trusted now.
 
     Args:
-        key: the public key; it decides which algorithms are allowed.
+        keys: each decides which algorithms are allowed for it.
         leeway_s: seconds by which clocks may differ, for exp, nbf and iat.
         issuer: the ``iss`` that a token must have; None accepts any or none.
         audience: a token's ``aud`` must name it, or one of them; None accepts any or none.
@@ -90,22 +97,23 @@ class TokenVerifier:
 
     def __init__(
         self,
-        key: VerificationKey,
+        keys: Iterable[VerificationKey],
         *,
         leeway_s: float = 0,
         issuer: str | None = None,
         audience: str | Sequence[str] | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
-        self._key = key.key
-        self._algorithms = list(key.algorithms)
-        # An instance of our own knows the key's algorithms and no others, so an HMAC or `none`
-        # token finds no code that could accept it, even if the list below were wrong.
-        self._jws = jwt.PyJWS(algorithms=self._algorithms)
+        self.set_keys(keys)
         self._leeway_s = leeway_s
         self._issuer = issuer
         self._audience = (audience,) if isinstance(audience, str) else audience
         self._max_bytes = max_bytes
+
+    def set_keys(self, keys: Iterable[VerificationKey]) -> None:
+        """Trust these keys from now on, and no others."""
+        self._checks = [_Check(key) for key in keys]
+        self._kids = {check.key.kid for check in self._checks} - {""}
 
     def verify(self, token: str, now_s: float) -> Identity:
         """Check signature, times, issuer and audience of a token.
@@ -121,28 +129,42 @@ class TokenVerifier:
             TokenError: the token is not valid; ``reason`` is one of `REASONS`.
         """
         claims = _claims(self._signed_payload(token))
-        expires_at = self._check_times(claims, now_s)
+        expires_at_s = self._check_times(claims, now_s)
         self._check_issuer(claims)
         self._check_audience(claims)
-        return Identity(_text(claims, "uid") or None, _text(claims, "role"), expires_at)
+        uid, role = _text(claims, "uid") or None, _text(claims, "role")
+        return Identity(uid, role, expires_at_s, _seconds(claims, "iat"))
 
     def _signed_payload(self, token: str) -> bytes:
         """Return the payload once the signature is proven."""
         if len(token) > self._max_bytes:
-            raise TokenError("the token is too large", "too_large")
+            raise TokenError("the token is too large", MALFORMED)
         if not _COMPACT.fullmatch(token):
             _malformed()
-        try:
-            jws = self._jws.decode_complete(token, self._key, algorithms=self._algorithms)
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-            refusal = _refusal(error)
-        else:
+        refusal = TokenError("no key fits the token", SIGNATURE)
+        for check in self._fitting(token):
+            try:
+                jws = check.signed(token)
+            except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+                refusal = _refusal(error)
+                continue
             header = jws["header"]
             if "crit" in header or not isinstance(header.get("kid", ""), str):
-                raise TokenError("the token's header is not supported", "bad_header")
+                raise TokenError("the token's header is not supported", MALFORMED)
             payload: bytes = jws["payload"]
             return payload
         raise refusal  # outside the handler: PyJWT's error may quote the header
+
+    def _fitting(self, token: str) -> Sequence[_Check]:
+        """Return the keys to try: with one there is no choice, and a header has no say."""
+        if len(self._checks) == 1:
+            return self._checks
+        header = header_of(token)
+        kid, algorithm = header.get("kid"), header.get("alg")
+        checks = self._checks
+        if isinstance(kid, str) and kid in self._kids:
+            checks = [check for check in checks if check.key.kid == kid]
+        return [check for check in checks if algorithm in check.algorithms]
 
     def _check_times(self, claims: Mapping[str, Any], now_s: float) -> float | None:
         """Check exp, nbf and iat (RFC 7519 section 4.1); return the moment of expiry."""
@@ -150,18 +172,18 @@ class TokenVerifier:
         for name in ("nbf", "iat"):
             start = _seconds(claims, name)
             if start is not None and start > latest_start:
-                raise TokenError("the token is not valid yet", "not_yet_valid")
+                raise TokenError("the token is not valid yet", NOT_YET_VALID)
         exp = _seconds(claims, "exp")
         if exp is None:
             return None
-        expires_at = exp + self._leeway_s
-        if now_s >= expires_at:
-            raise TokenError("the token has expired", "expired")
-        return expires_at
+        expires_at_s = exp + self._leeway_s
+        if now_s >= expires_at_s:
+            raise TokenError("the token has expired", EXPIRED)
+        return expires_at_s
 
     def _check_issuer(self, claims: Mapping[str, Any]) -> None:
         if self._issuer is not None and claims.get("iss") != self._issuer:
-            raise TokenError("the token is from another issuer", "bad_issuer")
+            raise TokenError("the token is from another issuer", ISSUER)
 
     def _check_audience(self, claims: Mapping[str, Any]) -> None:
         if self._audience is None:
@@ -170,18 +192,7 @@ class TokenVerifier:
         if isinstance(named, str):
             named = [named]
         if not isinstance(named, list) or not any(one in named for one in self._audience):
-            raise TokenError("the token is for another audience", "bad_audience")
-
-
-def bearer(header_value: str | None) -> str | None:
-    """Return the token of an Authorization header, or None if it does not hold exactly one.
-
-    The word ``Bearer`` may be in any case (RFC 9110 section 11.1); one space follows it.
-    """
-    if header_value is None or header_value[: len(_BEARER)].lower() != _BEARER:
-        return None
-    token = header_value[len(_BEARER) :]
-    return token if token.split() == [token] else None
+            raise TokenError("the token is for another audience", AUDIENCE)
 
 
 def forge(private_key: SigningKey, claims: Mapping[str, object], now_s: float, ttl_s: float) -> str:
@@ -217,7 +228,28 @@ def _refusal(error: Exception) -> TokenError:
 
 
 def _malformed(_: object = None) -> NoReturn:
-    raise TokenError("the token is malformed", "malformed")
+    raise TokenError("the token is malformed", MALFORMED)
+
+
+def header_of(token: str) -> dict[str, Any]:
+    """Return a token's header, which nobody has checked: a hint, never a proof.
+
+    Raises:
+        TokenError: it is not a JSON object.
+    """
+    part = token.partition(".")[0]
+    try:
+        header = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        _malformed()
+    return header
+
+
+def is_compact(token: str) -> bool:
+    """Tell whether a text has the form of a JWT; any other is a token of another kind."""
+    return _COMPACT.fullmatch(token) is not None
 
 
 # Python's JSON reader takes NaN and Infinity, which are not JSON.

@@ -5,7 +5,8 @@ What `--check --connect` tries is in `rango_gevent.commands.probe`.
 
 from __future__ import annotations
 
-from rango_gevent.environment import load_key
+from rango_gevent.auth.keys import described
+from rango_gevent.environment import load_keys
 from rango_gevent.settings import RBAC_PREFIX, Loaded, Settings, options, shown
 
 _ENV_FILE = "File of `NAME=value` lines that win over the environment; a reload reads it anew"
@@ -31,8 +32,9 @@ def check(loaded: Loaded) -> str:
     Raises:
         ConfigError: the key is missing or no public key.
     """
-    key = load_key(loaded.settings)
-    return "\n".join([*loaded.warnings, f"ok: {key.kind} key, fingerprint {key.fingerprint}"])
+    settings = loaded.settings
+    keys = described([*load_keys(settings), *settings.asked])
+    return "\n".join([*loaded.warnings, f"ok: {keys}"])
 
 
 def env_example() -> str:

@@ -7,9 +7,13 @@ is published to an exchange, consumed from it and fanned out to whoever connects
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
+from collections import deque
+from typing import Any, Mapping, Sequence
+from urllib.parse import parse_qs
 
 import gevent
 
@@ -18,8 +22,10 @@ from rango_gevent.auth.keys import generate, load_private_key, load_public_key
 from rango_gevent.auth.tokens import forge
 from rango_gevent.commands.serve import serve_here
 from rango_gevent.demo.exchange import Exchange
+from rango_gevent.demo.tape import Event
 from rango_gevent.errors import ConfigError
 from rango_gevent.gateway import Gateway
+from rango_gevent.server.http import App
 from rango_gevent.settings import load
 from rango_gevent.source.publisher import Publisher
 
@@ -27,8 +33,12 @@ _BROKER = "memory://"
 _ORIGINS = "localhost:*,127.0.0.1:*,[::1]:*"
 _UID = "IDDEMO01"
 _TOKEN_TTL_S = 24 * 3600.0
+_PUBLISH = "/console/publish"
+_MAX_WAITING = 1000  # events from the form
 
 _WELCOME = """
+Look at it: http://{address}/console
+
 rango_gevent demo: {markets} on an embedded broker, seed {seed}
 
   public streams    ws://{address}/public
@@ -66,8 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     logs.configure(settings.log_level, settings.log_format)
 
-    def started(gateway: Gateway) -> None:
-        gateway.spawn("demo-feed", lambda: _feed(gateway, exchange, arguments.rate))
+    def started(app: App) -> None:
+        desk = Desk(token)
+        desk.open(app, markets)
+        gateway = app.gateway
+        gateway.spawn("demo-feed", lambda: _feed(gateway, exchange, desk, arguments.rate))
         host = (
             "127.0.0.1" if settings.ws_host in ("0.0.0.0", "::") else settings.ws_host
         )  # compared, not bound
@@ -87,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
             flush=True,
         )
 
-    serve_here(settings, load_public_key(public_pem, "demo"), started)
+    serve_here(settings, [load_public_key(public_pem, "demo")], started)
     return 0
 
 
@@ -95,6 +108,7 @@ def _environ(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the environment for the demo: the broker and the key are its own."""
     defaults = {"LOG_LEVEL": "warn", "RANGER_HOST": "127.0.0.1", "API_CORS_ORIGINS": _ORIGINS}
     environ = {**defaults, **os.environ, "RANGO_AMQP_URL": _BROKER, "RANGO_WORKERS": "1"}
+    environ["RANGO_CONSOLE"] = "on"
     if arguments.metrics_port is not None:
         environ["RANGO_METRICS_PORT"] = str(arguments.metrics_port)
     return environ
@@ -111,13 +125,51 @@ def _exchange(arguments: argparse.Namespace, markets: tuple[str, ...]) -> Exchan
         raise ConfigError(f"--markets={arguments.markets!r}: {error}") from None
 
 
-def _feed(gateway: Gateway, exchange: Exchange, ticks_per_s: float) -> None:
+class Desk:
+    """What the demo's page has beside the console: a login by one click, and a form to publish.
+
+    Args:
+        token: of the demo's user, who alone may publish.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._waiting: deque[Event] = deque(maxlen=_MAX_WAITING)
+
+    def open(self, app: App, markets: Sequence[str]) -> None:
+        """Put it beside the console."""
+        app.about["demo"] = {"token": self._token, "uid": _UID, "market": markets[0]}
+        app.actions[_PUBLISH] = self.publish
+
+    def publish(self, environ: Mapping[str, Any]) -> tuple[int, str]:
+        """Take an event from the form; the token in a header keeps other sites' pages out."""
+        if environ.get("HTTP_AUTHORIZATION") != f"Bearer {self._token}":
+            return 401, "Log in first."
+        fields = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        (key,), (body,) = fields.get("key", [""]), fields.get("body", [""])
+        try:
+            json.loads(body)
+        except ValueError as error:
+            return 400, f"The body is not JSON: {error}."
+        if not key.isascii() or len(key.split(".")) not in (2, 3) or not all(key.split(".")):
+            return 400, "A routing key has two or three parts, such as public.btcusd.trades."
+        self._waiting.append(Event(key, body.encode()))
+        return 202, f"Published to {key}."
+
+    def take(self) -> list[Event]:
+        """Return what is to be published now."""
+        events = list(self._waiting)
+        self._waiting.clear()
+        return events
+
+
+def _feed(gateway: Gateway, exchange: Exchange, desk: Desk, ticks_per_s: float) -> None:
     """Publish the simulated market for ever, at a steady pace."""
     with Publisher(_BROKER, gateway.settings.exchange) as publisher:
         due = time.monotonic()
         while True:
             if gateway.source.connected:  # an exchange without a queue drops the snapshots
-                for event in exchange.tick(time.time()):
+                for event in [*desk.take(), *exchange.tick(time.time())]:
                     publisher.publish(event.routing_key, event.body)
             due = max(due + 1 / ticks_per_s, time.monotonic())
             gevent.sleep(due - time.monotonic())

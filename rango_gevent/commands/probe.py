@@ -1,21 +1,26 @@
 """``rango config --check --connect``: try what the settings name, each with one line.
 
-The key is loaded; each broker is connected to as the gateway would, its exchange looked at, and
-a queue declared, bound and consumed, which goes with the connection. Nothing is left behind, and
-an exchange that is missing is told instead of declared.
+Keys are loaded, and who is asked about tokens is asked; each broker is connected to as the gateway
+would, its exchange looked at, and a queue declared, bound and consumed, which goes with the
+connection. Nothing is left behind, and an exchange that is missing is told instead of declared.
 """
 
 from __future__ import annotations
 
 import ssl
+import time
 from typing import Iterator, NamedTuple
 
 from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
-from rango_gevent.environment import load_key
+from rango_gevent.auth.keys import described
+from rango_gevent.environment import load_keys
 from rango_gevent.errors import ConfigError
+from rango_gevent.remote.fetch import Fetcher, Unreachable
+from rango_gevent.remote.jwks import read_keys
+from rango_gevent.remote.lookup import read_answer
 from rango_gevent.settings import Settings
 from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, describe, leave
@@ -39,15 +44,36 @@ class Step(NamedTuple):
 def probe(settings: Settings) -> Iterator[Step]:
     """Try everything that the settings name; what depends on a failure is not tried."""
     try:
-        key = load_key(settings)
-        yield Step(True, f"{key.kind} key, fingerprint {key.fingerprint}")
+        yield Step(True, described([*load_keys(settings), *settings.asked]))
     except ConfigError as error:
         yield Step(False, str(error))
+    if settings.jwks_url:
+        yield _probe_jwks(settings)
+    if settings.auth_url:
+        yield _probe_service(settings)
     for url in settings.broker_urls:
         if url.startswith("memory"):
             yield Step(True, "the broker lives inside of the gateway: nothing to connect to")
         else:
             yield from _probe_broker(url, settings)
+
+
+def _probe_jwks(settings: Settings) -> Step:
+    try:
+        keys = read_keys(Fetcher(settings.jwks_url, settings.auth_timeout_s).get())
+    except (Unreachable, ValueError) as error:
+        return Step(False, f"JWT_JWKS_URL {mask_url(settings.jwks_url)}: {error}")
+    return Step(True, f"JWT_JWKS_URL: {described(keys)}")
+
+
+def _probe_service(settings: Settings) -> Step:
+    """Ask about a token that nobody has: any answer will do."""
+    url = settings.auth_url
+    try:
+        read_answer(Fetcher(url, settings.auth_timeout_s).get({"Authorization": "-"}), time.time())
+    except (Unreachable, ValueError) as error:
+        return Step(False, f"RANGO_AUTH_URL {mask_url(url)}: {error}")
+    return Step(True, "RANGO_AUTH_URL answers")
 
 
 def _probe_broker(url: str, settings: Settings) -> Iterator[Step]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Callable
+from typing import Callable, Sequence
 
 import gevent
 from gevent.event import Event
 
 from rango_gevent import logs
 from rango_gevent.auth.keys import VerificationKey
-from rango_gevent.environment import load_key
+from rango_gevent.environment import load_keys
 from rango_gevent.gateway import Gateway
 from rango_gevent.server.handler import GatewayHandler, GatewayServer
 from rango_gevent.server.http import App
@@ -34,22 +34,24 @@ def serve(loaded: Loaded, flags: dict[str, str]) -> int:
     Raises:
         ConfigError: the key is missing, or a port is taken.
     """
-    key = load_key(loaded.settings)
+    keys = load_keys(loaded.settings)
     if loaded.settings.workers > 1:
         _become_gunicorn(loaded.settings, flags)
     logs.configure(loaded.settings.log_level, loaded.settings.log_format)
     for warning in loaded.warnings:
         logs.log.warning("%s", warning)
 
-    def reload_on_hangup(gateway: Gateway) -> None:
-        gevent.signal_handler(signal.SIGHUP, reload_settings, gateway, flags)
+    def reload_on_hangup(app: App) -> None:
+        gevent.signal_handler(signal.SIGHUP, reload_settings, app.gateway, flags)
 
-    serve_here(loaded.settings, key, reload_on_hangup)
+    serve_here(loaded.settings, keys, reload_on_hangup)
     return 0
 
 
 def serve_here(
-    settings: Settings, key: VerificationKey, on_started: Callable[[Gateway], None] | None = None
+    settings: Settings,
+    keys: Sequence[VerificationKey],
+    on_started: Callable[[App], None] | None = None,
 ) -> None:
     """Run one gateway in this process until SIGTERM or SIGINT; a second signal ends it at once.
 
@@ -58,11 +60,12 @@ def serve_here(
     """
     allow_open_files()
     listener = listen(settings.ws_host, settings.ws_port)
-    gateway = Gateway(settings, key)
+    gateway = Gateway(settings, keys)
     gateway.start()
+    app = App(gateway)
     server = GatewayServer(
         listener,
-        App(gateway),
+        app,
         handler_class=GatewayHandler,
         log=None,
         error_log=logs.AsFile("server"),
@@ -70,7 +73,7 @@ def serve_here(
     server.start()
     logs.log.info("listening on %s:%d", *server.address[:2])
     if on_started is not None:
-        on_started(gateway)
+        on_started(app)
     _wait_for_signal()
     server.close()
     gateway.stop()

@@ -110,6 +110,17 @@ class Admission:
         if uid is not None:
             self._by_uid[uid] += 1
 
+    def move(self, old: str | None, new: str | None) -> bool:
+        """Count a connection for another user; False, and no change: that one has its share."""
+        most = self.limits.per_uid
+        if new is not None:
+            if most and self._by_uid[new] >= most:
+                return False
+            self._by_uid[new] += 1
+        if old is not None:
+            _decrement(self._by_uid, old)
+        return True
+
     def leave(self, address: str, uid: str | None) -> None:
         """Count it out; what falls to zero is forgotten."""
         self._count -= 1

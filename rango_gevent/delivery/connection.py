@@ -15,16 +15,17 @@ import gevent
 
 from rango_gevent.delivery.inbound import PONG, TEXT, Inbound, InboundPool
 from rango_gevent.delivery.sender import CLOSED, CLOSING, Sender
-from rango_gevent.errors import FatalClientError, RequestError
+from rango_gevent.errors import FatalClientError, RequestError, TokenError
 from rango_gevent.model import Encoding
-from rango_gevent.protocol import close, messages
+from rango_gevent.protocol import close
 from rango_gevent.protocol.close import CloseReason
 
 if TYPE_CHECKING:
     from websockets.frames import Opcode
 
+    from rango_gevent.delivery.outlet import Part
     from rango_gevent.delivery.registry import Registry
-    from rango_gevent.delivery.session import Part, Session
+from rango_gevent.delivery.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,10 @@ class Connection(Sender):
     Attributes:
         seen_s: coarse time at which bytes last came from it.
         slot: its slot in the heartbeat's wheel.
+        due_s: the second under which the end of its token is waited for, 0 for none.
     """
 
-    __slots__ = ("_inbound", "_pool", "_watcher", "seen_s", "slot")
+    __slots__ = ("_inbound", "_pool", "_watcher", "due_s", "seen_s", "slot")
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Connection(Sender):
         super().__init__(keeper, fd, id=id, peer=peer, session=session, encoding=encoding)
         self.seen_s = self.opened_s
         self.slot = 0
+        self.due_s = 0
         self._pool = pool
         self._inbound: Inbound | None = None
         self._watcher: Any = gevent.get_hub().loop.io(fd, _READABLE)
@@ -125,7 +128,7 @@ class Connection(Sender):
         if refused is None:
             self._answer(received.items)
         elif refused:
-            self.push(messages.error(refused))
+            self.push(refused)
         if received.closed_by_peer is not None:
             self._closed_by_peer(received.closed_by_peer, received.echo)
         elif received.failure is not None:
@@ -150,15 +153,26 @@ class Connection(Sender):
         if len(self.session.streams) != held:
             self._tell_streams()
 
-    def subscribe(self, names: tuple[str, ...]) -> None:
-        """Subscribe what the handshake named, and tell what is held: the first frame of all."""
+    def subscribe(self, names: tuple[str, ...], refused: TokenError | None = None) -> None:
+        """Subscribe what the handshake named, and tell what is held: the first frame of all.
+
+        Args:
+            names: of the streams.
+            refused: why it is not who its token says; told behind that.
+        """
         try:
             parts = self.session.subscribe(names)
         except RequestError as error:
-            parts = [messages.error(str(error))]
+            parts = [self.session.error(error)]
+        if refused is not None:
+            parts.append(self.session.not_authenticated(refused))
         self.answer(self._charged(parts))
         if names:
             self._tell_streams()
+
+    def renewed(self) -> None:
+        """Take note that it has another token than before."""
+        self._keeper.heartbeat.tokens.look_anew(self)
 
     def _tell_streams(self) -> None:
         if log.isEnabledFor(logging.DEBUG):

@@ -30,13 +30,14 @@ from prometheus_client import Histogram
 
 from rango_gevent.delivery.bundle import Bundle, Paths, own_of
 from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.delivery.session import Mark, Outlet, Session
+from rango_gevent.delivery.outlet import Outlet
+from rango_gevent.delivery.session import Mark, Session
 from rango_gevent.hub.hub import Batch, Hub
 from rango_gevent.hub.stream import Stream
 from rango_gevent.turns import give_way
 
 _READ_REST_S = 0.004  # the consumer rests no longer than this
-_READ_REST = 2.25  # its rest in parts of the work since, times the factor for clients
+_READ_REST = 2.5  # its rest in parts of the work since, times the factor for clients
 _LEAST_REST_S = 0.001  # the loop's timers are no finer: what is owed is added up to this
 _TURN_S = 0.026  # rests make no turn longer than this
 _SHARE_OF_LONG = 0.7  # but the rest after a turn that is long by itself is this share of it

@@ -2,7 +2,8 @@
 
 The wheel has a slot a second. A connection sits in one slot; when its second comes it is pinged,
 and unless anything came from it by the pong's deadline, it is closed. The same tick ends
-closing handshakes that take too long, and moves the coarse clock that connections read.
+closing handshakes that take too long, moves the coarse clock that connections read, and looks
+after the ends of tokens (`TokenWatch`).
 The defaults are Rango's: a ping every 54 s, an answer within 60 s of the last one.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Callable
 
 import gevent
 
+from rango_gevent.delivery.token_watch import TokenWatch
 from rango_gevent.protocol import close
 from rango_gevent.turns import give_way
 
@@ -45,9 +47,11 @@ class Heartbeat:
         pong_timeout_s: seconds from one sign of life to the next, more than the interval.
         max_age_s: age in seconds at which a connection is closed; 0: never.
         now: monotonic time in seconds.
+        wall: the Unix time in seconds.
 
     Attributes:
         clock: moved at every tick.
+        tokens: the connections whose tokens end soon.
         late_s: lateness of the event loop at the last tick.
     """
 
@@ -58,6 +62,7 @@ class Heartbeat:
         pong_timeout_s: float = 60.0,
         max_age_s: float = 0.0,
         now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._now = now
         self._max_age_s = max_age_s
@@ -69,6 +74,7 @@ class Heartbeat:
             {} for _ in range(max(1, round(ping_interval_s / _TICK_S)))
         ]
         self.clock = Clock(now())
+        self.tokens = TokenWatch(wall, len(self._slots) * _TICK_S)
         self.late_s = 0.0
 
     def __len__(self) -> int:
@@ -79,10 +85,12 @@ class Heartbeat:
         """Ping a connection from now on."""
         connection.slot = connection.id % len(self._slots)
         self._slots[connection.slot][connection] = None
+        self.tokens.look(connection)
 
     def forget(self, connection: Connection) -> None:
         """Ping it no more; no error when it is not watched."""
         self._slots[connection.slot].pop(connection, None)
+        self.tokens.forget(connection)
 
     def end_by(self, deadline_s: float, connection: Connection) -> None:
         """Ping it no more, and end its closing handshake at a monotonic time."""
@@ -103,6 +111,7 @@ class Heartbeat:
         """Do one second's work."""
         self.clock.now_s = now
         self._ping_next(now)
+        self.tokens.tick()
         self._close_silent(now)
         self._end_late_closings(now)
 
@@ -114,6 +123,7 @@ class Heartbeat:
                 connection.close(close.TOO_OLD)
             else:
                 connection.ping(now)
+                self.tokens.look(connection)
             if count % _PINGS_BETWEEN_YIELDS == 0:
                 give_way()
         pinged = [connection for connection in connections if connection.pinged_s == now]

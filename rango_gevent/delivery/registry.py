@@ -14,14 +14,17 @@ from typing import Callable, Iterable, Iterator, NamedTuple
 import gevent
 from prometheus_client import Histogram
 
+from rango_gevent.auth.identity import ANONYMOUS, Identity
 from rango_gevent.delivery.admission import Admission, AdmissionLimits, Network
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.encoding import PLAIN, Deflated
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits, InboundPool
+from rango_gevent.delivery.outlet import GONE
 from rango_gevent.delivery.sender import ConnectionLimits, Sender
-from rango_gevent.delivery.session import GONE, Desk, Session, SessionLimits
+from rango_gevent.delivery.session import PLAIN_MANNER, Desk, Manner, Session, SessionLimits
+from rango_gevent.errors import TokenError
 from rango_gevent.hub.hub import Hub
 from rango_gevent.protocol import close, messages, routing
 from rango_gevent.turns import Turns
@@ -67,6 +70,7 @@ class Registry:
     Attributes:
         make_connection: class of the connections; the conformance tests echo with another.
         desk: what the sessions share.
+        heartbeat: who watches them.
         clock: coarse monotonic time.
         reading: the slice of time that all readers share.
         writing: the slice of time that all writers share.
@@ -89,7 +93,10 @@ class Registry:
     ) -> None:
         self.make_connection: type[Connection] = Connection
         self.limits = limits.connection
-        self.desk = Desk(hub, limits.session, dispatcher.flush)
+        self.admission = Admission(limits.admission, trusted)
+        self.desk = Desk(
+            hub, limits.session, dispatcher.flush, now=time.time, move=self.admission.move
+        )
         self.flush = dispatcher.flush
         self.clock = heartbeat.clock
         self.reading = Turns()
@@ -97,11 +104,10 @@ class Registry:
         self.lagging: dict[Sender, None] = {}
         self.closed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.admission = Admission(limits.admission, trusted)
         self.opened = 0
         self.greenlets = 0
         self._hub = hub
-        self._heartbeat = heartbeat
+        self.heartbeat = heartbeat
         self._close_timeout_s = limits.close_timeout_s
         self._noticed = 0
         self._connections: dict[Connection, None] = {}
@@ -144,29 +150,29 @@ class Registry:
         fd: int,
         *,
         peer: str,
-        uid: str | None,
-        role: str,
-        deflate: bool,
-        notices: bool,
+        identity: Identity = ANONYMOUS,
+        manner: Manner = PLAIN_MANNER,
+        deflate: bool = False,
         response: bytes,
-        names: tuple[str, ...],
-        early: bytes,
+        names: tuple[str, ...] = (),
+        early: bytes = b"",
+        refused: TokenError | None = None,
     ) -> Connection:
         """Take over the socket of an accepted handshake.
 
         Args:
             fd: descriptor of the connected socket; the connection's from now on.
             peer: address for logs.
-            uid: user id of a verified token.
-            role: role of a verified token.
+            identity: who it is.
+            manner: how it wants to be spoken to.
             deflate: compression was negotiated.
-            notices: it asked to be told of stale books.
             response: bytes of the 101 response, sent first.
             names: streams to subscribe at once.
             early: bytes that the client sent behind its handshake.
+            refused: why it is not who its token says, where it is told.
         """
         self.opened += 1
-        session = Session(self.desk, uid=uid, role=role, notices=notices, now_s=self.clock.now_s)
+        session = Session(self.desk, identity, manner, now_s=self.clock.now_s)
         connection = session.outlet = self.make_connection(
             self,
             fd,
@@ -177,12 +183,12 @@ class Registry:
             pool=self._deflate_pool if deflate else self._plain_pool,
         )
         self._connections[connection] = None
-        self.admission.enter(peer, uid)
-        self._noticed += notices
-        self._heartbeat.watch(connection)
+        self.admission.enter(peer, identity.uid)
+        self._noticed += manner.notices
+        self.heartbeat.watch(connection)
         log.debug("connection opened", extra=connection.labels)
         connection.push(response)
-        connection.subscribe(names)
+        connection.subscribe(names, refused)
         connection.start(early)
         return connection
 
@@ -207,11 +213,26 @@ class Registry:
                 if isinstance(session, Session) and session.notices:
                     session.outlet.push(notice)
 
+    def disconnect(self, selects: Callable[[Identity], bool]) -> int:
+        """Close the connections of some identities with 4403; return how many there are."""
+        selected = [one for one in self._connections if selects(one.session.identity)]
+        if selected:
+            self.spawn(self._disconnect, selected, selects)
+        return len(selected)
+
+    def _disconnect(
+        self, connections: list[Connection], selects: Callable[[Identity], bool]
+    ) -> None:
+        for connection in connections:
+            self.reading.wait()
+            if selects(connection.session.identity):
+                connection.close(close.REVOKED)
+
     # -- the end ------------------------------------------------------------------------
 
     def closing(self, connection: Connection) -> None:
         """Note that a closing handshake began; the heartbeat bounds it."""
-        self._heartbeat.end_by(time.monotonic() + self._close_timeout_s, connection)
+        self.heartbeat.end_by(time.monotonic() + self._close_timeout_s, connection)
 
     def leave(self, session: Session) -> None:
         """End a session's subscriptions: those of many names in slices; twice is harmless."""
@@ -239,7 +260,7 @@ class Registry:
         self.lagging.pop(connection, None)
         self.admission.leave(connection.peer, session.uid)
         self._noticed -= session.notices
-        self._heartbeat.forget(connection)
+        self.heartbeat.forget(connection)
         session.outlet = GONE  # a circle less for the garbage collector to find
         reason = connection.ended_by or close.LOST
         seconds = time.monotonic() - connection.opened_s

@@ -38,8 +38,9 @@ from rango_gevent.protocol.close import CloseReason
 
 if TYPE_CHECKING:
     from rango_gevent.delivery.connection import Connection
+    from rango_gevent.delivery.outlet import Part
     from rango_gevent.delivery.registry import Registry
-    from rango_gevent.delivery.session import Part, Session
+    from rango_gevent.delivery.session import Session
     from rango_gevent.hub.stream import Stream
 
 READY = 0
@@ -249,8 +250,11 @@ class Sender:
         for part in parts:
             if size > SEGMENT_BYTES and self.state == READY:
                 self._block(b"", 0)
+            if not isinstance(part, Segment):
+                size += len(part)
+            elif self.encoding not in part.made:  # what is made already costs little to send
+                size += part.size
             self.push(part)
-            size += part.size if isinstance(part, Segment) else len(part)
 
     def push(self, part: Part) -> None:
         """Send or keep whatever the outbox holds: for replies, replays and control frames.

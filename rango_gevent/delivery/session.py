@@ -7,19 +7,23 @@ connection under it owns the socket; `Desk` is what all sessions share.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Callable, Iterable, NamedTuple, Protocol, Union
+from typing import TYPE_CHECKING, Callable, Collection, Iterable, NamedTuple
 
-from rango_gevent.errors import FatalClientError, RequestError
+from rango_gevent.auth.authenticator import Authenticator
+from rango_gevent.auth.identity import Identity
+from rango_gevent.auth.tokens import MALFORMED, NO_UID, UNAVAILABLE
+from rango_gevent.auth.ways import MESSAGE, RANGER, bearer
+from rango_gevent.delivery.outlet import Outlet, Part
+from rango_gevent.errors import FatalClientError, RequestError, TokenError
 from rango_gevent.hub.hub import Hub
-from rango_gevent.model import Event, Segment
-from rango_gevent.protocol import close, messages
-from rango_gevent.protocol.messages import NameLimits
+from rango_gevent.model import Segment
+from rango_gevent.protocol import close, codes, messages, routing
+from rango_gevent.protocol.messages import Id, NameLimits, Request
 
 if TYPE_CHECKING:
     from rango_gevent.hub.stream import Stream
 
-Part = Union[bytes, Segment]
-
+_NO_END_S = float(1 << 53)  # beyond it JavaScript's whole numbers are none
 _REPLY_BURST_S = 1.0  # so much of a client's allowance of reply bytes may be used at once
 
 
@@ -31,12 +35,14 @@ class SessionLimits(NamedTuple):
         requests_burst: frames that it may send at once.
         reply_bytes_per_s: bytes of replies and replays a second in the long run.
         names: bounds on the streams that it holds.
+        bad_tokens: tokens that may be refused one after another before it is closed.
     """
 
     requests_per_s: float
     requests_burst: int
     reply_bytes_per_s: float
     names: NameLimits
+    bad_tokens: int = 5
 
 
 class Mark(NamedTuple):
@@ -49,59 +55,6 @@ class Mark(NamedTuple):
 NEVER = Mark(0.0, 0.0)
 
 
-class Outlet(Protocol):
-    """A session's connection as the dispatcher sees it.
-
-    Attributes:
-        ready: nothing waits for it.
-    """
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether nothing waits for it."""
-
-    def offer(self, segments: list[Segment]) -> bool:
-        """Take segments to send; never waits. False: it is too slow."""
-
-    def lag(self, stream: Stream, policy: str, events: list[Event]) -> int | None:
-        """Take events of one stream while it lags; the number left out, None: too slow."""
-
-    def forget(self, addresses: set[str]) -> None:
-        """Leave out what waits of some streams, where it may be left out."""
-
-    def push(self, part: bytes | Segment) -> None:
-        """Take an answer, however much waits."""
-
-    def too_slow(self) -> None:
-        """Close it for being too slow."""
-
-
-class Gone:
-    """The outlet of a session whose connection is closed: it takes everything and keeps nothing."""
-
-    ready = False
-
-    def offer(self, segments: list[Segment]) -> bool:
-        """Take segments."""
-        return True
-
-    def lag(self, stream: Stream, policy: str, events: list[Event]) -> int:
-        """Take events."""
-        return 0
-
-    def forget(self, addresses: set[str]) -> None:
-        """There is nothing to leave out."""
-
-    def push(self, part: Part) -> None:
-        """Take an answer."""
-
-    def too_slow(self) -> None:
-        """It is closed."""
-
-
-GONE = Gone()
-
-
 class Desk:
     """What all sessions share.
 
@@ -109,25 +62,65 @@ class Desk:
         hub: where they subscribe.
         limits: bounds on each.
         flush: hands a session what it is due before its subscriptions change.
+        now: the Unix time in seconds.
+        move: counts a connection for another user than before; False: that one has its share.
 
     Attributes:
+        authenticator: tells who a token belongs to; None as long as nobody can authenticate.
+        by_event: `messages.AUTH` is known.
+        by_jwt: `messages.JWT`, Ranger's way, is known.
         requests: requests by action, or ``error``.
     """
 
-    def __init__(self, hub: Hub, limits: SessionLimits, flush: Callable[[Session], None]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        limits: SessionLimits,
+        flush: Callable[[Session], None],
+        *,
+        now: Callable[[], float],
+        move: Callable[[str | None, str | None], bool],
+    ) -> None:
         self.hub = hub
         self.limits = limits
         self.flush = flush
+        self.now = now
+        self.move = move
+        self.authenticator: Authenticator | None = None
+        self.by_event = self.by_jwt = False
         self.requests: Counter[str] = Counter()
+
+    def set_ways(self, authenticator: Authenticator, ways: Collection[str]) -> None:
+        """Let clients authenticate by requests, in the ways that are among these."""
+        self.authenticator = authenticator
+        self.by_event = MESSAGE in ways
+        self.by_jwt = RANGER in ways
+
+
+class Manner(NamedTuple):
+    """How a client wants to be spoken to, as its handshake says.
+
+    Attributes:
+        notices: it asked to be told of stale books, and of the end of its token.
+        numbered: it speaks the subprotocol in which errors have numbers.
+    """
+
+    notices: bool = False
+    numbered: bool = False
+
+
+# one object for all who want the same
+MANNERS = {(n, v): Manner(n, v) for n in (False, True) for v in (False, True)}
+PLAIN_MANNER = MANNERS[False, False]
 
 
 class Session:
     """One client as the hub and the dispatcher know it.
 
     Attributes:
-        uid: user id of its verified token, None for anonymous.
-        role: role of its verified token.
-        notices: it asked to be told of stale books.
+        identity: who it is, until it authenticates anew.
+        manner: how it wants to be spoken to.
+        in_band: it authenticated by a request, and so is told of the end of its token.
         streams: names it holds; the hub's to change.
         outlet: the connection that takes what it is due.
         served: when the dispatcher served it last.
@@ -135,28 +128,29 @@ class Session:
     """
 
     __slots__ = (
+        "_bad_tokens",
         "_desk",
         "_held",
         "_paid_until_s",
         "_refilled_s",
         "ended",
-        "notices",
+        "identity",
+        "in_band",
+        "manner",
         "outlet",
-        "role",
         "served",
         "streams",
         "tokens",
-        "uid",
     )
 
     outlet: Outlet
 
     def __init__(
-        self, desk: Desk, *, uid: str | None, role: str, notices: bool, now_s: float
+        self, desk: Desk, identity: Identity, manner: Manner = PLAIN_MANNER, *, now_s: float
     ) -> None:
-        self.uid = uid
-        self.role = role
-        self.notices = notices
+        self.identity = identity
+        self.manner = manner
+        self.in_band = False
         self.streams: dict[str, Stream] = {}
         self.served = NEVER
         self.ended = False
@@ -165,14 +159,35 @@ class Session:
         self._refilled_s = now_s
         self._paid_until_s = 0.0
         self._held = b""
+        self._bad_tokens = 0
+
+    @property
+    def uid(self) -> str | None:
+        """Return the user, None for anonymous."""
+        return self.identity.uid
+
+    @property
+    def role(self) -> str:
+        """Return the role for prefixed streams, empty for none."""
+        return self.identity.role
+
+    @property
+    def notices(self) -> bool:
+        """Tell whether it asked to be told of stale books."""
+        return self.manner.notices
+
+    @property
+    def wants_warnings(self) -> bool:
+        """Tell whether it is told of the end of its token before that comes."""
+        return self.in_band or self.manner.notices
 
     # -- rate ---------------------------------------------------------------------------
 
-    def admit(self, frames: int, now_s: float) -> str | None:
+    def admit(self, frames: int, now_s: float) -> bytes | None:
         """Take tokens for frames of any kind; the bucket refills with time, without a timer.
 
         Returns:
-            None when they may be answered; else a text to tell, empty when it was told already.
+            None when they may be answered; else an error to send, empty when it was sent already.
 
         Raises:
             FatalClientError: it is far over its rate.
@@ -192,7 +207,10 @@ class Session:
         if self.tokens < -limits.requests_burst:
             raise FatalClientError(close.TOO_MANY_REQUESTS)
         self._desk.requests["over_rate"] += frames
-        return f"Too many requests: the limit is {limits.requests_per_s:g}/s" if had >= 0 else ""
+        if had < 0:
+            return b""
+        text = f"Too many requests: the limit is {limits.requests_per_s:g}/s"
+        return messages.error(text, self._code(codes.RATE))
 
     def charge(self, part: Part, now_s: float) -> None:
         """Put a reply or a replay on the account of the client who asked for it."""
@@ -207,41 +225,97 @@ class Session:
     # -- requests -----------------------------------------------------------------------
 
     def answer(self, message: bytes) -> Iterable[Part]:
-        """Answer one request; a binary message is read like text, as Rango does."""
+        """Answer one request; a binary message is read like text, as Rango does.
+
+        A token may have to be asked about: this is the one request that others overtake.
+
+        Raises:
+            FatalClientError: too many tokens of this client were refused.
+        """
         desk = self._desk
+        request: Request | None = None
         try:
             text = message.decode("utf-8", "replace")
             request = messages.parse_request(text, desk.limits.names)
             if request is None:
                 return ()
             desk.requests[request.action] += 1
-            if request.action == messages.PING:
-                return (messages.PONG_FRAME,)
-            if request.action == messages.SUBSCRIBE:
-                return self.subscribe(request.names)
-            return self._unsubscribe(request.names)
+            return _ANSWERS[request.action](self, request)
         except RequestError as error:
             desk.requests["error"] += 1
-            return (messages.error(str(error)),)
+            return (self.error(error, request.id if request else error.id),)
 
-    def subscribe(self, names: tuple[str, ...]) -> list[Part]:
+    def error(self, error: RequestError, id: Id = None) -> bytes:
+        """Word an error for this client."""
+        return messages.error(str(error), self._code(error.code), id)
+
+    def _code(self, code: int) -> int | None:
+        return code if self.manner.numbered else None
+
+    def _pong(self, request: Request) -> Iterable[Part]:
+        return (messages.PONG_FRAME,)
+
+    def _list(self, request: Request) -> Iterable[Part]:
+        return (messages.held(messages.LIST, self._desk.hub.names(self), request.id),)
+
+    def _time(self, request: Request) -> Iterable[Part]:
+        return (messages.time(self._desk.now(), request.id),)
+
+    def _snapshot(self, request: Request) -> list[Part]:
+        """Send held books afresh: what is not held, or no book, is passed over."""
+        names = [n for n in request.names if n in self.streams and routing.is_book(n)]
+        books = self._desk.hub.books
+        parts = self.replay(tuple(names))
+        if parts is None:
+            return []
+        replayed = [name for name in names if name in books and books[name].live]
+        return [*parts, messages.held(messages.SNAPSHOT, replayed, request.id)]
+
+    # -- subscriptions ------------------------------------------------------------------
+
+    def _subscribe(self, request: Request) -> list[Part]:
+        return self.subscribe(request.names, request.id)
+
+    def subscribe(self, names: tuple[str, ...], id: Id = None) -> list[Part]:
         """Subscribe: notices, replays, then the list of all names held.
 
         Raises:
             RequestError: with these the client would hold too many names.
         """
-        most = self._desk.limits.names.max_names
+        limits, patterns = self._desk.limits.names, self._desk.hub.patterns
+        if patterns is not None:
+            names, self._held = patterns.expand(names), b""
+        most = limits.max_names
         if len(self.streams) + len(names) > most and len(self.streams.keys() | set(names)) > most:
-            raise RequestError(f"Too many streams: the limit is {most}")
+            raise messages.too_many_streams(limits)
+        refusals: list[Part] = []
+        if self.manner.numbered:
+            refusals = [self._refusal(name, id) for name in names if not self._may_have(name)]
+            names = tuple(filter(self._may_have, names))
         parts = self.replay(names)
         if parts is None:
             return []
         if names:
             self._held = b""
+        return refusals + parts + [self._all_held(id)]
+
+    def _all_held(self, id: Id) -> bytes:
+        """Return the reply to a subscription; without an id it is made once."""
+        if id is not None:
+            return messages.subscribed(self._desk.hub.names(self), id)
         if not self._held:
             self._held = messages.subscribed(self._desk.hub.names(self))
-        parts.append(self._held)
-        return parts
+        return self._held
+
+    def _may_have(self, name: str) -> bool:
+        return self._desk.hub.may_have(self, routing.kind_of(name), name)
+
+    @staticmethod
+    def _refusal(name: str, id: Id) -> bytes:
+        """Word for a client that knows numbers what Rango gives a notice, or nothing, for."""
+        is_private = routing.kind_of(name) == routing.PRIVATE
+        code = codes.NO_UID if is_private else codes.ROLE
+        return messages.error(f"cannot subscribe to {name}", code, id)
 
     def replay(self, names: tuple[str, ...]) -> list[Part] | None:
         """Subscribe, for the first time or afresh; return what is to be sent for it.
@@ -252,14 +326,120 @@ class Session:
         self._desk.flush(self)
         return None if self.ended else self._desk.hub.subscribe(self, names)
 
-    def _unsubscribe(self, names: tuple[str, ...]) -> list[Part]:
+    def _unsubscribe(self, request: Request) -> list[Part]:
+        patterns = self._desk.hub.patterns
+        names = request.names
+        self._give_up(names if patterns is None else patterns.narrow(names, self.streams))
+        return [messages.unsubscribed(self._desk.hub.names(self), request.id)]
+
+    def _give_up(self, names: Collection[str]) -> None:
+        """Unsubscribe, and leave out what waits of these streams where it may be left out."""
         desk = self._desk
         desk.flush(self)
         self.outlet.forget({self.streams[name].address for name in names if name in self.streams})
         desk.hub.unsubscribe(self, names)
         self._held = b""
-        return [messages.unsubscribed(desk.hub.names(self))]
+
+    # -- who it is ----------------------------------------------------------------------
+
+    def _authenticate(self, request: Request) -> Iterable[Part]:
+        """Take a token, renew, or change the user; a token that is refused changes nothing."""
+        if not self._desk.by_event:
+            raise messages.no_such_event()
+        try:
+            identity = self._identity_of(request.token)
+        except TokenError as error:
+            return self._refused(error, self.not_authenticated(error, request.id))
+        reply = messages.authenticated(identity.uid or "", self._ttl_s(identity), request.id)
+        return self._admitted(identity, reply)
+
+    def _authenticate_ranger(self, request: Request) -> Iterable[Part]:
+        """Do the same in Ranger's words."""
+        if not self._desk.by_jwt:
+            raise messages.no_such_event()
+        try:
+            identity = self._identity_of(bearer(request.token) or "")
+        except TokenError as error:
+            code = self._code(codes.OF_TOKENS[error.reason])
+            return self._refused(error, messages.ranger_not_authenticated(code, request.id))
+        return self._admitted(identity, messages.ranger_authenticated(request.id))
+
+    def not_authenticated(self, error: TokenError, id: Id = None) -> bytes:
+        """Word for this client why a token was refused."""
+        code = self._code(codes.OF_TOKENS[error.reason])
+        return messages.not_authenticated(error.told, code, id)
+
+    def _identity_of(self, token: str) -> Identity:
+        authenticator = self._desk.authenticator
+        if not token or authenticator is None:
+            raise TokenError("no token was given", MALFORMED)
+        identity = authenticator.identify(token)
+        if identity.uid is None:
+            raise TokenError("the token names no user", NO_UID)
+        return identity
+
+    def _ttl_s(self, identity: Identity) -> int | None:
+        """Return the seconds that a token is good for; None for without end, or nearly."""
+        expires_at_s = identity.expires_at_s
+        if expires_at_s is None or expires_at_s > _NO_END_S:
+            return None
+        return max(0, int(expires_at_s - self._desk.now()))
+
+    def _refused(self, error: TokenError, reply: bytes) -> Iterable[Part]:
+        """Answer a bad token; what is not the client's fault is not held against it."""
+        if error.reason == UNAVAILABLE:
+            return (reply,)
+        self._bad_tokens += 1
+        if self._bad_tokens < self._desk.limits.bad_tokens:
+            return (reply,)
+        self.outlet.push(reply)
+        raise FatalClientError(
+            close.UNAUTHENTICATED._replace(text="authentication failed too often")
+        )
+
+    def _admitted(self, identity: Identity, reply: bytes) -> list[Part]:
+        if self.ended:
+            return []  # it left while its token was asked about
+        self._bad_tokens = 0
+        self.in_band = True
+        parts = self.become(identity)
+        return [reply, *parts]
+
+    def become(self, identity: Identity) -> list[Part]:
+        """Change who it is; streams that it may not have any more are given up and told.
+
+        Raises:
+            RequestError: the user has all the connections that one may have.
+        """
+        before = self.identity
+        lost = [name for name in self.streams if not self._keeps(name, identity)]
+        if identity.uid != before.uid and not self._desk.move(before.uid, identity.uid):
+            raise RequestError("Too many connections of this user", codes.RATE)
+        self.identity = identity  # at once: it may be lost, and counted out, while it is flushed
+        self.outlet.renewed()
+        if lost:
+            self._give_up(lost)
+        return [messages.unsubscribed(self._desk.hub.names(self))] if lost else []
+
+    def _keeps(self, name: str, identity: Identity) -> bool:
+        """Tell whether a held stream stays under another identity."""
+        kind = routing.kind_of(name)
+        if kind == routing.PREFIXED:
+            return self._desk.hub.allows(routing.prefix_of(name), identity.role)
+        return kind == routing.PUBLIC or identity.uid == self.identity.uid
 
     def rest(self) -> None:
         """Give up what is only worth keeping while requests follow one another."""
         self._held = b""
+
+
+_ANSWERS: dict[str, Callable[[Session, Request], Iterable[Part]]] = {
+    messages.PING: Session._pong,
+    messages.SUBSCRIBE: Session._subscribe,
+    messages.UNSUBSCRIBE: Session._unsubscribe,
+    messages.LIST: Session._list,
+    messages.TIME: Session._time,
+    messages.SNAPSHOT: Session._snapshot,
+    messages.AUTH: Session._authenticate,
+    messages.JWT: Session._authenticate_ranger,
+}

@@ -12,48 +12,20 @@ there with `Hub.take_dirty`.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Callable, Collection, Iterable, NamedTuple, Protocol
+from typing import Callable, Collection, Iterable, NamedTuple
 
 import msgspec
 
 from rango_gevent.errors import RequestError
 from rango_gevent.hub.body import check_json, has_lone_surrogates_only, sequence_of
 from rango_gevent.hub.book import Book
+from rango_gevent.hub.patterns import Patterns, is_pattern, patterns_of
 from rango_gevent.hub.shelf import Shelf
-from rango_gevent.hub.stream import Stream
+from rango_gevent.hub.stream import EventQueue, Stream, Subscriber
 from rango_gevent.hub.topics import Topics
 from rango_gevent.model import Event, Segment
-from rango_gevent.protocol import frames, messages, routing
+from rango_gevent.protocol import codes, frames, messages, routing
 from rango_gevent.protocol.routing import Route
-
-
-class EventQueue(Protocol):
-    """What the hub needs of a queue; gevent's `SimpleQueue` is one."""
-
-    def put_nowait(self, item: Event) -> None:
-        """Add an item; never waits."""
-
-    def get_nowait(self) -> Event:
-        """Take the oldest item; never waits."""
-
-    def qsize(self) -> int:
-        """Return the number of items."""
-
-
-class Subscriber(Protocol):
-    """A client as the hub sees it.
-
-    Attributes:
-        uid: user id of a verified token, None for anonymous.
-        role: role of a verified token, empty for none.
-        notices: it asked to be told of books that are stale.
-        streams: names held and their streams, in order of subscription; the hub's to change.
-    """
-
-    uid: str | None
-    role: str
-    notices: bool
-    streams: dict[str, Stream]
 
 
 class Batch(NamedTuple):
@@ -79,6 +51,7 @@ class HubLimits(NamedTuple):
         subscriptions: of all clients together.
         queue_frames: frames that may wait in one stream's queue.
         event_bytes: size of one published body.
+        names: of one subscriber, when patterns bring it more.
         books: number of books.
         books_bytes: size of all books.
         book_increments: increments of one book.
@@ -88,6 +61,7 @@ class HubLimits(NamedTuple):
     subscriptions: int = 2_000_000
     queue_frames: int = 10_000
     event_bytes: int = 1 << 20
+    names: int = 1000
     books: int = 10_000
     books_bytes: int = 256 << 20
     book_increments: int = 10_000
@@ -118,6 +92,7 @@ class Hub:
         wake: called when the first stream becomes dirty; must not switch greenlets.
         limits: bounds.
         on_stale: told the address of a book that was dropped, and why.
+        patterns: names such as ``*.trades`` are patterns; None: they are names.
     """
 
     def __init__(
@@ -128,11 +103,13 @@ class Hub:
         wake: Callable[[], None] = lambda: None,
         limits: HubLimits | None = None,
         on_stale: Callable[[str, str], None] = lambda address, why: None,
+        patterns: Patterns | None = None,
     ) -> None:
         self.allows = allows
         self._make_queue = make_queue
         self.wake = wake
         self.on_stale = on_stale
+        self.patterns = patterns
         self.limits = limits or HubLimits()
         self.streams: dict[str, dict[str, Stream]] = {kind: {} for kind in routing.KINDS}
         self.shelf = Shelf()
@@ -171,7 +148,7 @@ class Hub:
         missing: list[str] = []
         for name in names:
             kind = routing.kind_of(name)
-            if not self._may_have(subscriber, kind, name):
+            if not self.may_have(subscriber, kind, name):
                 if kind == routing.PREFIXED:
                     out.append(messages.refused(name))
                 continue
@@ -186,19 +163,25 @@ class Hub:
                 self.topics.add(stream)
             if replay:
                 out += self.shelf.replay(name)
-            elif subscriber.notices and kind == routing.PUBLIC and routing.is_book(name):
+            elif subscriber.notices and kind == routing.PUBLIC and self._is_book(name):
                 missing.append(name)
         if missing:
             out.append(messages.resync(missing))
         return out
 
+    def _is_book(self, name: str) -> bool:
+        return routing.is_book(name) and (self.patterns is None or not is_pattern(name))
+
     def _check_room(self, subscriber: Subscriber, names: Collection[str]) -> None:
         wanted = len(set(names) - subscriber.streams.keys())
         if wanted and self.topics.total + wanted > self.limits.subscriptions:
             self.refused += wanted
-            raise RequestError("Too many streams: the server holds as many as it may")
+            raise RequestError(
+                "Too many streams: the server holds as many as it may", codes.TOO_MANY_STREAMS
+            )
 
-    def _may_have(self, subscriber: Subscriber, kind: str, name: str) -> bool:
+    def may_have(self, subscriber: Subscriber, kind: str, name: str) -> bool:
+        """Tell whether a subscriber's identity allows it a name of a kind."""
         if kind == routing.PREFIXED:
             return self.allows(routing.prefix_of(name), subscriber.role)
         return kind == routing.PUBLIC or subscriber.uid is not None
@@ -310,10 +293,35 @@ class Hub:
         if route is not None:
             registry = self.streams[route.kind]
             known = (route, messages.event_head(route.name), registry)
+            if route.kind == routing.PUBLIC and self.patterns is not None:
+                self._match(self.patterns, route.address)
             if self.topics.publish(route, registry.get(route.address)):
                 self._routes.clear()  # so that each is noted again
+                if self.patterns is not None:
+                    self.patterns.clear()
         self._routes[key] = known
         return known
+
+    def _match(self, patterns: Patterns, address: str) -> None:
+        """Subscribe whoever holds a pattern that a new topic matches, within the bounds."""
+        if not patterns.publish(address):
+            return
+        registry = self.streams[routing.PUBLIC]
+        for holder in [registry[p] for p in patterns_of(address) if p in registry]:
+            for subscriber in holder.subscribers:
+                if address in subscriber.streams:
+                    continue
+                if len(subscriber.streams) >= self.limits.names or not self._has_room():
+                    self.refused += 1
+                    continue
+                stream = subscriber.streams[address] = self._stream(
+                    routing.PUBLIC, address, subscriber
+                )
+                stream.add(subscriber, self.sequence)
+                self.topics.add(stream)
+
+    def _has_room(self) -> bool:
+        return self.topics.total < self.limits.subscriptions
 
     def _drop(self, reason: str) -> str:
         self.dropped[reason] += 1

@@ -7,10 +7,44 @@ most moments.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from rango_gevent.hub.hub import EventQueue, Subscriber
+from rango_gevent.model import Event
+
+
+class EventQueue(Protocol):
+    """What the hub needs of a queue; gevent's `SimpleQueue` is one."""
+
+    def put_nowait(self, item: Event) -> None:
+        """Add an item; never waits."""
+
+    def get_nowait(self) -> Event:
+        """Take the oldest item; never waits."""
+
+    def qsize(self) -> int:
+        """Return the number of items."""
+
+
+class Subscriber(Protocol):
+    """A client as the hub sees it.
+
+    Attributes:
+        streams: names held and their streams, in order of subscription; the hub's to change.
+    """
+
+    streams: dict[str, Stream]
+
+    @property
+    def uid(self) -> str | None:
+        """Return the user id of a verified token, None for anonymous."""
+
+    @property
+    def role(self) -> str:
+        """Return the role of a verified token, empty for none."""
+
+    @property
+    def notices(self) -> bool:
+        """Tell whether it asked to be told of books that are stale."""
 
 
 class Stream:

@@ -32,6 +32,10 @@ class Topics:
         """Return the number of all subscriptions."""
         return sum(self.held.values())
 
+    def published(self, kind: str) -> frozenset[str]:
+        """Return the topics of a kind that publishers have used."""
+        return frozenset(self._published[kind])
+
     def add(self, stream: Stream) -> None:
         """Count a subscription to a stream; its subscriber is in it already."""
         kind, topic = stream.kind, stream.topic

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 NOW = "now"
+WITH_TOKEN = "now, with a new token"
 LATER = "later, with jitter"
 NEVER = "never"
 
@@ -22,7 +23,7 @@ class CloseReason(NamedTuple):
         code: close code on the wire.
         word: short name for metrics and logs.
         text: reason text on the wire (at most 123 bytes, RFC 6455 section 5.5).
-        reconnect: what a client should do: ``now``, ``later, with jitter`` or ``never``.
+        reconnect: what a client should do: one of the four words above.
     """
 
     code: int
@@ -42,6 +43,10 @@ SLOW = CloseReason(4008, "slow_client", "slow client", LATER)
 PING_TIMEOUT = CloseReason(4009, "ping_timeout", "no pong in time", LATER)
 TOO_OLD = CloseReason(4011, "max_age", "maximum connection age", NOW)
 TOO_MANY_REQUESTS = CloseReason(4029, "too_many_requests", "too many requests", LATER)
+UNAUTHENTICATED = CloseReason(
+    4401, "unauthenticated", "authentication expired, missing or failed", WITH_TOKEN
+)
+REVOKED = CloseReason(4403, "revoked", "revoked", NEVER)
 TOO_MANY_FRAGMENTS = CloseReason(4010, "too_many_fragments", "too many fragments", NEVER)
 
 SENT = (
@@ -55,6 +60,8 @@ SENT = (
     TOO_MANY_FRAGMENTS,
     TOO_OLD,
     TOO_MANY_REQUESTS,
+    UNAUTHENTICATED,
+    REVOKED,
 )
 # the client's own word, and no word at all, which is never sent (RFC 6455 section 7.4.1)
 TABLE = (CLIENT_CLOSED, LOST, *SENT)

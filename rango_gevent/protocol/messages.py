@@ -7,26 +7,48 @@ checked here for everything that ujson lets through, such as lone surrogates.
 
 from __future__ import annotations
 
-from typing import Iterable, NamedTuple
+from typing import Iterable, Mapping, NamedTuple, Union
 from urllib.parse import unquote_to_bytes
 
 import ujson
 
 from rango_gevent.errors import RequestError
-from rango_gevent.protocol import frames
+from rango_gevent.protocol import codes, frames
 
 SUBSCRIBE = "subscribe"
 UNSUBSCRIBE = "unsubscribe"
 PING = "ping"
+LIST = "list"
+TIME = "time"
+SNAPSHOT = "snapshot"
+AUTH = "auth"
+JWT = "jwt"  # Ranger's way to authenticate, which names no event
+
+_WITH_STREAMS = (SUBSCRIBE, UNSUBSCRIBE, SNAPSHOT)
+_EVENTS = (*_WITH_STREAMS, LIST, TIME, AUTH)
+
+_MAX_ID = 1 << 63
+_MAX_ID_BYTES = 64
+
+Id = Union[int, str, None]
 
 PONG_FRAME = frames.text(b"pong")
 
 
 class Request(NamedTuple):
-    """A client's request: `SUBSCRIBE`, `UNSUBSCRIBE` or `PING`, and the names it holds."""
+    """A client's request.
+
+    Attributes:
+        action: `PING`, an event's name, or `JWT`.
+        names: streams that it names.
+        token: of a request to authenticate; empty where there is none, or none that is text.
+        id: what its reply carries; None for nothing.
+    """
 
     action: str
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    token: str = ""
+    id: Id = None
 
 
 class NameLimits(NamedTuple):
@@ -46,21 +68,68 @@ def parse_request(text: str, limits: NameLimits) -> Request | None:
     if not text:
         return None
     if text == "ping":
-        return Request(PING, ())
+        return Request(PING)
+    message = _read(text)
+    number = _id_of(message)
+    try:
+        return _request(message, limits)._replace(id=number)
+    except RequestError as error:
+        error.id = number
+        raise
+
+
+def _read(text: str) -> dict[str, object]:
     try:
         message = ujson.loads(text)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise RequestError(f"Could not parse message: {_plain(error)}") from None
+        text = f"Could not parse message: {_plain(error)}"
+        raise RequestError(text, codes.NOT_JSON) from None
     if message is None:
-        message = {}  # as Go's decoder takes it
+        return {}  # as Go's decoder takes it
     if not isinstance(message, dict):
-        raise RequestError("Could not parse message: not a JSON object")
+        raise RequestError("Could not parse message: not a JSON object", codes.NOT_JSON)
+    return message
+
+
+def _id_of(message: Mapping[str, object]) -> Id:
+    """Return a request's id; one that is none is ignored, as Rango ignores all of them."""
+    number = message.get("id")
+    if isinstance(number, str):
+        return number if _is_short(number) else None
+    if isinstance(number, int) and not isinstance(number, bool):
+        return number if -_MAX_ID <= number < _MAX_ID else None
+    return None
+
+
+def _is_short(text: str) -> bool:
+    try:
+        return len(text.encode()) <= _MAX_ID_BYTES
+    except UnicodeEncodeError:
+        return False
+
+
+def _request(message: Mapping[str, object], limits: NameLimits) -> Request:
     action = message.get("event")
-    if action not in (SUBSCRIBE, UNSUBSCRIBE):
-        raise RequestError("Could not parse Type: Invalid event")
+    if action is None and JWT in message:
+        return Request(JWT, token=_token_in(message[JWT]))
+    if not isinstance(action, str) or action not in _EVENTS:
+        raise no_such_event()
+    if action == AUTH:
+        return Request(AUTH, token=_token_in(message.get("token")))
+    if action not in _WITH_STREAMS:
+        return Request(action)
     if "streams" not in message:
-        raise RequestError("No streams provided")
+        raise RequestError("No streams provided", codes.NO_STREAMS)
     return Request(action, _names_in(message["streams"], limits))
+
+
+def _token_in(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def no_such_event() -> RequestError:
+    """Make the error for a request that nobody knows."""
+    return RequestError("Could not parse Type: Invalid event", codes.NO_SUCH_EVENT)
 
 
 def _plain(error: Exception) -> str:
@@ -72,7 +141,7 @@ def _names_in(streams: object, limits: NameLimits) -> tuple[str, ...]:
     if isinstance(streams, (str, dict)):
         return ()  # as Rango counts them
     if not isinstance(streams, list):
-        raise RequestError("Could not parse streams: not a list")
+        raise RequestError("Could not parse streams: not a list", codes.NO_STREAMS)
     return check_names(streams, limits)
 
 
@@ -85,22 +154,33 @@ def check_names(names: Iterable[object], limits: NameLimits) -> tuple[str, ...]:
     """
     checked = tuple(dict.fromkeys(_check_name(name, limits.max_name_bytes) for name in names))
     if len(checked) > limits.max_names:
-        raise RequestError(f"Too many streams: the limit is {limits.max_names}")
+        raise too_many_streams(limits)
     return checked
+
+
+def too_many_streams(limits: NameLimits) -> RequestError:
+    """Make the error for more names than one client may hold."""
+    return RequestError(
+        f"Too many streams: the limit is {limits.max_names}", codes.TOO_MANY_STREAMS
+    )
 
 
 def _check_name(name: object, max_bytes: int) -> str:
     if not isinstance(name, str):
-        raise RequestError("Could not parse streams: a name is not a string")
+        raise _bad_name("Could not parse streams: a name is not a string")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise RequestError("Could not parse streams: a name is not valid Unicode") from None
+        raise _bad_name("Could not parse streams: a name is not valid Unicode") from None
     if size > max_bytes:
-        raise RequestError(f"Stream name too long: the limit is {max_bytes} bytes")
+        raise _bad_name(f"Stream name too long: the limit is {max_bytes} bytes")
     if not name.isprintable():
-        raise RequestError("Could not parse streams: a name holds unprintable characters")
+        raise _bad_name("Could not parse streams: a name holds unprintable characters")
     return name
+
+
+def _bad_name(text: str) -> RequestError:
+    return RequestError(text, codes.BAD_NAME)
 
 
 def names_in_query(query: str, limits: NameLimits) -> tuple[str, ...]:
@@ -120,7 +200,7 @@ def names_in_query(query: str, limits: NameLimits) -> tuple[str, ...]:
             try:
                 decoded = unquote_to_bytes(value.replace("+", " ").encode("latin-1")).decode()
             except UnicodeError:
-                raise RequestError("Could not parse streams: not UTF-8") from None
+                raise _bad_name("Could not parse streams: not UTF-8") from None
             names.extend(name for name in decoded.split(",") if name)
     return check_names(names, limits)
 
@@ -130,9 +210,15 @@ def event_head(name: str) -> bytes:
     return b"{" + _dumps(name) + b":"
 
 
-def error(text: str) -> bytes:
-    """Encode ``{"error": text}`` as a frame."""
-    return frames.text(_dumps({"error": text}))
+def error(text: str, code: int | None = None, id: Id = None) -> bytes:
+    """Encode ``{"error": text}`` as a frame.
+
+    Args:
+        text: what went wrong.
+        code: its number; None leaves it out, as for clients of the plain protocol.
+        id: of the request; None leaves it out.
+    """
+    return _reply({"error": text}, id, code)
 
 
 def refused(name: str) -> bytes:
@@ -140,14 +226,55 @@ def refused(name: str) -> bytes:
     return frames.text(_dumps({"success": {"message": f"cannot subscribe to {name}"}}))
 
 
-def subscribed(names: list[str]) -> bytes:
+def held(message: str, names: list[str], id: Id = None) -> bytes:
+    """Encode a reply that lists names as a frame.
+
+    Args:
+        message: what was done: ``subscribed``, ``unsubscribed``, ``list`` or ``snapshot``.
+        names: all that the client holds; of a ``snapshot`` those that were replayed.
+        id: of the request; None leaves it out.
+    """
+    return _reply({"success": {"message": message, "streams": names}}, id)
+
+
+def subscribed(names: list[str], id: Id = None) -> bytes:
     """Encode the reply to `SUBSCRIBE` as a frame; names are all that the client holds."""
-    return _held("subscribed", names)
+    return held("subscribed", names, id)
 
 
-def unsubscribed(names: list[str]) -> bytes:
+def unsubscribed(names: list[str], id: Id = None) -> bytes:
     """Encode the reply to `UNSUBSCRIBE` as a frame; names are all that the client holds."""
-    return _held("unsubscribed", names)
+    return held("unsubscribed", names, id)
+
+
+def time(now_s: float, id: Id = None) -> bytes:
+    """Encode the reply to `TIME`, the Unix time to the millisecond, as a frame."""
+    return _reply({"success": {"message": TIME, "time": round(now_s, 3)}}, id)
+
+
+def authenticated(uid: str, ttl_s: int | None, id: Id = None) -> bytes:
+    """Encode the reply to `AUTH` as a frame; the time to live is None without an expiry."""
+    return _reply({"success": {"message": "authenticated", "uid": uid, "ttl": ttl_s}}, id)
+
+
+def not_authenticated(told: str, code: int | None = None, id: Id = None) -> bytes:
+    """Encode why a token was refused as a frame."""
+    return error(f"authentication failed: {told}", code, id)
+
+
+def ranger_authenticated(id: Id = None) -> bytes:
+    """Encode Ranger's reply to `JWT` as a frame."""
+    return _reply({"success": {"message": "Authenticated."}}, id)
+
+
+def ranger_not_authenticated(code: int | None = None, id: Id = None) -> bytes:
+    """Encode Ranger's refusal of a token as a frame."""
+    return _reply({"error": {"message": "Authentication failed."}}, id, code)
+
+
+def auth_expiring(in_s: int) -> bytes:
+    """Encode the notice that a client's token ends soon as a frame."""
+    return frames.text(_dumps({"event": "auth_expiring", "in": in_s}))
 
 
 def resync(names: list[str]) -> bytes:
@@ -158,8 +285,12 @@ def resync(names: list[str]) -> bytes:
     return frames.text(_dumps({"event": "resync", "streams": names}))
 
 
-def _held(message: str, names: list[str]) -> bytes:
-    return frames.text(_dumps({"success": {"message": message, "streams": names}}))
+def _reply(reply: dict[str, object], id: Id, code: int | None = None) -> bytes:
+    if code is not None:
+        reply["code"] = code
+    if id is not None:
+        reply["id"] = id
+    return frames.text(_dumps(reply))
 
 
 def _dumps(value: object) -> bytes:

@@ -101,13 +101,13 @@ class GatewayHandler(Exchange):
         gateway.registry.adopt(
             self.socket.detach(),
             peer=address,
-            uid=accepted.uid,
-            role=accepted.role,
+            identity=accepted.identity,
+            manner=accepted.manner,
             deflate=accepted.deflate,
-            notices=accepted.notices,
             response=accepted.response,
             names=accepted.names,
             early=early,
+            refused=accepted.refused,
         )
         return True
 
@@ -120,8 +120,8 @@ class GatewayHandler(Exchange):
         admission = gateway.registry.admission
         address = admission.address_of(self.peer, environ)
         admission.check(address, None)  # before the signature's cost
-        accepted = gateway.handshake.decide(environ)
-        admission.check(address, accepted.uid)
+        accepted = gateway.access.handshake.decide(environ)
+        admission.check(address, accepted.identity.uid)
         return accepted, address
 
     def refuse(self, environ: dict[str, str] | None, refused: Refused) -> None:

@@ -10,15 +10,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Callable, Mapping, NamedTuple, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
 from websockets.exceptions import InvalidHeader
 from websockets.headers import parse_extension
 
+from rango_gevent.auth.authenticator import Authenticator
+from rango_gevent.auth.identity import ANONYMOUS, Identity
 from rango_gevent.auth.origin import OriginPolicy
-from rango_gevent.auth.tokens import Identity, TokenVerifier, bearer
+from rango_gevent.auth.tokens import UNAVAILABLE
+from rango_gevent.auth.ways import Ways, chosen, protocols
+from rango_gevent.delivery.session import MANNERS, Manner
 from rango_gevent.errors import Refused, RequestError, TokenError
-from rango_gevent.protocol import messages, refusals
+from rango_gevent.protocol import codes, messages, refusals
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.server.paths import route
 
@@ -28,8 +32,9 @@ _SHOWN_CHARS = 80
 
 _RESPONSE = (
     b"HTTP/1.1 101 Switching Protocols\r\n"
-    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n%s\r\n"
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n%s%s\r\n"
 )
+_PROTOCOL = b"Sec-WebSocket-Protocol: %s\r\n"
 _DEFLATE = (
     b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; "
     b"client_no_context_takeover%s\r\n"
@@ -44,14 +49,29 @@ _DEFLATE_VALUES: dict[str, tuple[str | None, ...]] = {
 
 
 class Accepted(NamedTuple):
-    """A handshake that may go on: who it is, what it wants, and the 101 response."""
+    """A handshake that may go on: who it is, what it wants, and the 101 response.
 
-    uid: str | None
-    role: str
+    The last is why it is not who its token says, where the client is told.
+    """
+
+    identity: Identity
+    manner: Manner
     deflate: bool
-    notices: bool
     names: tuple[str, ...]
     response: bytes
+    refused: TokenError | None = None
+
+
+class DoorRules(NamedTuple):
+    """How tokens may come.
+
+    Attributes:
+        ways: those that are open.
+        private_grace_s: for how long a path that needs a token takes somebody without; 0: never.
+    """
+
+    ways: Ways = Ways()
+    private_grace_s: float = 0.0
 
 
 def wants_upgrade(environ: Mapping[str, object]) -> bool:
@@ -65,26 +85,26 @@ class Handshake:
     """The rules of one gateway's handshake.
 
     Args:
-        verifier: checks tokens.
+        authenticator: tells who a token belongs to.
         origins: checks the Origin header.
         limits: bounds on the names in the query.
-        now: the Unix time in seconds.
+        rules: how tokens may come.
         compression: offer permessage-deflate to clients that ask for it.
     """
 
     def __init__(
         self,
-        verifier: TokenVerifier,
+        authenticator: Authenticator,
         origins: OriginPolicy,
         limits: NameLimits,
-        now: Callable[[], float],
+        rules: DoorRules | None = None,
         *,
         compression: bool = False,
     ) -> None:
-        self._verifier = verifier
+        self._authenticator = authenticator
         self._origins = origins
         self._limits = limits
-        self._now = now
+        self._rules = rules or DoorRules()
         self._compression = compression
 
     def decide(self, environ: Mapping[str, object]) -> Accepted:
@@ -100,34 +120,63 @@ class Handshake:
         origin = _text(environ, "HTTP_ORIGIN")
         if not self._origins.allows(origin, _text(environ, "HTTP_HOST")):
             raise Refused(refusals.ORIGIN, cause=ascii((origin or "")[:_SHOWN_CHARS]))
-        identity = self._identify(environ)
+        identity, refused = self._identify(environ, self._origins.checks(origin))
+        query = _text(environ, "QUERY_STRING") or ""
         try:
-            names = messages.names_in_query(_text(environ, "QUERY_STRING") or "", self._limits)
+            names = messages.names_in_query(query, self._limits)
         except RequestError as error:
             raise Refused(refusals.BAD_STREAMS, str(error)) from None
-        notices = "notices=1" in (_text(environ, "QUERY_STRING") or "").split("&")
-        uid, role = (identity.uid, identity.role) if identity else (None, "")
+        protocol = ""
+        if "HTTP_SEC_WEBSOCKET_PROTOCOL" in environ:
+            protocol = chosen(protocols(environ), codes.SUBPROTOCOL)
         deflate = b""
         if self._compression:
             deflate = accept_deflate(_text(environ, "HTTP_SEC_WEBSOCKET_EXTENSIONS"))
-        response = _RESPONSE % (accept_key(key), deflate)
-        return Accepted(uid, role, bool(deflate), notices, names, response)
+        return Accepted(
+            identity,
+            MANNERS["notices=1" in query.split("&"), protocol == codes.SUBPROTOCOL],
+            bool(deflate),
+            names,
+            _response(key, protocol, deflate),
+            refused,
+        )
 
-    def _identify(self, environ: Mapping[str, object]) -> Identity | None:
-        """Return who it is, None for anonymous, whom not every path takes."""
+    def _identify(
+        self, environ: Mapping[str, object], is_checked: bool
+    ) -> tuple[Identity, TokenError | None]:
+        """Return who it is, and why it is not who its token says, where it is told.
+
+        Not every path takes somebody without a token, or only for a while.
+        """
         needs_token = route(_text(environ, "PATH_INFO") or "").needs_token
-        token = bearer(_text(environ, "HTTP_AUTHORIZATION"))
-        if token is None:
-            if needs_token:
+        offer = self._rules.ways.offer(environ, is_checked=is_checked)
+        if offer is None:
+            if needs_token and not self._rules.private_grace_s:
                 raise Refused(refusals.NO_TOKEN)
-            return None
+            return self._stranger(needs_token), None
         try:
-            return self._verifier.verify(token, self._now())
+            return self._authenticator.identify(offer.token), None
         except TokenError as error:
-            if needs_token:
-                text = f"The token is not valid: {error}."
-                raise Refused(refusals.BAD_TOKEN, text, error.reason) from None
-            return None
+            stays = self._rules.private_grace_s and offer.way.is_told
+            if needs_token and not stays:
+                raise _not_valid(error) from None
+            return self._stranger(needs_token), error if offer.way.is_told else None
+
+    def _stranger(self, needs_token: bool) -> Identity:
+        if not needs_token:
+            return ANONYMOUS
+        return self._authenticator.anonymous_for(self._rules.private_grace_s)
+
+
+def _not_valid(error: TokenError) -> Refused:
+    if error.reason == UNAVAILABLE:
+        return Refused(refusals.NO_ANSWER)
+    return Refused(refusals.BAD_TOKEN, f"The token is not valid: {error}.", error.reason)
+
+
+def _response(key: bytes, protocol: str, deflate: bytes) -> bytes:
+    header = _PROTOCOL % protocol.encode("ascii") if protocol else b""
+    return _RESPONSE % (accept_key(key), header, deflate)
 
 
 def check_upgrade(environ: Mapping[str, object]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rango_gevent import logs
-from rango_gevent.environment import load_key, load_settings
+from rango_gevent.environment import load_keys, load_settings
 from rango_gevent.errors import ConfigError
 
 if TYPE_CHECKING:  # the gateway is built of this room
@@ -21,7 +21,7 @@ def reload_settings(gateway: Gateway, flags: dict[str, str]) -> None:
     """
     try:
         settings = load_settings(flags).settings
-        gateway.reload(settings, load_key(settings))
+        gateway.reload(settings, load_keys(settings))
     except ConfigError as error:
         for problem in error.problems:
             logs.log.error("not reloaded: %s", problem)

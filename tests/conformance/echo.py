@@ -63,7 +63,7 @@ def make_gateway(compression: bool) -> Gateway:
     )
     pem = Ed25519PrivateKey.generate().public_key()
     key = load_public_key(pem.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "")
-    gateway = Gateway(settings, key)
+    gateway = Gateway(settings, [key])
     gateway.registry.make_connection = EchoConnection
     return gateway
 

@@ -2,13 +2,17 @@
 
 That is: `parse_head` gives the variables of one request, free of control characters, or raises
 `Refused`, and `Handshake.decide` makes of them an `Accepted` or raises `Refused`, nothing else.
-The 101 response holds no bytes of the request but the digest of its key.
+The 101 response holds no bytes of the request but the digest of its key and the name of a
+subprotocol, and never one that brings a token.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 
+from rango_gevent.auth.authenticator import Authenticator
+from rango_gevent.auth.identity import ANONYMOUS
 from rango_gevent.auth.keys import load_public_key
 from rango_gevent.auth.origin import OriginPolicy
 from rango_gevent.auth.tokens import TokenVerifier
@@ -23,10 +27,11 @@ _BODY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
 _KEY = f"-----BEGIN PUBLIC KEY-----\n{_BODY}\n-----END PUBLIC KEY-----"
 _LIMITS = NameLimits(max_names=8, max_name_bytes=60)
 _HANDSHAKE = Handshake(
-    TokenVerifier(load_public_key(_KEY, "fuzz")),
+    Authenticator(
+        TokenVerifier([load_public_key(_KEY, "fuzz")]), lambda: 1_700_000_000.0, Counter()
+    ),
     OriginPolicy(),
     _LIMITS,
-    lambda: 1_700_000_000.0,
     compression=True,
 )
 _OWN = {"REQUEST_METHOD", "SERVER_PROTOCOL", "PATH_INFO", "QUERY_STRING"}
@@ -35,6 +40,7 @@ _CONTROLS = set(map(chr, range(32))) - {"\t"} | {"\x7f"}
 _RESPONSE = re.compile(
     rb"HTTP/1\.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     rb"Sec-WebSocket-Accept: [A-Za-z0-9+/]{27}=\r\n"
+    rb"(Sec-WebSocket-Protocol: (?!bearer\.)[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}\r\n)?"
     rb"(Sec-WebSocket-Extensions: permessage-deflate[a-z0-9_; =]*\r\n)?\r\n"
 )
 
@@ -54,7 +60,7 @@ def check(data: bytes) -> None:
     except Refused as refused:
         _check_refusal(refused)
         return
-    assert accepted.uid is None, "nobody has signed a token"
+    assert accepted.identity == ANONYMOUS, "nobody has signed a token"
     assert environ["PATH_INFO"] != "/private"
     assert not has_body(environ)
     check_names(accepted.names, _LIMITS)
@@ -97,6 +103,8 @@ SEEDS = (
     _GOOD + b"\r\nAuthorization: Bearer a.b.c",
     _GOOD + b"\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x;y=1",
     _GOOD + b'\r\nSec-WebSocket-Extensions: permessage-deflate; server_max_window_bits="15"',
+    _GOOD + b"\r\nSec-WebSocket-Protocol: rango.v1, bearer.a.b.c",
+    _GOOD + b"\r\nSec-WebSocket-Protocol: x, bearer.a.b.c\r\nSec-WebSocket-Protocol: y",
     _GOOD.replace(b"/public", b"/private"),
     _GOOD.replace(b"/public", b"/%70rivate"),
     _GOOD.replace(b": 13", b": 8"),
@@ -114,4 +122,5 @@ WORDS = (
     b"\r\n", b"GET /", b" HTTP/1.1", b"?stream=", b"%", b"\r\nUpgrade: websocket", b"Origin: http://",
     b"Authorization: Bearer ", b"permessage-deflate", b"; server_max_window_bits=15", b"Upgrade",
     b"client_no_context_takeover", b"\r\nX-A: ", b"[::1]", b"Content-Length", b"_", b"\xa0", b"\t",
+    b"\r\nSec-WebSocket-Protocol: ", b"rango.v1", b"bearer.", b", ",
 )  # fmt: skip

@@ -14,7 +14,15 @@ from rango_gevent.protocol.messages import NameLimits, Request
 from tests.fuzz.common import check_names, payload
 
 _LIMITS = NameLimits(max_names=5, max_name_bytes=40)
-_ACTIONS = (messages.SUBSCRIBE, messages.UNSUBSCRIBE, messages.PING)
+_WITH_NAMES = (messages.SUBSCRIBE, messages.UNSUBSCRIBE, messages.SNAPSHOT)
+_ACTIONS = (
+    *_WITH_NAMES,
+    messages.PING,
+    messages.LIST,
+    messages.TIME,
+    messages.AUTH,
+    messages.JWT,
+)
 
 
 def check(data: bytes) -> None:
@@ -30,9 +38,18 @@ def check(data: bytes) -> None:
         assert not text.strip()
         return
     assert isinstance(request, Request)
-    assert expected in (None, request)
+    assert expected in (None, request._replace(id=None))
     assert request.action in _ACTIONS
+    assert not request.token or request.action in (messages.AUTH, messages.JWT)
+    _check_id(request)
     check_names(request.names, _LIMITS)
+
+
+def _check_id(request: Request) -> None:
+    """It can be echoed, as JSON that says the same."""
+    reply = json.loads(payload(messages.held("list", [], request.id)))
+    assert reply.get("id") == request.id
+    assert len(str(request.id)) <= 64
 
 
 def _strictly(text: str) -> Request | None:
@@ -40,7 +57,7 @@ def _strictly(text: str) -> Request | None:
     try:
         message = json.loads(text, parse_int=len, parse_float=len)
         action, names = message["event"], message["streams"]
-        if action in _ACTIONS[:2] and isinstance(names, list):
+        if action in _WITH_NAMES and isinstance(names, list):
             return Request(action, messages.check_names(names, _LIMITS))
     except (ValueError, LookupError, TypeError, RecursionError, RequestError):
         pass
@@ -62,6 +79,11 @@ SEEDS = (
     b'{"event":"subscribe","streams":["\\ud800"]}',
     b'{"event":["subscribe"],"streams":[]}',
     b'{"jwt":"Bearer x"}',
+    b'{"jwt":null,"id":-1}',
+    b'{"event":"auth","token":"a.b.c","id":"\\ud83d\\ude00"}',
+    b'{"event":"list","id":9223372036854775807}',
+    b'{"event":"time","id":true}',
+    b'{"event":"snapshot","streams":["m.ob-inc"],"id":"\\ud800"}',
     b"ping",
     b" \n",
     b"null",
@@ -72,4 +94,5 @@ SEEDS = (
 WORDS = (
     b'"event":', b'"subscribe"', b'"unsubscribe"', b'"streams":', b"\\u", b"\\ud83d\\ude00",
     b"null", b"true", b"NaN", b"Infinity", b"[]", b"{}", b"ping", b"e308", b"\xe2\x80\xa8",
+    b'"id":', b'"auth"', b'"token":', b'"list"', b'"time"', b'"snapshot"', b'"jwt":',
 )  # fmt: skip

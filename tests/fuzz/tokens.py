@@ -13,8 +13,10 @@ import math
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.keys import load_public_key
-from rango_gevent.auth.tokens import REASONS, Identity, TokenVerifier, bearer
+from rango_gevent.auth.tokens import REASONS, TokenVerifier
+from rango_gevent.auth.ways import bearer
 from rango_gevent.errors import TokenError
 
 _NOW_S = 1_700_000_000.0
@@ -26,7 +28,7 @@ _PUBLIC_PEM = _OURS.public_key().public_bytes(
 _PUBLIC_RAW = _OURS.public_key().public_bytes(
     serialization.Encoding.Raw, serialization.PublicFormat.Raw
 )
-_VERIFIER = TokenVerifier(load_public_key(_PUBLIC_PEM, "fuzz"))
+_VERIFIER = TokenVerifier([load_public_key(_PUBLIC_PEM, "fuzz")])
 _HEADER = b'{"alg":"EdDSA","typ":"JWT"}'
 
 
@@ -61,8 +63,8 @@ def _verify(token: str) -> Identity | None:
         return None
     assert identity.uid is None or (identity.uid and identity.uid.encode())
     identity.role.encode()
-    expires_at = identity.expires_at
-    assert expires_at is None or (math.isfinite(expires_at) and expires_at > _NOW_S)
+    expires_at_s = identity.expires_at_s
+    assert expires_at_s is None or (math.isfinite(expires_at_s) and expires_at_s > _NOW_S)
     return identity
 
 

@@ -127,7 +127,7 @@ def test_keys_and_token_fit_together_and_the_server(tmp_path: Path, raw: bool) -
     token = run("token", "--uid", "ID7", "--claim", "level=9", cwd=tmp_path).stdout.decode().strip()
     name, _, value = setting.partition("=")
     assert name == "JWT_PUBLIC_KEY"
-    verifier = TokenVerifier(load_public_key(value, name))
+    verifier = TokenVerifier([load_public_key(value, name)])
     assert verifier.verify(token, time.time()).uid == "ID7"
 
     with start_gateway(env={name: value}) as server:
@@ -161,7 +161,7 @@ def test_an_expired_token_can_be_made(tmp_path: Path, words: list[str], reason: 
     key = load_public_key((tmp_path / "config/ed25519-key.pub").read_bytes(), "file")
     token = run("token", *words, cwd=tmp_path).stdout.decode().strip()
     with pytest.raises(TokenError) as error:
-        TokenVerifier(key).verify(token, time.time())
+        TokenVerifier([key]).verify(token, time.time())
     assert error.value.reason == reason
 
 
@@ -170,7 +170,7 @@ def test_a_token_without_expiry(tmp_path: Path) -> None:
     run("keys", cwd=tmp_path)
     key = load_public_key((tmp_path / "config/ed25519-key.pub").read_bytes(), "file")
     token = run("token", "--no-exp", cwd=tmp_path).stdout.decode().strip()
-    assert TokenVerifier(key).verify(token, time.time()).expires_at is None
+    assert TokenVerifier([key]).verify(token, time.time()).expires_at_s is None
 
 
 def test_no_key_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

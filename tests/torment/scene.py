@@ -20,7 +20,7 @@ from typing import IO, Any, Iterator, Mapping, NamedTuple
 
 from bench.machine import cpu_s, family, rss_kb
 
-from tests.support import ROOT, Server, free_port, start_gateway
+from tests.support import ROOT, Server, free_port, make_token, start_gateway
 from tests.torment.attacks import Attack
 
 _STREAM = "torment-good.t"
@@ -219,6 +219,7 @@ class Scene:
             "seconds": max(self.options.seconds, attack.least_s),
             "size": attack.sizes(self.options.short),
             "compression": self.options.compression,
+            "token": make_token({"uid": "TORMENT"}),
         }
 
     def _start_outage(self) -> threading.Thread:

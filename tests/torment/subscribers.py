@@ -181,6 +181,12 @@ def polite_subscribers(target: Target) -> None:
     )
 
 
+def token_crowd(target: Target) -> None:
+    """A crowd within its rate: each brings its token again and again, and each is a signature."""
+    request = text_frame({"event": "auth", "token": target.token})
+    _all_at_once(target, [request * 48])
+
+
 def _all_at_once(target: Target, writes: list[bytes]) -> None:
     """Let all clients write at once, once a second, one of the writes after the other."""
     drain = Drain()

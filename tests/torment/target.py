@@ -101,6 +101,7 @@ class Target:
         log_path: its log.
         seconds: how long to go on, where that is a choice.
         size: numbers of the attack's form, full or short.
+        token: one that the gateway takes.
         found: what the attack itself measured, by name.
     """
 
@@ -116,6 +117,7 @@ class Target:
         self.seconds: float = options["seconds"]
         self.size: dict[str, int] = options["size"]
         self.compression: bool = options["compression"]
+        self.token: str = options["token"]
         self.found: dict[str, float] = {}
         self._sources = itertools.cycle(f"127.0.1.{number + 1}" for number in range(_SOURCES))
         self._held: list[socket.socket] = []

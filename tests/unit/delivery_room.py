@@ -22,6 +22,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, Protocol
 
+from rango_gevent.auth.identity import Identity
 from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
@@ -29,7 +30,7 @@ from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.registry import ClientLimits, Registry
 from rango_gevent.delivery.sender import ConnectionLimits
-from rango_gevent.delivery.session import SessionLimits
+from rango_gevent.delivery.session import Manner, SessionLimits
 from rango_gevent.hub.hub import Hub, HubLimits
 from rango_gevent.model import Event, Segment
 from rango_gevent.protocol.messages import NameLimits
@@ -202,7 +203,7 @@ class Room:
 
     def set_heartbeat(self, heartbeat: Heartbeat) -> None:
         """Have another heartbeat watch those who come."""
-        self.heartbeat = self.registry._heartbeat = heartbeat
+        self.heartbeat = self.registry.heartbeat = heartbeat
         self.registry.clock = heartbeat.clock
 
     def _pack(self, frame: bytes) -> bytes:
@@ -219,6 +220,8 @@ class Room:
         role: str = "",
         deflate: bool = False,
         notices: bool = False,
+        identity: Identity | None = None,
+        manner: Manner | None = None,
         early: bytes = b"",
         tcp: bool = False,
         buffer: int | None = None,
@@ -231,6 +234,8 @@ class Room:
             role: role.
             deflate: compression was negotiated.
             notices: it asked to be told of stale books.
+            identity: who it is, instead of uid and role.
+            manner: how it wants to be spoken to, instead of notices.
             early: bytes that came with the handshake.
             tcp: over TCP instead of a Unix socket pair.
             buffer: size of the socket's buffers, so that it is full soon.
@@ -242,17 +247,20 @@ class Room:
         peer = Peer(outside, deflate)
         self.peers.append(peer)
         client = self.adopt(
-            inside, uid=uid, role=role, deflate=deflate, notices=notices, names=names, early=early
+            inside,
+            identity=identity or Identity(uid, role, None),
+            manner=manner or Manner(notices=notices),
+            deflate=deflate,
+            names=names,
+            early=early,
         )
         return client, peer
 
     def adopt(self, sock: socket.socket, **more: Any) -> Connection:
         """Give a socket to the registry."""
-        wanted: dict[str, Any] = {
-            "peer": "peer", "uid": None, "role": "", "deflate": False, "notices": False,
-            "response": RESPONSE, "names": (), "early": b"",
-        }  # fmt: skip
-        client = self.registry.adopt(sock.detach(), **{**wanted, **more})
+        client = self.registry.adopt(
+            sock.detach(), **{"peer": "peer", "response": RESPONSE, **more}
+        )
         self.clients.append(client)
         return client
 

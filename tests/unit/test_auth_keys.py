@@ -23,9 +23,13 @@ from rango_gevent.auth.keys import (
     MAX_TEXT_BYTES,
     SigningKey,
     VerificationKey,
+    described,
     generate,
     load_private_key,
     load_public_key,
+    load_public_keys,
+    load_secret,
+    public_key_of,
     public_pem_raw,
 )
 from rango_gevent.errors import ConfigError
@@ -451,3 +455,55 @@ def test_a_signature_by_the_loaded_rsa_key_verifies() -> None:
     pad = __import__("cryptography.hazmat.primitives.asymmetric.padding", fromlist=["x"])
     signature = rsa_key().sign(b"m", pad.PKCS1v15(), hashes.SHA256())
     first.key.verify(signature, b"m", pad.PKCS1v15(), hashes.SHA256())
+
+
+# -- several keys, and secrets --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
+def test_several_public_keys_load(wrap: Callable[[str], str | bytes]) -> None:
+    """One after another, wrapped as one key may be; the same one twice is one."""
+    raw = public_pem_raw(private_pem(ED))
+    both = spki(ED) + raw + spki(rsa_key())
+    kinds = [key.kind for key in load_public_keys(wrap(both), SOURCE)]
+    assert kinds == ["Ed25519", "RSA-2048"]
+    assert load_public_keys(wrap(raw), SOURCE) == (load_public_key(raw, SOURCE),)
+
+
+def test_one_bad_key_among_several_is_told() -> None:
+    """A private one above all."""
+    for bad in (private_pem(ED), certificate(), armour("PUBLIC KEY", b"x" * 31)):
+        with pytest.raises(ConfigError):
+            load_public_keys(spki(ED) + bad, SOURCE)
+
+
+def test_keys_are_not_without_number() -> None:
+    """Each may be tried for each token."""
+    keys = [spki(ed25519.Ed25519PrivateKey.generate()) for _ in range(17)]
+    assert len(load_public_keys("".join(keys[:16]), SOURCE)) == 16
+    with pytest.raises(ConfigError, match="found 17 keys; leave 16 at most"):
+        load_public_keys("".join(keys), SOURCE)
+
+
+def test_a_secret_says_nothing_of_itself() -> None:
+    """Not even a digest, by which a weak one could be guessed."""
+    key = load_secret("s" * 32, "JWT_SECRET")
+    assert str(key) == "shared secret"
+    assert key.algorithms == ("HS256",)
+    assert described([key, load_public_key(spki(ED), SOURCE)]).startswith("shared secret, Ed25519 ")
+
+
+@pytest.mark.parametrize("text", ["s" * 31, spki(ED), private_pem(ED)])
+def test_what_is_no_secret(text: str) -> None:
+    """A short one can be guessed, and a public key is known to everybody."""
+    with pytest.raises(ConfigError) as caught:
+        load_secret(text, "JWT_SECRET")
+    assert str(caught.value).startswith("JWT_SECRET: found ")
+    assert text not in str(caught.value)
+
+
+def test_keys_of_elsewhere_have_names() -> None:
+    """And are checked like all others."""
+    assert public_key_of(ED.public_key(), "k1", SOURCE).kid == "k1"
+    with pytest.raises(ConfigError):
+        public_key_of(b"secret", "k1", SOURCE)

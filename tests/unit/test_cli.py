@@ -205,3 +205,10 @@ def test_importing_the_command_patches_nothing() -> None:
         "assert (before, monkey.is_module_patched('socket')) == (False, True)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=30)
+
+
+def test_nothing_is_imported_before_it_can_be_patched() -> None:
+    """Modules that hold on to the plain sockets, such as a library of tokens, wait for their turn."""
+    code = "import rango_gevent.cli, sys; print({'jwt', 'ssl', 'socket', 'urllib3'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

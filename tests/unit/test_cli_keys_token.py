@@ -41,7 +41,7 @@ def test_the_pair_belongs_together(tmp_path: Path, raw: bool) -> None:
     assert public.kind == "Ed25519"
     assert (len(base64.b64decode(public_path.read_text().split("\n")[1])) == 32) is raw
     signing = token.signing_key(private_path)
-    identity = TokenVerifier(public).verify(forge(signing, {"uid": "U"}, 1000, 60), 1001)
+    identity = TokenVerifier([public]).verify(forge(signing, {"uid": "U"}, 1000, 60), 1001)
     assert identity.uid == "U"
 
 
@@ -133,10 +133,10 @@ def test_the_token_alone_is_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
     out, err = capsys.readouterr()
     assert (out.count("\n"), err) == (1, "")
     public = load_public_key(public_path.read_bytes(), "file")
-    identity = TokenVerifier(public).verify(out.strip(), time.time())
+    identity = TokenVerifier([public]).verify(out.strip(), time.time())
     assert (identity.uid, identity.role) == ("ID1", "member")
-    assert identity.expires_at is not None
-    assert 0 < identity.expires_at - time.time() <= 60
+    assert identity.expires_at_s is not None
+    assert 0 < identity.expires_at_s - time.time() <= 60
     payload = out.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     assert "iss" not in claims

@@ -156,7 +156,8 @@ def test_requests_are_read_by_the_gateway() -> None:
     """The gateway's own parser reads what the client sends."""
     request = encode_request({"event": "unsubscribe", "streams": ["a.b", "é"], "id": 1})
     parsed = messages.parse_request(request, LIMITS)
-    assert parsed == messages.Request("unsubscribe", ("a.b", "é"))
+    assert parsed is not None
+    assert (parsed.action, parsed.names, parsed.id) == ("unsubscribe", ("a.b", "é"), 1)
 
 
 def test_no_names_need_no_request() -> None:

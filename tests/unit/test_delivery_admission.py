@@ -136,3 +136,19 @@ def test_counts_are_empty_when_all_have_left(visits: list[tuple[str, str | None]
     for address in "abc":
         for uid in ("x", "y", None):
             admission.check(address, uid)
+
+
+def test_a_connection_moves_to_another_user() -> None:
+    """Who authenticates anew counts for the new user, within that one's share."""
+    admission = Admission(AdmissionLimits(10, 0, 1))
+    admission.enter("1.2.3.4", None)
+    admission.enter("1.2.3.4", "ID1")
+    assert not admission.move(None, "ID1"), "it has its share"
+    assert admission.move("ID1", "ID2")
+    assert admission.move(None, "ID1")
+    assert _refusal(admission, uid="ID1") == "429 too_many_of_uid"
+    assert admission.move("ID2", None)
+    admission.leave("1.2.3.4", "ID1")
+    admission.leave("1.2.3.4", None)
+    admission.check("1.2.3.4", "ID1")
+    admission.check("1.2.3.4", "ID2")

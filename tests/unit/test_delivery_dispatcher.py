@@ -572,11 +572,11 @@ def rests(room: Room, clocks: Clocks, worked_s: float, waited_s: float, count: i
 @pytest.mark.parametrize(
     ("worked_s", "waited_s", "expected"),
     [
-        (0.0005, 0.0, [0.00225] * 4),
-        (0.0001, 0.0, [0.00135]),  # what is owed is added up to a millisecond
+        (0.0005, 0.0, [0.0025] * 4),
+        (0.0001, 0.0, [0.001, 0.001]),  # what is owed is added up to a millisecond
         (0.1, 0.0, [0.004] * 4),  # never longer than that
         (0.0002, 0.0008, []),  # light load: it waited longer than it owes
-        (0.0005, 0.001, [0.00125] * 4),
+        (0.0005, 0.001, [0.0015] * 4),
     ],
 )
 def test_the_consumer_rests_in_proportion_to_work(

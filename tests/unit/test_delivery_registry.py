@@ -11,6 +11,7 @@ from typing import Iterator
 import pytest
 from delivery_room import LIMITS, Room, as_segments, delivery_room, limits, wait_until
 
+from rango_gevent.auth.identity import Identity
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.registry import ENDS
 from rango_gevent.delivery.session import Session
@@ -196,3 +197,17 @@ def test_who_is_gone_is_no_garbage(room: Room) -> None:
         assert [one for one in found if one._keeper is room.registry] == []
     finally:
         gc.enable()
+
+
+def test_some_have_to_go(room: Room) -> None:
+    """By who they are when their turn comes; all others stay."""
+    pairs = [room.connect(uid="ID1") for _ in range(3)]
+    other, _ = room.connect(uid="ID2")
+    renewed = pairs[0][0]
+    assert room.registry.disconnect(lambda identity: identity.uid == "ID1") == 3
+    renewed.session.become(Identity("ID3", "", None))
+    wait_until(lambda: room.registry.greenlets == 0)
+    assert [client.open for client, _ in pairs] == [True, False, False]
+    assert other.open
+    assert pairs[1][0].ended_by is close.REVOKED
+    assert room.registry.disconnect(lambda identity: identity.uid == "none") == 0

@@ -37,7 +37,8 @@ def test_no_error_is_a_kind_of_another() -> None:
 
 def test_a_request_error_is_its_reply() -> None:
     """The text goes back to the client as it is."""
-    assert str(RequestError("No streams provided")) == "No streams provided"
+    error = RequestError("No streams provided", 1003)
+    assert (str(error), error.code, error.id) == ("No streams provided", 1003, None)
 
 
 def test_a_fatal_error_names_its_row_of_the_close_table() -> None:

@@ -28,7 +28,7 @@ class Failing(Gateway):
     def _tell_restart(self, clients):
         raise RuntimeError("on purpose")
 
-gateway = Failing(settings(), KEY)
+gateway = Failing(settings(), [KEY])
 gateway.start()
 try:
     gateway.drain()
@@ -51,7 +51,7 @@ import io
 from rango_gevent import __version__, logs
 stream = io.StringIO()
 logs.configure("info", "text", stream)
-gateway = Gateway(settings(RANGER_PORT="8088", RANGO_EXCHANGE="my.events"), KEY)
+gateway = Gateway(settings(RANGER_PORT="8088", RANGO_EXCHANGE="my.events"), [KEY])
 gateway.start()
 gateway.stop()
 print(json.dumps([stream.getvalue().splitlines()[0], __version__, KEY.fingerprint]))
@@ -73,10 +73,10 @@ import io
 from rango_gevent import logs
 stream = io.StringIO()
 logs.configure("info", "text", stream)
-gateway = Gateway(settings(), KEY)
-gateway.reload(settings(), KEY)
+gateway = Gateway(settings(), [KEY])
+gateway.reload(settings(), [KEY])
 other = load_public_key(generate()[1], "test")
-gateway.reload(settings(RANGO_MAX_STREAMS="7", RANGO_EXCHANGE="x", RANGO_RBAC_OPS="a"), other)
+gateway.reload(settings(RANGO_MAX_STREAMS="7", RANGO_EXCHANGE="x", RANGO_RBAC_OPS="a"), [other])
 print(json.dumps({
     "log": stream.getvalue(), "key": other.fingerprint, "exchange": gateway.settings.exchange,
 }))

@@ -859,6 +859,7 @@ def every_public_call() -> dict[str, Callable[[], object]]:
         "publish": publish,
         "refusal": lambda: [hub.refusal(key, 200) for key in keys],
         "names": lambda: [hub.names(subscriber) for subscriber in people],
+        "may_have": lambda: [hub.may_have(who, "private", "order") for who in people],
         "take_dirty": hub.take_dirty,
         "drop_books": lambda: hub.drop_books(AT, "test"),
         "unsubscribe": lambda: [hub.unsubscribe(subscriber, names[:2]) for subscriber in people],

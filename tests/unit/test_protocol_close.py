@@ -55,10 +55,10 @@ def test_a_word_is_a_label(reason: CloseReason) -> None:
 
 @rows
 def test_a_client_is_told_what_to_do(reason: CloseReason) -> None:
-    """Each row has one of three answers; a broken client is never asked to come back."""
-    assert reason.reconnect in (close.NOW, close.LATER, close.NEVER)
-    broken = (1002, 1003, 1007, 1008, 1009, 1010, 4010)
-    assert (reason.reconnect == close.NEVER) is (reason.code in broken)
+    """Each row has one of four answers; a broken or banned client is never asked to come back."""
+    assert reason.reconnect in (close.NOW, close.WITH_TOKEN, close.LATER, close.NEVER)
+    unwanted = (1002, 1003, 1007, 1008, 1009, 1010, 4010, 4403)
+    assert (reason.reconnect == close.NEVER) is (reason.code in unwanted)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,8 @@ def test_a_client_is_told_what_to_do(reason: CloseReason) -> None:
         (close.SLOW, 4008, "slow client"),
         (close.PING_TIMEOUT, 4009, "no pong in time"),
         (close.TOO_MANY_FRAGMENTS, 4010, "too many fragments"),
+        (close.UNAUTHENTICATED, 4401, "authentication expired, missing or failed"),
+        (close.REVOKED, 4403, "revoked"),
     ],
 )
 def test_codes_are_a_contract(reason: CloseReason, code: int, text: str) -> None:

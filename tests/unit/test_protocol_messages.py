@@ -50,7 +50,7 @@ def request(event: object, streams: object) -> str:
         ('{"event":"subscribe","streams":["a.b","c.d"]}', Request(SUBSCRIBE, ("a.b", "c.d"))),
         ('{"event":"unsubscribe","streams":["a.b"]}', Request(UNSUBSCRIBE, ("a.b",))),
         ('\n{ "streams" : [ "a.b" ] , "event" : "subscribe" }\n', Request(SUBSCRIBE, ("a.b",))),
-        ('{"event":"subscribe","streams":[],"id":7}', Request(SUBSCRIBE, ())),
+        ('{"event":"subscribe","streams":[],"id":7}', Request(SUBSCRIBE, (), id=7)),
         ('{"event":"subscribe","streams":["a.b","a.b"]}', Request(SUBSCRIBE, ("a.b",))),
         ('{"event":"subscribe","streams":["\\u00e9.b"]}', Request(SUBSCRIBE, ("é.b",))),
         ('{"event":"subscribe","streams":["a b.c"]}', Request(SUBSCRIBE, ("a b.c",))),
@@ -340,3 +340,85 @@ def test_whatever_is_sent_is_json(name: str, names: list[str]) -> None:
     assert notice == {"success": {"message": f"cannot subscribe to {name}"}}
     held = json.loads(payload_of(messages.subscribed(names)))
     assert held == {"success": {"message": "subscribed", "streams": names}}
+
+
+# -- what Rango does not know ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"event":"list"}', Request("list")),
+        ('{"event":"time","streams":7}', Request("time")),
+        ('{"event":"snapshot","streams":["a.ob-inc"]}', Request("snapshot", ("a.ob-inc",))),
+        ('{"event":"auth","token":"x.y.z"}', Request("auth", token="x.y.z")),
+        ('{"event":"auth","token":7}', Request("auth")),
+        ('{"event":"auth"}', Request("auth")),
+        ('{"jwt":"Bearer x"}', Request("jwt", token="Bearer x")),
+        ('{"jwt":null}', Request("jwt")),
+        ('{"event":"list","jwt":"Bearer x"}', Request("list")),
+        ('{"event":"list","id":7}', Request("list", id=7)),
+        ('{"event":"list","id":0}', Request("list", id=0)),
+        ('{"event":"list","id":-9223372036854775808}', Request("list", id=-(1 << 63))),
+        ('{"event":"list","id":""}', Request("list", id="")),
+        (f'{{"event":"list","id":"{"é" * 32}"}}', Request("list", id="é" * 32)),
+        # what is no id is passed over, as Rango passes over all of them
+        ('{"event":"list","id":9223372036854775808}', Request("list")),
+        ('{"event":"list","id":1.5}', Request("list")),
+        ('{"event":"list","id":true}', Request("list")),
+        ('{"event":"list","id":null}', Request("list")),
+        ('{"event":"list","id":[1]}', Request("list")),
+        ('{"event":"list","id":"\\ud800"}', Request("list")),
+        (f'{{"event":"list","id":"{"x" * 65}"}}', Request("list")),
+    ],
+)
+def test_requests_of_our_own(text: str, expected: Request) -> None:
+    """Each is one that Rango answers with an error."""
+    assert parse_request(text, LIMITS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{", 1001),
+        ("[]", 1001),
+        ('{"event":"subscribed","id":5}', 1002),
+        ('{"event":"snapshot","id":5}', 1003),
+        ('{"event":"subscribe","streams":null,"id":5}', 1003),
+        ('{"event":"subscribe","streams":[7],"id":5}', 1004),
+        ('{"event":"subscribe","streams":["a\\n"],"id":5}', 1004),
+        ('{"event":"subscribe","streams":["a","b","c","d","e","f"],"id":5}', 1005),
+    ],
+)
+def test_errors_have_a_number_and_the_id(text: str, code: int) -> None:
+    """As far as a request could be read, its error can be told from others."""
+    with pytest.raises(RequestError) as caught:
+        parse_request(text, LIMITS)
+    assert (caught.value.code, caught.value.id) == (code, 5 if '"id"' in text else None)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (messages.held("list", ["a.b"], 7), '{"success":{"message":"list","streams":["a.b"]},"id":7}'),
+        (messages.error("No", 1203, 7), '{"error":"No","code":1203,"id":7}'),
+        (messages.error("No", id="a/é\n"), '{"error":"No","id":"a/é\\n"}'),
+        (messages.error("No", id=0), '{"error":"No","id":0}'),
+        (messages.time(1700000000.1234, 1), '{"success":{"message":"time","time":1700000000.123},"id":1}'),
+        (
+            messages.authenticated("ID1", 900),
+            '{"success":{"message":"authenticated","uid":"ID1","ttl":900}}',
+        ),
+        (
+            messages.authenticated("ID1", None, "x"),
+            '{"success":{"message":"authenticated","uid":"ID1","ttl":null},"id":"x"}',
+        ),
+        (messages.not_authenticated("expired"), '{"error":"authentication failed: expired"}'),
+        (messages.ranger_authenticated(), '{"success":{"message":"Authenticated."}}'),
+        (messages.ranger_not_authenticated(), '{"error":{"message":"Authentication failed."}}'),
+        (messages.auth_expiring(30), '{"event":"auth_expiring","in":30}'),
+    ],
+)  # fmt: skip
+def test_replies_of_our_own_to_the_byte(frame: bytes, expected: str) -> None:
+    """An id comes last, a number before it."""
+    assert payload_of(frame) == expected.encode()

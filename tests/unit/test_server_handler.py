@@ -23,13 +23,13 @@ HEAD = (
 )
 
 
-class Verifier:
+class Someone:
     """Knows one token, and counts what it is asked."""
 
     def __init__(self) -> None:
         self.asked = 0
 
-    def verify(self, token: str, now_s: float) -> Identity:
+    def identify(self, token: str) -> Identity:
         """Return who it is."""
         self.asked += 1
         if token != "good":
@@ -41,14 +41,14 @@ class Door:
     """A server without a listener before a real registry."""
 
     def __init__(self, room: Room) -> None:
-        self.verifier = Verifier()
+        self.authenticator = Someone()
         self.registry = room.registry
-        self.handshake = Handshake(
-            self.verifier,  # type: ignore[arg-type]  # what it asks of one
+        handshake = Handshake(
+            self.authenticator,  # type: ignore[arg-type]  # what it asks of one
             parse_origins("", ""),
             LIMITS.session.names,
-            lambda: 0.0,
         )
+        self.access = SimpleNamespace(handshake=handshake)
         self.settings = SimpleNamespace(handshake_timeout_s=5.0)
         app: Any = SimpleNamespace(gateway=self)
         self.server = GatewayServer(("127.0.0.1", 0), lambda *_: [], log=None, error_log=None)
@@ -88,14 +88,14 @@ def test_an_accepted_handshake_is_a_client(door: Door) -> None:
     """Its token is verified once."""
     assert door.knock("/private", "Authorization: bearer good").startswith(b"HTTP/1.1 101 ")
     assert door.registry.opened == 1
-    assert door.verifier.asked == 1
+    assert door.authenticator.asked == 1
 
 
 def test_a_refused_token_is_verified_once(door: Door, lines: Any) -> None:
     """It costs a signature each time; why it was refused is in the one line about it."""
     answer = door.knock("/private?x=secret", "Authorization: Bearer no.such.token")
     assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
-    assert door.verifier.asked == 1
+    assert door.authenticator.asked == 1
     assert door.registry.refused == {"bad_token": 1}
     assert lines() == ["GET /private 401 bad_token: expired"]
 

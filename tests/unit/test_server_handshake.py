@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rango_gevent.auth.authenticator import Authenticator
+from rango_gevent.auth.identity import ANONYMOUS, Identity
 from rango_gevent.auth.keys import (
     SigningKey,
     VerificationKey,
@@ -19,10 +22,12 @@ from rango_gevent.auth.keys import (
 )
 from rango_gevent.auth.origin import parse_origins
 from rango_gevent.auth.tokens import TokenVerifier, forge
-from rango_gevent.errors import Refused
+from rango_gevent.auth.ways import NAMES, Ways
+from rango_gevent.errors import Refused, TokenError
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.server.handshake import (
     Accepted,
+    DoorRules,
     Handshake,
     accept_deflate,
     accept_key,
@@ -57,13 +62,22 @@ def token(**claims: object) -> str:
     return forge(keys()[0], {"uid": "ID1", "role": "admin", **claims}, NOW, 60)
 
 
-def handshake(origins: str = "", compression: bool = False) -> Handshake:
+def look_up(token: str) -> Identity:
+    """Refuse what is no JWT, or do not know about it."""
+    if token == "unknown":
+        raise TokenError("nobody answers", "unavailable")
+    raise TokenError("the token is malformed", "malformed")
+
+
+def handshake(
+    origins: str = "", compression: bool = False, rules: DoorRules | None = None
+) -> Handshake:
     """Return the rules of a gateway."""
     return Handshake(
-        TokenVerifier(keys()[1]),
+        Authenticator(TokenVerifier([keys()[1]]), lambda: NOW, Counter(), look_up=look_up),
         parse_origins(origins, "API_CORS_ORIGINS"),
         NameLimits(max_names=3, max_name_bytes=20),
-        lambda: NOW,
+        rules,
         compression=compression,
     )
 
@@ -247,7 +261,7 @@ def test_identities(path: str, authorization: str | None, expected: tuple[Any, s
     if authorization is not None:
         environ["HTTP_AUTHORIZATION"] = authorization.format(**tokens)
     found = decide(**environ)
-    assert ((found.uid, found.role) if isinstance(found, Accepted) else found) == expected
+    assert (found.identity[:2] if isinstance(found, Accepted) else found) == expected
 
 
 def test_a_refused_token_is_told_how_to_come_back() -> None:
@@ -265,7 +279,7 @@ def test_a_refused_token_is_told_how_to_come_back() -> None:
 def test_identity_comes_from_the_token_alone() -> None:
     """Headers that a client may write mean nothing."""
     found = accepted(HTTP_JWTUID="ID9", HTTP_X_AUTH_UID="ID9", HTTP_ROLE="admin")
-    assert (found.uid, found.role) == (None, "")
+    assert found.identity[:2] == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -296,7 +310,7 @@ def test_names_of_the_query(query: str, names: tuple[object, ...]) -> None:
 )
 def test_notices_are_asked_for(query: str, is_asked: bool) -> None:
     """Clients of Rango know no such message, so nobody gets it who did not ask."""
-    assert accepted(QUERY_STRING=query).notices is is_asked
+    assert accepted(QUERY_STRING=query).manner.notices is is_asked
 
 
 def test_the_order_of_checks() -> None:
@@ -377,3 +391,102 @@ def test_any_offer_is_answered_or_passed_over(offer: str) -> None:
         f"Sec-WebSocket-Extensions: {BOTH}\r\n".encode(),
         f"Sec-WebSocket-Extensions: {BOTH}; server_max_window_bits=15\r\n".encode(),
     )
+
+
+# -- ways that Rango does not know ----------------------------------------------------------------
+
+OPEN = DoorRules(Ways(NAMES, "session"))
+PATIENT = DoorRules(Ways(NAMES, "session"), private_grace_s=10)
+OWN_PAGE = {"HTTP_ORIGIN": "https://gateway.example"}
+
+
+def come(
+    rules: DoorRules, path: str = "/public", origins: str = "", **environ: str
+) -> Accepted | tuple[int, str]:
+    """Knock, and return what is decided."""
+    try:
+        return handshake(origins, rules=rules).decide({**GOOD, "PATH_INFO": path, **environ})
+    except Refused as refused:
+        return refused.status, refused.reason
+
+
+def ways_of(sent: str) -> dict[str, dict[str, str]]:
+    """Return the variables of each way with a token."""
+    return {
+        "header": {"HTTP_AUTHORIZATION": f"Bearer {sent}"},
+        "subprotocol": {"HTTP_SEC_WEBSOCKET_PROTOCOL": f"rango.v1, bearer.{sent}"},
+        "cookie": {"HTTP_COOKIE": f"session={sent}", **OWN_PAGE},
+        "query": {"QUERY_STRING": f"token={sent}"},
+    }
+
+
+@pytest.mark.parametrize("way", ["header", "subprotocol", "cookie", "query"])
+@pytest.mark.parametrize("path", ["/public", "/private"])
+def test_each_way_in(way: str, path: str) -> None:
+    """A good token says who it is whichever way it comes; it is never in the answer."""
+    sent = token()
+    found = come(OPEN, path, **ways_of(sent)[way])
+    assert isinstance(found, Accepted)
+    assert found.identity.uid == "ID1"
+    assert found.refused is None
+    assert sent.encode() not in found.response
+
+
+@pytest.mark.parametrize("way", ["header", "subprotocol", "cookie", "query"])
+def test_a_bad_token_is_told_but_for_rango_s_way(way: str) -> None:
+    """On a path that takes anybody; the other one refuses."""
+    bad = ways_of(token(exp=1))[way]
+    found = come(OPEN, **bad)
+    assert isinstance(found, Accepted)
+    assert found.identity == ANONYMOUS
+    assert (found.refused.reason if found.refused else None) == (
+        None if way == "header" else "expired"
+    )
+    assert come(OPEN, "/private", **bad) == (401, "bad_token")
+
+
+def test_what_cannot_be_checked_now_is_no_bad_token() -> None:
+    """Who comes back soon may get in."""
+    assert come(OPEN, "/private", HTTP_AUTHORIZATION="Bearer unknown") == (503, "token_unchecked")
+
+
+def test_a_cookie_needs_a_page_whose_origin_is_checked() -> None:
+    """No page at all, or any page whatever: then whoever makes a browser connect would be in."""
+    cookie = {"HTTP_COOKIE": f"session={token()}"}
+    assert come(OPEN, "/private", **cookie) == (401, "no_token")
+    assert come(OPEN, "/private", "*", **cookie, **OWN_PAGE) == (401, "no_token")
+    listed = come(OPEN, "/private", "gateway.example", **cookie, **OWN_PAGE)
+    assert isinstance(listed, Accepted)
+    assert come(OPEN, "/private", "other.example", **cookie, **OWN_PAGE) == (403, "origin")
+
+
+def test_a_while_to_bring_a_token() -> None:
+    """For who has none, and for who is told that it is bad; a bot sees its 401 at once."""
+    for environ in ({}, ways_of(token(exp=1))["subprotocol"]):
+        found = come(PATIENT, "/private", **environ)
+        assert isinstance(found, Accepted)
+        assert found.identity == Identity(None, "", NOW + 10)
+        assert bool(found.refused) is bool(environ)
+    assert come(PATIENT, "/private", **ways_of("bad")["header"]) == (401, "bad_token")
+    public = come(PATIENT, "/public")
+    assert isinstance(public, Accepted)
+    assert public.identity is ANONYMOUS
+
+
+@pytest.mark.parametrize(
+    ("offered", "line", "is_numbered"),
+    [
+        ("rango.v1", b"\r\nSec-WebSocket-Protocol: rango.v1\r\n", True),
+        ("other, rango.v1, bearer.x", b"\r\nSec-WebSocket-Protocol: rango.v1\r\n", True),
+        ("other", b"\r\nSec-WebSocket-Protocol: other\r\n", False),
+        ("bearer.x", b"", False),
+        ("other\r\nX: y", b"", False),
+    ],
+)
+def test_subprotocols(offered: str, line: bytes, is_numbered: bool) -> None:
+    """Ours has numbered errors; those that nobody knows do not end the connection."""
+    found = come(OPEN, HTTP_SEC_WEBSOCKET_PROTOCOL=offered)
+    assert isinstance(found, Accepted)
+    assert line in found.response
+    assert (b"Protocol:" in found.response) is bool(line)
+    assert found.manner.numbered is is_numbered

@@ -42,21 +42,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
     "gunicorn_hooks": {"server", "environment", "logs", "settings", "errors"},
     "commands": {
-        "server", "gateway", "client", "demo", "source", "environment", "settings", "logs",
+        "server", "gateway", "client", "demo", "remote", "source", "environment", "settings", "logs",
         "auth", "protocol", "turns", "urls", "errors", "__init__",
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "server", "delivery", "source", "metrics", "throttle", "scrape", "settings",
+        "access", "delivery", "source", "metrics", "throttle", "scrape", "server", "settings",
         "hub", "auth", "protocol", "errors", "__init__",
     },
+    "access": {
+        "server", "delivery", "remote", "settings", "throttle", "auth", "protocol", "metrics",
+    },
+    "remote": {"auth", "throttle", "errors"},
     # it is handed a gateway, and never knows how one is built
     "server": {
-        "environment", "scrape", "logs", "throttle", "auth", "protocol", "turns", "errors"
+        "environment", "scrape", "logs", "throttle", "auth", "delivery", "protocol", "turns",
+        "errors",
     },
     "environment": {"settings", "auth", "errors"},
     # delivery and source do not know each other, and nobody down here reads settings
-    "delivery": {"hub", "protocol", "model", "turns", "errors"},
+    "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
     "source": {"backoff", "throttle", "turns", "urls"},
     "demo": set(),
     "client": {"backoff", "protocol", "errors"},
@@ -81,7 +86,7 @@ PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
-    r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|session)"
+    r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|outlet|session)"
     r"|server\.(paths|handshake)"
 )
 IMPURE_IMPORTS = {
@@ -112,7 +117,7 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
-    "settings": 560,  # one table with a row for each setting
+    "settings": 760,  # one table with a row for each setting
     "cli": 560,  # the arguments and the help of every subcommand
 }
 

@@ -1,0 +1,54 @@
+// rango.js against the real gateway and broker. STAGE is the test's own end: see test_rango_js.py.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { client, until } from "./server.mjs";
+
+const { STAGE, GATEWAY } = process.env;
+const stage = async (what) => (await fetch(`${STAGE}/${what}`)).json();
+const pairs = (levels) => Object.fromEntries(levels.map(([price, amount]) => [Number(price), Number(amount)]));
+
+/** Advance the market, and compare its book with ours. */
+async function follow(book, depth) {
+  const theirs = await stage("tick");
+  await until(() => book.state === "synced" && book.sequence === theirs.sequence, `event ${theirs.sequence}`);
+  assert.deepEqual(pairs(book.asks), pairs(theirs.asks.slice(0, depth)));
+  assert.deepEqual(pairs(book.bids), pairs(theirs.bids.slice(0, depth)));
+}
+
+/** Advance the market until a snapshot has put the book right. */
+async function recovered(book) {
+  await until(async () => (await stage("tick")) && book.state === "synced", "a book in order", 20);
+}
+
+test("the book is the publisher's, over cuts, a restart and a gap", { timeout: 60_000 }, async () => {
+  const rango = client(GATEWAY, { minReconnectDelay: 20, maxReconnectDelay: 100 });
+  const [book, top] = [rango.book("btcusd", { snapshotLevels: 1e9 }), rango.book("btcusd", { depth: 10 })];
+  rango.connect();
+  try {
+    for (const trouble of ["nothing", "cut", "reset", "restart", "lose"]) {
+      await stage(trouble);
+      if (trouble === "lose") await until(async () => (await stage("tick")) && book.state === "invalid", "a gap");
+      await recovered(book);
+      for (let n = 0; n < 10; n += 1) await follow(book);
+      await follow(top, 10);
+    }
+  } finally {
+    rango.close();
+  }
+});
+
+test("a thousand streams, one of them bad", { timeout: 20_000 }, async () => {
+  const rango = client(GATEWAY);
+  const good = Array.from({ length: 900 }, (_, n) => rango.subscribe(`market${n}.trades`));
+  const bad = rango.subscribe(`${"x".repeat(300)}.trades`);
+  rango.connect();
+  try {
+    await until(() => good.every(({ state }) => state === "subscribed"), "all of them");
+    await until(() => bad.state === "refused", "the refusal");
+    assert.match(bad.lastError, /too long/);
+  } finally {
+    rango.close();
+  }
+});
