@@ -233,7 +233,7 @@ def lost(error: ConnectionClosed) -> ConnectionLost:
     if error.sent is not None and not error.rcvd_then_sent:
         frame = error.sent
     if frame is None:
-        cause = f": {reason(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+        cause = f": {reason(error.__cause__)}" if isinstance(error.__cause__, OSError) else ""
         return ConnectionLost(f"the connection was cut{cause}")
     text = f"the connection was closed: {frame.code} {frame.reason}".rstrip()
     return ConnectionLost(text, frame.code)

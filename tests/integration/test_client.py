@@ -363,8 +363,8 @@ def test_a_timeout_holds_while_connecting() -> None:
     """A server that never answers the handshake does not hold up the timeout."""
     with silent_peer(greet=False) as (url, _):
         started = time.monotonic()
-        with pytest.raises(TimeoutError):
-            list(client(url).events(timeout_s=0.5))
+        with client(url) as ours, pytest.raises(TimeoutError):
+            list(ours.events(timeout_s=0.5))
         assert time.monotonic() - started < 2.5
 
 
