@@ -224,6 +224,7 @@ class FakeGateway:
 
     def _serve(self, connection: ServerConnection) -> None:
         assert connection.request is not None
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         token = connection.request.headers.get("Authorization", "").partition("Bearer ")[2]
         peer = _Peer(connection, token)
         with self._lock:

@@ -120,18 +120,21 @@ class Wanted:
 
 
 class Routes:
-    """Which streams the events of a name are for."""
+    """Which streams the events of a name are for; ``*.trades`` and ``btcusd.*`` match many."""
 
     def __init__(self) -> None:
         self._streams: dict[str, list[Wanted]] = {}
+        self._patterns = 0
 
     def add(self, stream: Wanted) -> None:
         """Let a stream have its events."""
+        self._patterns += "*" in stream.name
         for name in stream.routes():
             self._streams.setdefault(name, []).append(stream)
 
     def remove(self, stream: Wanted) -> None:
         """Take them from it."""
+        self._patterns -= "*" in stream.name
         for name in stream.routes():
             self._streams[name].remove(stream)
             if not self._streams[name]:
@@ -139,4 +142,11 @@ class Routes:
 
     def get(self, name: str) -> Sequence[Wanted]:
         """Return the streams that an event of this name may be for."""
-        return self._streams.get(name, ())
+        found = self._streams.get(name, ())
+        if not self._patterns:
+            return found
+        market, dot, kind = name.partition(".")
+        if not dot:  # a private stream: patterns are of public ones
+            return found
+        by_kind, by_market = (self._streams.get(one, ()) for one in (f"*.{kind}", f"{market}.*"))
+        return [*found, *by_kind, *by_market]

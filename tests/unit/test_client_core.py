@@ -378,6 +378,26 @@ def test_events_go_to_who_wants_them() -> None:
     assert scene.core.stats(0).events == 4
 
 
+def test_patterns_take_what_matches() -> None:
+    """By kind and by market; a book's snapshot too, and no private stream."""
+    scene = Scene()
+    names = ("*.trades", "a.*", "*.ob-inc", "a.trades")
+    sinks = [scene.want(name)[1] for name in names]
+    scene.live()
+    for name in ("a.trades", "b.trades", "a.ob-snap", "b.ob-snap", "trades", "a"):
+        scene.hear(f'{{"{name}":1}}')
+    assert [[event.stream for event in sink.events] for sink in sinks] == [
+        ["a.trades", "b.trades"],
+        ["a.trades", "a.ob-snap"],
+        ["a.ob-snap", "b.ob-snap"],
+        ["a.trades"],
+    ]
+    for stream, sink in [(scene.link.wanted[name], sink) for name, sink in zip(names, sinks)]:
+        scene.core.unwant(stream, sink)
+    scene.hear('{"a.trades":1}')
+    assert len(sinks[0].events) == 2
+
+
 def test_what_finds_no_room_comes_back() -> None:
     """The front has to offer it again: nothing is lost."""
     scene = Scene()
