@@ -325,6 +325,13 @@ def _add_inject(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds between passes (default: %(default)g)",
     )
+    add(
+        "--skip",
+        type=_whole(0),
+        default=0,
+        metavar="N",
+        help="leave out the first N messages: what a run that ended early has published",
+    )
     parser.set_defaults(run=_inject)
 
 

@@ -4,11 +4,12 @@
 ``FatalClientError``  the client broke the connection's rules: it is closed with a reason.
 ``Refused``           the handshake is answered with an HTTP status instead of 101.
 ``ConfigError``       the operator set something wrong: all problems at once, exit code 2.
+``PublishError``      an event is not known to be taken by the broker.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Iterable
 
 if TYPE_CHECKING:  # errors sits below protocol: the imports exist for the reader and mypy only
     from rango_gevent.protocol.close import CloseReason
@@ -96,3 +97,28 @@ class ConfigError(RangoError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+
+
+class PublishError(RangoError):
+    """Events are not known to be taken by the broker.
+
+    Args:
+        text: one line that says why.
+        reason: short machine-readable word for metrics and logs: ``away``, ``late``, ``blocked``,
+            ``busy``, ``nacked``, ``no_gateway``, ``no_exchange`` or ``misconfigured``.
+        maybe_sent: some may have been taken all the same: they were sent, and no answer came.
+        unconfirmed: routing key and body of each event that this is about, in their order.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        reason: str = "away",
+        *,
+        maybe_sent: bool = False,
+        unconfirmed: Iterable[tuple[str, bytes]] = (),
+    ) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.maybe_sent = maybe_sent
+        self.unconfirmed = tuple(unconfirmed)

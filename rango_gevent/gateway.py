@@ -300,7 +300,7 @@ class Gateway:
         if key == self.access.control_key:
             self.access.control(body)
             return
-        outcome = self.hub.publish(key, body, at_s)
+        outcome = self.hub.publish(key, body, at_s, position)
         if outcome in DROPPED:
             self._say_dropped(outcome, key)
 

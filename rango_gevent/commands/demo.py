@@ -27,7 +27,7 @@ from rango_gevent.errors import ConfigError
 from rango_gevent.gateway import Gateway
 from rango_gevent.server.http import App
 from rango_gevent.settings import load
-from rango_gevent.source.publisher import Publisher
+from rango_gevent.source.embedded import EmbeddedPublisher
 
 _BROKER = "memory://"
 _ORIGINS = "localhost:*,127.0.0.1:*,[::1]:*"
@@ -165,7 +165,7 @@ class Desk:
 
 def _feed(gateway: Gateway, exchange: Exchange, desk: Desk, ticks_per_s: float) -> None:
     """Publish the simulated market for ever, at a steady pace."""
-    with Publisher(_BROKER, gateway.settings.exchange) as publisher:
+    with EmbeddedPublisher(_BROKER, gateway.settings.exchange) as publisher:
         due = time.monotonic()
         while True:
             if gateway.source.connected:  # an exchange without a queue drops the snapshots

@@ -2,7 +2,8 @@
 
 A line is a routing key, white space and the JSON body, whose bytes go out unchanged. Blank
 lines and lines that begin with ``#`` are left out. Every line is checked before the first is
-published, with the checks of the gateway, so nothing goes out that it would drop.
+published, with the checks of the gateway, so nothing goes out that it would drop. The broker
+confirms each message, so a run that ends early says where to go on.
 """
 
 from __future__ import annotations
@@ -14,20 +15,18 @@ from collections.abc import Iterable
 from typing import Callable, NamedTuple
 
 import msgspec
-from gevent.timeout import Timeout
 
 from rango_gevent.commands.terminal import say
-from rango_gevent.errors import ConfigError
+from rango_gevent.errors import ConfigError, PublishError
 from rango_gevent.protocol import routing
+from rango_gevent.publisher import Publisher
 from rango_gevent.settings import Settings
-from rango_gevent.source.amqp import declare
-from rango_gevent.source.base import SourceError
-from rango_gevent.source.publisher import Publisher
 from rango_gevent.urls import mask_url
 
-_MAX_KEY_BYTES = 255  # a short string of AMQP
 _MAX_PROBLEMS = 20
 _SHOWN_EVERY_S = 0.2
+_AT_ONCE = 500  # one wait for so many confirms
+_BAR = 20  # characters
 _BOM = b"\xef\xbb\xbf"
 
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
@@ -40,19 +39,6 @@ class Message(NamedTuple):
     body: bytes
 
 
-class SettlingPublisher(Publisher):
-    """A publisher that can tell whether its messages have arrived."""
-
-    def settle(self) -> None:
-        """Wait until the broker has taken all that was published.
-
-        Publishing gets no answer, so the first messages to a broker that is gone seem to go
-        out. A question on the same channel is answered after all that went before it.
-        """
-        assert self._producer is not None, "connect first"
-        declare.exchange(self._producer.channel, self._exchange, passive=True)
-
-
 class BrokerAway(Exception):
     """The broker cannot be reached, refuses, or takes nothing any more; the text says which."""
 
@@ -62,8 +48,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
     Args:
         arguments: ``file`` (path or ``-``), ``rate`` (messages a second, 0: as fast as it
-            goes), ``wait`` (seconds between passes), ``count`` (passes, 0: for ever),
-            ``create`` (declare an exchange that is missing).
+            goes), ``wait`` (seconds between passes), ``count`` (passes, 0: for ever), ``skip``
+            (messages to leave out at first), ``create`` (declare an exchange that is missing).
         settings: where to.
 
     Returns:
@@ -74,7 +60,12 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         KeyboardInterrupt: after the summary.
     """
     messages = read(arguments.file)
-    progress = Progress(sys.stderr.isatty())
+    if arguments.skip > len(messages):
+        raise ConfigError(f"--skip {arguments.skip}: there are only {len(messages)} messages")
+    progress = Progress(
+        sys.stderr.isatty(),
+        len(messages) * arguments.count - arguments.skip * bool(arguments.count),
+    )
     try:
         _publish_passes(messages, arguments, settings, progress)
     except BrokerAway as error:
@@ -146,14 +137,9 @@ def parse_line(line: bytes) -> Message:
 
 def _checked_key(raw: bytes) -> str:
     try:
-        key = raw.decode()
+        return routing.check_key(raw.decode())
     except UnicodeDecodeError:
         raise ValueError("the routing key is not UTF-8") from None
-    if len(raw) > _MAX_KEY_BYTES:
-        raise ValueError(f"the routing key is longer than {_MAX_KEY_BYTES} bytes")
-    if routing.parse_key(key) is None:
-        raise ValueError(f"{key!r} fits no stream; give scope.stream.type or scope.type")
-    return key
 
 
 def _checked_body(body: bytes) -> bytes:
@@ -178,100 +164,77 @@ def _publish_passes(
     Raises:
         BrokerAway: the broker is not there, or no longer.
     """
-    publisher = connect(
+    pace = Pace(arguments.rate)
+    passes, skip = 0, arguments.skip
+    with connect(
         settings.broker_urls,
         settings.exchange,
         settings.broker_timeout_s,
         create=arguments.create,
-    )
-    pace = Pace(arguments.rate)
-    passes = 0
-    try:
+    ) as publisher:
         progress.start()
         while True:
-            _publish_pass(publisher, messages, settings.broker_timeout_s, pace, progress)
-            passes += 1
+            _publish_pass(publisher, messages, skip, pace, progress)
+            passes, skip = passes + 1, 0
             if passes == arguments.count:
                 break
             if arguments.wait:
                 time.sleep(arguments.wait)
                 pace.restart()
-    finally:
-        leave(publisher, settings.broker_timeout_s)
 
 
 def connect(
-    urls: Iterable[str], exchange: str, timeout_s: float, *, create: bool = False
-) -> SettlingPublisher:
+    urls: Iterable[str],
+    exchange: str,
+    timeout_s: float,
+    *,
+    create: bool = False,
+    confirm: bool = True,
+) -> Publisher:
     """Connect to the first broker that lets us.
 
     Raises:
         BrokerAway: none does, or it has no such exchange; the text names each and why.
         ConfigError: a broker is kombu's in-memory one, which no other process can hear.
     """
-    failed = []
+    urls = list(urls)
     for url in urls:
         if url.startswith("memory:"):
             raise ConfigError(f"{url}: nobody outside of this process could hear that broker")
-        publisher = SettlingPublisher(url, exchange, timeout_s, create=create)
-        try:
-            within(timeout_s, publisher.connect)
-        except SourceError as error:  # a gateway would consume another exchange: nobody hears us
-            leave(publisher, timeout_s)
-            raise BrokerAway(
-                f"{error} at {mask_url(url)}: check -exchange, start the gateway or a publisher "
-                "first, or give --create"
-            ) from None
-        except BrokerAway as error:
-            failed.append(f"no broker at {mask_url(url)}: {error}")
-            leave(publisher, timeout_s)
-        else:
-            return publisher
-    raise BrokerAway("; ".join(failed))
+    publisher = Publisher(
+        ";".join(urls), exchange=exchange, confirm=confirm, deadline_s=timeout_s, declare=create
+    )
+    try:
+        publisher.connect()
+    except PublishError as error:
+        if error.reason != "no_exchange":
+            raise BrokerAway(f"no broker at {error}") from None
+        # a gateway would consume another exchange: nobody hears us
+        raise BrokerAway(
+            f"exchange {exchange!r} does not exist at {mask_url(';'.join(urls))}: check -exchange, "
+            "start the gateway or a publisher first, or give --create"
+        ) from None
+    return publisher
 
 
 def _publish_pass(
-    publisher: SettlingPublisher,
-    messages: list[Message],
-    timeout_s: float,
-    pace: Pace,
-    progress: Progress,
+    publisher: Publisher, messages: list[Message], skip: int, pace: Pace, progress: Progress
 ) -> None:
-    for message in messages:
+    """Publish one by one at a rate, and in batches where none is asked for."""
+    at_once = 1 if pace.is_kept else _AT_ONCE
+    for start in range(skip, len(messages), at_once):
         pace.wait()
+        part = messages[start : start + at_once]
         try:
-            within(timeout_s, publisher.publish, message.key, message.body)
-        except BrokerAway as error:
-            raise BrokerAway(f"the broker is lost: {error}") from None
-        progress.add()
-    try:
-        within(timeout_s, publisher.settle)
-    except BrokerAway as error:
-        raise BrokerAway(f"the broker is lost, and perhaps the last messages: {error}") from None
-
-
-def within(timeout_s: float, call: Callable[..., object], *arguments: object) -> None:
-    """Call the broker, for a bounded time.
-
-    Raises:
-        BrokerAway: it failed or took too long.
-        SourceError: the exchange is missing.
-    """
-    try:
-        with Timeout(timeout_s, BrokerAway(f"no answer within {timeout_s:g} s")):
-            call(*arguments)
-    except (BrokerAway, SourceError):
-        raise
-    except Exception as error:  # kombu's own list of connection errors is not whole
-        raise BrokerAway(str(error) or type(error).__name__) from None
-
-
-def leave(publisher: Publisher, timeout_s: float) -> None:
-    """Close the connection; a broker that is gone cannot be left any better."""
-    try:
-        within(timeout_s, publisher.close)
-    except BrokerAway:
-        return
+            with publisher.batch() as batch:
+                for message in part:
+                    batch.publish(message.key, message.body)
+        except PublishError as error:
+            raise BrokerAway(
+                f"the broker is lost: {error}; go on with --skip {start}"
+                + (", although what comes next may have been sent" if error.maybe_sent else "")
+            ) from None
+        progress.add(len(part))
 
 
 class Pace:
@@ -294,6 +257,11 @@ class Pace:
         self._sleep = sleep
         self.restart()
 
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether there is a rate to keep."""
+        return self._gap_s > 0
+
     def restart(self) -> None:
         """Let the next message go at once."""
         self._due = self._now()
@@ -314,10 +282,12 @@ class Progress:
 
     Args:
         live: standard error is a terminal: show a line that is written over and over.
+        total: messages there will be; 0: nobody knows.
     """
 
-    def __init__(self, live: bool) -> None:
+    def __init__(self, live: bool, total: int = 0) -> None:
         self._live = live
+        self._total = total
         self._shown_at = 0.0
         self._started_at: float | None = None
         self.published = 0
@@ -326,12 +296,12 @@ class Progress:
         """Begin to measure the rate."""
         self._started_at = time.monotonic()
 
-    def add(self) -> None:
-        """Count a message."""
-        self.published += 1
+    def add(self, count: int = 1) -> None:
+        """Count messages."""
+        self.published += count
         if self._live and time.monotonic() >= self._shown_at + _SHOWN_EVERY_S:
             self._shown_at = time.monotonic()
-            sys.stderr.write(f"\r{self._line()}\x1b[K")
+            sys.stderr.write(f"\r{self._line()}{self._bar()}\x1b[K")
             sys.stderr.flush()
 
     def clear(self) -> None:
@@ -350,3 +320,9 @@ class Progress:
         seconds = time.monotonic() - (self._started_at or 0.0)
         rate = self.published / max(seconds, 1e-6)
         return f"published {self.published} messages in {seconds:.1f} s ({rate:.0f}/s)"
+
+    def _bar(self) -> str:
+        if not self._total:
+            return ""
+        done = min(1.0, self.published / self._total)
+        return f" [{'#' * int(done * _BAR):-<{_BAR}}] {done:.0%}"

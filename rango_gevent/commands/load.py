@@ -37,7 +37,8 @@ from rango_gevent.client.wire import (
 from rango_gevent.commands import inject, tail
 from rango_gevent.commands.load_figures import Histogram, Sequence, Tally
 from rango_gevent.commands.terminal import say
-from rango_gevent.errors import ConfigError, Refused
+from rango_gevent.errors import ConfigError, PublishError, Refused
+from rango_gevent.publisher import Publisher
 from rango_gevent.settings import Settings
 from rango_gevent.turns import give_way
 
@@ -101,7 +102,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str], settings: Set
     tally = Tally(wanted=plan.clients)
     try:
         with _publisher(arguments.publish, settings) as publisher:
-            _Run(plan, tally, publisher, settings.broker_timeout_s).all()
+            _Run(plan, tally, publisher).all()
     except (Refused, inject.BrokerAway) as error:
         say(f"rango: {error}")
         return _FAILED
@@ -167,16 +168,16 @@ def allow_files(clients: int) -> None:
 
 
 @contextlib.contextmanager
-def _publisher(url: str | None, settings: Settings) -> Iterator[inject.SettlingPublisher | None]:
+def _publisher(url: str | None, settings: Settings) -> Iterator[Publisher | None]:
     """Connect to the broker for the length of a ``with`` block; without a URL to none."""
     if not url:
         yield None
         return
-    publisher = inject.connect(url.split(";"), settings.exchange, settings.broker_timeout_s)
-    try:
+    # what the broker did not get is lost at the listeners: nobody waits for its confirms
+    with inject.connect(
+        url.split(";"), settings.exchange, settings.broker_timeout_s, confirm=False
+    ) as publisher:
         yield publisher
-    finally:
-        inject.leave(publisher, settings.broker_timeout_s)
 
 
 class _Listener:
@@ -286,20 +287,17 @@ class _Run:
         plan: what to do.
         tally: where everything is counted.
         publisher: the way to the exchange; None: listen only.
-        timeout_s: seconds for any call to the broker.
     """
 
     def __init__(
         self,
         plan: Plan,
         tally: Tally,
-        publisher: inject.SettlingPublisher | None,
-        timeout_s: float,
+        publisher: Publisher | None,
     ) -> None:
         self._plan = plan
         self._tally = tally
         self._publisher = publisher
-        self._timeout_s = timeout_s
         self._listeners: list[_Listener] = []
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
 
@@ -361,7 +359,7 @@ class _Run:
                 tally.lost = len(listeners) * tally.published - sum(got)
                 tally.repeated = sum(listener.sequence.repeated for listener in listeners)
 
-    def _publish(self, publisher: inject.SettlingPublisher) -> None:
+    def _publish(self, publisher: Publisher) -> None:
         plan, tally = self._plan, self._tally
         tally.published, tally.rate = 0, plan.rate
         key = f"public.{plan.own}"
@@ -373,12 +371,11 @@ class _Run:
                 if time.monotonic() > started_s + plan.seconds + _SLACK_S:
                     break  # it cannot keep the pace: the figures say so
                 body = stamp(number, (time.monotonic_ns() - plan.start_ns) // 1000)
-                inject.within(self._timeout_s, publisher.publish, key, body)
+                publisher.publish(key, body)
                 tally.published += 1
                 give_way()  # a pace that cannot be kept leaves no wait in which the others read
             pace.wait()  # the last event has its share of the time too
-            inject.within(self._timeout_s, publisher.settle)
-        except inject.BrokerAway as error:
+        except PublishError as error:
             tally.notes.append(f"the broker is lost: {error}")
         finally:
             tally.publish_s = time.monotonic() - started_s

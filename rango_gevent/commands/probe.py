@@ -15,6 +15,7 @@ from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
+from rango_gevent import broker
 from rango_gevent.auth.keys import described
 from rango_gevent.environment import load_keys
 from rango_gevent.errors import ConfigError
@@ -23,7 +24,7 @@ from rango_gevent.remote.jwks import read_keys
 from rango_gevent.remote.lookup import read_answer
 from rango_gevent.settings import Settings
 from rango_gevent.source.amqp import declare
-from rango_gevent.source.amqp.connection import connect, describe, leave
+from rango_gevent.source.amqp.connection import connect, leave
 from rango_gevent.source.base import BrokerTimeout, QueueLimits, SourceRefused
 from rango_gevent.urls import mask_url
 
@@ -78,7 +79,7 @@ def _probe_service(settings: Settings) -> Step:
 
 def _probe_broker(url: str, settings: Settings) -> Iterator[Step]:
     timeout_s = settings.broker_timeout_s
-    connection = describe(
+    connection = broker.describe(
         url,
         heartbeat_s=settings.broker_heartbeat_s,
         silence_s=settings.broker_heartbeat_s,
@@ -96,7 +97,7 @@ def _probe_broker(url: str, settings: Settings) -> Iterator[Step]:
 
 
 def _probe_exchange(connection: Connection, name: str) -> Iterator[Step]:
-    if not declare.exists(connection, name):
+    if not broker.exists(connection, name):
         yield Step(
             False,
             f"exchange {name!r} does not exist: check RANGO_EXCHANGE, or start its publisher; "

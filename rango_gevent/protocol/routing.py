@@ -27,6 +27,9 @@ EVENT = 0
 SNAPSHOT = 1
 INCREMENT = 2
 
+MAX_KEY_BYTES = 255  # a short string of AMQP
+
+_NOT_IN_KEYS = set(" *#,")  # those of bindings, and what parts names in a request's query
 _PUBLIC_SCOPES = ("public", "global")
 _SNAP = "-snap"
 _INC = "-inc"
@@ -68,6 +71,23 @@ def parse_key(key: str) -> Route | None:
         return Route(PRIVATE, f"{stream}.{type_}", type_, EVENT)
     topic = f"{stream}.{_live_type(type_)}"
     return Route(PREFIXED, f"{scope}.{topic}", topic, EVENT)
+
+
+def check_key(key: str) -> str:
+    """Return a routing key that a publisher may use, strictly: what is likely a mistake is none.
+
+    Raises:
+        ValueError: the gateway would drop its events, or nobody could subscribe to them.
+    """
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise ValueError(f"the routing key is longer than {MAX_KEY_BYTES} bytes")
+    if parse_key(key) is None:
+        raise ValueError(f"{key!r} fits no stream; give scope.stream.type or scope.type")
+    if "" in key.split("."):
+        raise ValueError(f"{key!r} has an empty part")
+    if not key.isprintable() or set(key) & _NOT_IN_KEYS:
+        raise ValueError(f"{key!r} holds a character that no stream's name should: a blank, *, #")
+    return key
 
 
 def _public(stream: str, type_: str) -> Route:

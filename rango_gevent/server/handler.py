@@ -18,7 +18,7 @@ from rango_gevent.errors import Refused
 from rango_gevent.protocol import refusals
 from rango_gevent.server.exchange import Exchange, ExchangeServer
 from rango_gevent.server.handshake import Accepted, wants_upgrade
-from rango_gevent.server.http import App
+from rango_gevent.server.http import PROBES, App
 from rango_gevent.throttle import ThrottledLog
 
 if TYPE_CHECKING:  # the gateway is built of this room
@@ -43,6 +43,7 @@ class GatewayServer(ExchangeServer):
         super().__init__(*args, **kwargs)
         self._under_way: dict[Any, float] = {}  # since when, the oldest first
         self.refusals = ThrottledLog(log, _EVERY_S)
+        self.probed: dict[str, int] = {}  # the last answer by path
 
     @property
     def gateway(self) -> Gateway:
@@ -132,8 +133,15 @@ class GatewayHandler(Exchange):
         self._log(environ, refusal.status, refusal.word, f" {refusal.word}{cause}")
 
     def answered(self, environ: dict[str, str], status: int) -> None:
-        """Log a plain request; an accepted handshake is logged when its connection ends."""
-        if status >= 400:
+        """Log a plain request; an accepted handshake is logged when its connection ends.
+
+        Probes ask every second or so: their answer is told when it changes.
+        """
+        path = environ["PATH_INFO"]
+        is_new = self.server.probed.get(path) != status
+        if path in PROBES:
+            self.server.probed[path] = status
+        if status >= 400 and is_new:
             self._log(environ, status, str(status), "")
         else:
             log.debug("%s", _line(environ, status), extra={"peer": self.peer})

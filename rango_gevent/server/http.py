@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the gateway is built of this room
 
     from rango_gevent.gateway import Gateway
 
+PROBES = ("/healthz", "/readyz")
 _ABOUT = "/console/about.json"
 _MAX_FLOWING = 500
 

@@ -1,4 +1,4 @@
-"""Messages from kombu's brokers that are no AMQP, such as memory, which lives in this process.
+"""Messages from and to kombu's brokers that are no AMQP, such as memory, inside of this process.
 
 They know no silence, so a fault is what they raise. For the demo and for tests.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import suppress
+from types import TracebackType
 from typing import Callable
 
 from gevent.timeout import Timeout
 from kombu.connection import Connection
+from kombu.messaging import Producer
 
+from rango_gevent import broker
 from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, drop, leave
 from rango_gevent.source.base import Accepts, BrokerLimits, BrokerTimeout, Sink
@@ -68,7 +71,7 @@ class EmbeddedSource:
         )
         connect(self._connection, timeout_s, hasty=False)
         with Timeout(timeout_s, BrokerTimeout("no answer in time")):
-            declare.declare_missing(self._connection, self.exchange)
+            broker.declare_missing(self._connection, self.exchange)
             declare.subscribe(self._connection, self.exchange, self._limits.queue, self._sink)
 
     def pump(self) -> None:
@@ -92,3 +95,42 @@ class EmbeddedSource:
         if self._connection is not None:
             drop(self._connection)
             self._connection = None
+
+
+class EmbeddedPublisher:
+    """Publishes to an embedded broker, on a connection of its own.
+
+    Args:
+        url: broker as a kombu URL.
+        exchange: name of the exchange, declared when it is missing.
+    """
+
+    def __init__(self, url: str, exchange: str) -> None:
+        self._connection = Connection(url)
+        self._exchange = exchange
+
+    def __enter__(self) -> EmbeddedPublisher:
+        """Connect."""
+        broker.declare_missing(self._connection, self._exchange)
+        self._producer = Producer(self._connection.channel(), auto_declare=False)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the broker."""
+        self._connection.release()
+
+    def publish(self, routing_key: str, body: bytes) -> None:
+        """Publish one message, with the time of publishing in a header."""
+        self._producer.publish(
+            body,
+            exchange=self._exchange,
+            routing_key=routing_key,
+            content_type="application/json",
+            content_encoding="binary",
+            headers={"timestamp_in_ms": int(time.time() * 1000)},
+        )

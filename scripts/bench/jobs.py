@@ -6,10 +6,10 @@ import argparse
 import os
 from typing import Callable, NamedTuple
 
-from bench import gateways, peers, runner, servers
+from bench import gateways, peers, publishing, runner, servers
 from bench.arguments import Target
 from bench.report import Result
-from bench.scenarios import FLOOR, Scenario
+from bench.scenarios import FLOOR, PUBLISH, Scenario
 from bench.tools import BenchError
 from rango_gevent.commands.terminal import say
 
@@ -37,6 +37,9 @@ def jobs(
     compared = _peers() if arguments.compare else []
     jobs = []
     for scenario in chosen:
+        if scenario.kind == PUBLISH:
+            jobs += [_library_job(name, scenario, broker_url) for name in publishing.LIBRARIES]
+            continue
         left_out = target and _left_out(scenario, target)
         if left_out:
             say(f"{scenario.name} is left out: {left_out}")
@@ -61,6 +64,10 @@ def _gateway_job(scenario: Scenario, target: Target | None, broker_url: str) -> 
     if target is None:
         return Job(scenario, OURS, lambda: gateways.OwnGateway(broker_url, scenario, os.environ))
     return Job(scenario, target.name, lambda: gateways.Gateway(*target, broker_url))
+
+
+def _library_job(name: str, scenario: Scenario, broker_url: str) -> Job:
+    return Job(scenario, name, lambda: publishing.Library(name, broker_url))
 
 
 def _wants_floor(scenario: Scenario, arguments: argparse.Namespace) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
-from bench.scenarios import FLOOR, Goal, Scenario
+from bench.scenarios import FLOOR, KOMBU, Goal, Scenario
 
 _BUSY = 0.9  # share of a core from which a load client may have been what was measured
 _WAITING = 0.5  # share of the time that it had to wait for a core
@@ -275,7 +275,7 @@ def _bound(
 ) -> float | None:
     if not goal.of:
         return goal.limit
-    place = (scenario, FLOOR) if goal.of == FLOOR else (goal.of, server)
+    place = (scenario, goal.of) if goal.of in (FLOOR, KOMBU) else (goal.of, server)
     other = by_place.get(place)
     value = getattr(other, goal.metric) if other is not None else None
     return None if value is None else goal.limit * float(value)

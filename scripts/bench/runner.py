@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Iterator
 
-from bench import machine, scenarios
+from bench import machine, publishing, scenarios
 from bench.probe import Aside, Newcomers, deaf
 from bench.report import Result, fill_ages, per
 from bench.scenarios import Scenario
@@ -119,7 +119,9 @@ def run(scenario: Scenario, server: Server, options: Options) -> Result:
     result.load = machine.load()[0]
     try:
         _check_files(scenario)
-        if scenario.kind in (scenarios.IDLE, scenarios.CONNECT):
+        if isinstance(server, publishing.Library):
+            publishing.measure(scenario, server, result)
+        elif scenario.kind in (scenarios.IDLE, scenarios.CONNECT):
             _connect_only(scenario, server, options, result)
         elif scenario.kind == scenarios.REPLAY:
             _replay(scenario, server, options, result)

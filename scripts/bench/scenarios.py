@@ -17,6 +17,7 @@ IDLE = "idle"  # connect and stay
 CONNECT = "connect"  # connect as fast as it goes
 REPLAY = "replay"  # a book waits, then everybody comes
 FAIRNESS = "fairness"  # a flow, and newcomers beside it
+PUBLISH = "publish"  # no gateway: what publishing costs whoever publishes
 
 SHARED = "shared"  # all clients hold the same streams
 OWN = "own"  # each client holds a stream of its own
@@ -24,6 +25,7 @@ PRIVATE = "private"  # each client is a user with private messages
 NOBODY = "nobody"  # no client holds what is published
 
 FLOOR = "floor"
+KOMBU = "kombu"
 DEFAULT_SECONDS = 5.0
 _UNHEARD_STREAMS = 100
 _OUTBOX_MB = 1.05  # default of RANGO_OUTBOX_BYTES
@@ -51,7 +53,7 @@ class Goal:
         metric: field of `report.Result`.
         limit: the bound, in the metric's unit; a factor when ``of`` is given.
         at_least: the bound is a lower one.
-        of: compare with the same figure of another scenario, or of the floor.
+        of: compare with the same figure of another scenario, of the floor or of kombu.
     """
 
     metric: str
@@ -81,6 +83,7 @@ class Scenario:
         book: bodies are order books instead of padding.
         deflate: clients offer permessage-deflate.
         deaf: further clients, which subscribe and read nothing.
+        batch: messages are published in batches, not one by one.
         backlog: the gateway is stopped until all messages wait for it in the broker.
         settings: further settings of our own gateway.
         goals: what it should cost.
@@ -102,6 +105,7 @@ class Scenario:
     book: bool = False
     deflate: bool = False
     deaf: int = 0
+    batch: bool = False
     backlog: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
@@ -114,13 +118,13 @@ class Scenario:
         """Return how many deliveries so many messages make."""
         if self.kind == REPLAY:
             return self.clients * (messages + 1)  # the snapshot in front
-        if self.audience == NOBODY:
+        if self.audience == NOBODY or self.kind == PUBLISH:
             return 0
         return messages * (self.clients if self.audience == SHARED else 1)
 
     def topics(self) -> Topics:
         """Return its streams; those of `PRIVATE` begin with the user's id."""
-        if self.kind == CONNECT:
+        if self.kind in (CONNECT, PUBLISH):
             return Topics([], [], [])
         if self.kind == REPLAY:
             increments = ["m0.ob-inc"] * self.messages
@@ -358,6 +362,20 @@ _BURSTS = (
     ),
 )
 
+_PUBLISHING = tuple(
+    Scenario(name, text, PUBLISH, 0, messages=count, batch=batch, goals=(goal, Goal("lost", 0)))
+    for name, text, count, batch, goal in (
+        ("publish-single", "5000 events, one by one", 5000, False, Goal("p50_ms", 1.2, of=KOMBU)),
+        (
+            "publish-batch",
+            "40,000 events in batches",
+            40_000,
+            True,
+            Goal("messages_per_s", 20_000, at_least=True),
+        ),
+    )
+)
+
 _BY_NAME = {
     scenario.name: scenario
     for scenario in (
@@ -370,6 +388,7 @@ _BY_NAME = {
         *_BOOKS,
         *_SLOW,
         *_BURSTS,
+        *_PUBLISHING,
     )
 }
 
@@ -382,6 +401,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "workers": ("fan-400", "fan-1500", *(scenario.name for scenario in _WORKERS)),
     "compression": tuple(scenario.name for scenario in _BOOKS),
     "slow": tuple(scenario.name for scenario in (*_SLOW, *_BURSTS)),
+    "publish": tuple(scenario.name for scenario in _PUBLISHING),
     "all": tuple(_BY_NAME),
 }
 DEFAULT_GROUPS = ("table", "light", "clients")

@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 from stage import MARKET, Stage
-from support import ROOT, Server, start_gateway, wait_for
+from support import ROOT, Server, make_token, start_gateway, wait_for
 
 AXE = (ROOT / "tests" / "js" / "node_modules" / "axe-core" / "axe.min.js").read_text
 ROWS = 12
@@ -79,6 +79,50 @@ def test_the_demo_shows_a_market(demo: Server, open_console: Open) -> None:
     before = shown_book(page)["sequence"]
     wait_for(lambda: shown_book(page)["sequence"] != before, what="another book")
     wait_for(lambda: page.get_by_test_id("latency").inner_text().isdigit(), what="a round trip")
+
+
+def test_a_user_sees_the_orders(demo: Server, open_console: Open) -> None:
+    """One click logs in, and the private streams come; another logs out."""
+    page = open_console(f"127.0.0.1:{demo.port}")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda socket: asked.append(socket.url))
+    page.get_by_test_id("login").click()
+    expect(page.get_by_test_id("user")).to_contain_text("private streams come too")
+    assert asked
+    assert not any("eyJ" in url for url in asked), "a token is never in a URL"
+    expect(page.get_by_test_id("orders").locator("tbody tr").first).to_be_visible(timeout=30_000)
+    page.get_by_test_id("login").click()
+    expect(page.get_by_test_id("user")).to_contain_text("public streams only")
+    expect(page.get_by_test_id("orders")).to_be_hidden()
+
+
+def test_a_bad_token_is_told(demo: Server, open_console: Open) -> None:
+    """In words, while the public streams go on."""
+    page = open_console(f"127.0.0.1:{demo.port}")
+    page.locator("#token").fill("a.b.c")
+    page.get_by_test_id("login").click()
+    expect(page.locator("#trouble")).to_contain_text("authentication failed: malformed")
+    expect(page.get_by_test_id("user")).to_contain_text("Not logged in")
+    expect(page.get_by_test_id("ladder")).to_have_attribute("data-state", "synced")
+
+
+def test_an_expired_token_is_told(open_console: Open) -> None:
+    """The reason of the close is shown; a fresh token puts all right."""
+    with Stage(RANGO_CONSOLE="on", RANGO_TOKEN_GRACE_S="0") as stage:
+        stage.tick()
+        stage.server.catch_up()
+        page = open_console(stage.address)
+        page.locator("#token").fill(make_token({"exp": int(time.time()) + 3}))
+        page.get_by_test_id("login").click()
+        expect(page.get_by_test_id("user")).to_contain_text("private streams come too")
+        expect(page.get_by_test_id("state")).to_contain_text("last close 4401")
+        expect(page.locator("#trouble")).to_contain_text("authentication failed: expired")
+        page.get_by_test_id("login").click()
+        page.locator("#token").fill(make_token({}))
+        page.get_by_test_id("login").click()
+        expect(page.get_by_test_id("user")).to_contain_text("private streams come too")
+        expect_the_book(page, stage)
 
 
 def test_events_can_be_held_filtered_expanded(demo: Server, open_console: Open) -> None:

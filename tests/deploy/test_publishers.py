@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from processes import escaped_amqp_url, run, running
-from support import ROOT, Client, Server, broker_channel, start_gateway, wait_for
+from processes import CONF, escaped_amqp_url, run, running
+from support import (
+    HOST,
+    ROOT,
+    Client,
+    Server,
+    broker_channel,
+    free_port,
+    http_request,
+    start_gateway,
+    wait_for,
+)
 
 PAGE = ROOT / "docs" / "publishers.md"
 
 # What the page leaves to its reader: which queue, and no remote control of the worker.
 _SETTINGS = """
-from tasks import app
+from {module} import app
 
 app.conf.task_default_queue = {queue!r}
 app.conf.worker_enable_remote_control = False
@@ -63,6 +73,26 @@ def test_bunny(gateway: Server, env: dict[str, str], tmp_path: Path) -> None:
         snapshot = late.receive_json()["btcusd.ob-snap"]
         assert (snapshot["sequence"], snapshot["bids"]) == (1, [["8999.5", "1.2"]])
         assert late.receive_json()["btcusd.ob-inc"]["sequence"] == 2
+
+
+def test_the_library(gateway: Server, env: dict[str, str], tmp_path: Path) -> None:
+    """The page's script reaches public, private and book subscribers."""
+    script = tmp_path / "shop.py"
+    script.write_text(snippet("python", "shop.py"))
+    with subscriber(gateway, "btcusd.trades", "balance", "order") as client:
+        done = run([sys.executable, str(script)], tmp_path, env)
+        assert (done.returncode, done.stdout) == (0, "")
+        events = [client.receive_json() for _ in range(3)]
+    assert {name: event for message in events for name, event in message.items()} == {
+        "btcusd.trades": {"trades": [{"tid": 8, "price": "9002.50"}]},
+        "balance": {"currency": "btc", "balance": "0.7"},
+        "order": {"id": 42},
+    }
+    with gateway.connect("/public?stream=btcusd.ob-inc") as late:
+        assert late.receive_json()["btcusd.ob-snap"]["sequence"] == 1
+        assert late.receive_json()["btcusd.ob-inc"] == {
+            "asks": [["9001.0", "0.4"]], "bids": [], "sequence": 2,
+        }  # fmt: skip
 
 
 def test_kombu(gateway: Server, env: dict[str, str], tmp_path: Path) -> None:
@@ -111,18 +141,74 @@ def queue() -> Iterator[str]:
     broker_channel().exchange_delete(name)
 
 
+_POOLS = {"solo": [], "prefork": ["--concurrency=2"], "gevent": ["--concurrency=20"]}
+
+
+def celery_worker(module: str, pool: str) -> list[str]:
+    """Return the command of a worker."""
+    command = [sys.executable, "-m", "celery", "-A", module, "worker", f"--pool={pool}"]
+    command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
+    return command + _POOLS[pool]
+
+
 def test_celery(gateway: Server, env: dict[str, str], queue: str, tmp_path: Path) -> None:
     """A Celery worker that runs the page's task reaches the user of the page's call."""
     (tmp_path / "tasks.py").write_text(snippet("python", "tasks.py"))
-    (tmp_path / "shop.py").write_text(_SETTINGS.format(queue=queue))
+    (tmp_path / "shop.py").write_text(_SETTINGS.format(queue=queue, module="tasks"))
     (call,) = re.findall(r"^Anywhere else: `(tell_user\.delay\(.*\))`\.$", PAGE.read_text(), re.M)
     (tmp_path / "call.py").write_text(f"import shop\nfrom tasks import tell_user\n\n{call}\n")
-    command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "--pool=solo"]
-    command += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
-    worker = running(command, tmp_path, env)
+    worker = running(celery_worker("shop", "solo"), tmp_path, env)
     with subscriber(gateway, "deposit_address") as client, worker as process:
         done = run([sys.executable, "call.py"], tmp_path, env)
         assert (done.returncode, done.stdout) == (0, "")
         wait_for(lambda: "succeeded" in process.log(), 30, "the end of the task")
         event = {"currency": "btc", "address": "bc1q..."}
         assert client.receive_json() == {"deposit_address": event}
+
+
+_CALLS = """
+import shop
+from celery_app import tell_market, tell_user
+
+for number in range(50):
+    tell_user.delay("ID1", "order", {{"id": number}})
+    tell_market.delay({market!r}, [{{"tid": number}}])
+"""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_the_celery_example(
+    pool: str, gateway: Server, env: dict[str, str], queue: str, market: str, tmp_path: Path
+) -> None:
+    """Its tasks reach clients from forked processes and from greenlets, each event once."""
+    (tmp_path / "celery_app.py").write_text((CONF / "examples" / "celery_app.py").read_text())
+    (tmp_path / "shop.py").write_text(_SETTINGS.format(queue=queue, module="celery_app"))
+    (tmp_path / "call.py").write_text(_CALLS.format(market=market))
+    worker = running(celery_worker("shop", pool), tmp_path, env)
+    with subscriber(gateway, "order", f"{market}.trades") as client, worker as process:
+        wait_for(lambda: "ready." in process.log(), 30, "a worker")
+        done = run([sys.executable, "call.py"], tmp_path, env)
+        assert (done.returncode, done.stdout) == (0, "")
+        events = [client.receive_json(30) for _ in range(100)]
+    assert sorted(event["order"]["id"] for event in events if "order" in event) == list(range(50))
+    trades = [event[f"{market}.trades"] for event in events if "order" not in event]
+    assert sorted(trade["trades"][0]["tid"] for trade in trades) == list(range(50))
+
+
+@pytest.mark.parametrize("more", [[], ["--preload"]])
+def test_the_django_example(
+    more: list[str], gateway: Server, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Under sync workers a view's event comes when it is committed, and not if it is not."""
+    (tmp_path / "django_app.py").write_text((CONF / "examples" / "django_app.py").read_text())
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "-b", f"{HOST}:{port}", "--workers=2", *more]
+    server = running([*command, "--no-control-socket", "django_app:application"], tmp_path, env)
+    with subscriber(gateway, "order") as client, server as process:
+        process.wait_for_port(port, 30)
+        for number in range(20):
+            failing = "?fail=1" if number % 2 else ""
+            answer = http_request(port, f"/cancel/ID1/{number}{failing}")
+            assert answer.status == (500 if failing else 200), process.log()
+        for number in range(0, 20, 2):
+            assert client.receive_json() == {"order": {"id": number, "state": "cancel"}}

@@ -116,6 +116,23 @@ def test_other_kinds_of_scenario_fill_in_their_own_figures(tmp_path: Path) -> No
     assert rows["fairness"]["ping_ms"] > 0
 
 
+def test_publishing_is_measured_beside_kombu(tmp_path: Path) -> None:
+    """One by one and in batches, and every event reaches the queue."""
+    path = tmp_path / "bench.json"
+    ended = bench("publish", *TINY, "--json", str(path))
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    rows = json.loads(path.read_text())["results"]
+    assert [(row["scenario"], row["server"]) for row in rows] == [
+        ("publish-single", "rango"), ("publish-single", "kombu"),
+        ("publish-batch", "rango"), ("publish-batch", "kombu"),
+    ]  # fmt: skip
+    for row in rows:
+        assert (row["error"], row["messages"], row["lost"]) == ("", 40, 0)
+        assert row["messages_per_s"] > 1
+        assert row["us_per_message"] > 0
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in rows[:2])
+
+
 def test_what_the_kernel_keeps_for_the_deaf_is_measured(tmp_path: Path) -> None:
     """A burst to clients that read nothing stays behind their sockets; the others get it."""
     rows = results("burst-deaf", path=tmp_path / "bench.json")

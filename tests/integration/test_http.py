@@ -183,6 +183,9 @@ def test_a_wrong_password_is_told_and_not_shown(relay: Relay) -> None:
         wait_for(lambda: "refuses this configuration" in server.log(), what="the refusal")
         assert server.get("/readyz").status == 503
         assert "geheim" not in server.log() + server.get("/readyz").body
+        assert server.log().count("GET /readyz 503") == 1, (
+            "a probe's answer is told when it changes"
+        )
 
 
 # -- bad handshakes ---------------------------------------------------------------------------

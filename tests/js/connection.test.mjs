@@ -125,6 +125,26 @@ test("a silent connection is given up when probed, and what it says later is ign
   });
 });
 
+test("what arrives after a probe is no answer to it", { timeout: 30_000 }, async () => {
+  let pings = 0;
+  const asked = (peer, { event }) => {
+    if (event !== "ping") return false;
+    pings += 1;
+    if (pings === 1) peer.send({ "btcusd.trades": "from before" });
+    return true;
+  };
+  await inPage(async ({ show }) => {
+    await scene({ asked }, {}, async (rango, server) => {
+      rango.subscribe("btcusd.trades");
+      rango.connect();
+      await until(() => server.last?.held.size === 1, "a connection");
+      show("visible");
+      await until(() => server.peers.length === 2, "another connection", 20);
+      assert.equal(pings, 2);
+    });
+  });
+});
+
 test("a page that is left closes its connection, and opens one when it is shown again", async () => {
   await inPage(async ({ tell }) => {
     await scene({}, {}, async (rango, server) => {

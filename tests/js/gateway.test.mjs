@@ -52,3 +52,36 @@ test("a thousand streams, one of them bad", { timeout: 20_000 }, async () => {
     rango.close();
   }
 });
+
+test("a token is renewed on the connection, again and again", { timeout: 40_000 }, async () => {
+  let fetched = 0;
+  const getToken = async () => ((fetched += 1), (await stage("token")).token); // each good for seven seconds
+  const rango = client(GATEWAY, { getToken });
+  const order = rango.subscribe("order");
+  const lost = [];
+  order.on("unsubscribed", (event) => lost.push(event));
+  rango.connect();
+  try {
+    await until(() => fetched === 4 && rango.uid === "ID7", "three renewals", 30);
+    assert.deepEqual(lost, []);
+    assert.equal(order.state, "subscribed");
+  } finally {
+    rango.close();
+  }
+});
+
+test("private streams come with a token", { timeout: 20_000 }, async () => {
+  const rango = client(GATEWAY, { getToken: async () => (await stage("token")).token });
+  const order = rango.subscribe("order");
+  const heard = [];
+  order.on("publication", ({ data }) => heard.push(data));
+  rango.connect();
+  try {
+    await until(() => order.state === "subscribed", "the stream");
+    await stage("order");
+    await until(() => heard.length, "an order");
+    assert.deepEqual(heard, [{ id: 1 }]);
+  } finally {
+    rango.close();
+  }
+});

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Iterator
@@ -36,7 +37,8 @@ def run_node(file: str, **env: str) -> None:
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    failed = re.findall(r"^not ok .*?^  \.\.\.$", done.stdout, re.MULTILINE | re.DOTALL)
+    assert done.returncode == 0, "\n".join(failed) or done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("file", ALONE)
@@ -70,7 +72,7 @@ def act(scene: Stage, what: str) -> Any:
     elif what in ("cut", "reset"):
         getattr(scene.relay, what)()
     elif what == "token":
-        return {"token": make_token({"uid": "ID7"})}
+        return {"token": make_token({"uid": "ID7", "exp": int(time.time()) + 7})}
     elif what == "order":
         publish(scene.server.exchange, "private.ID7.order", '{"id":1}')
     elif what != "nothing":
@@ -81,7 +83,7 @@ def act(scene: Stage, what: str) -> Any:
 @pytest.fixture
 def stage() -> Iterator[tuple[Stage, str]]:
     """The stage, and the URL by which it is told what to do, one thing after the other."""
-    scene = Stage()
+    scene = Stage(RANGO_TOKEN_GRACE_S="0")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -24,7 +24,7 @@ def test_goals_name_figures_and_scenarios_that_exist() -> None:
     for scenario in scenarios.every():
         for goal in scenario.goals:
             assert hasattr(Result("", ""), goal.metric)
-            assert not goal.of or goal.of in {*names, scenarios.FLOOR}
+            assert not goal.of or goal.of in {*names, scenarios.FLOOR, scenarios.KOMBU}
 
 
 def test_select_takes_names_and_groups_each_once() -> None:
@@ -56,6 +56,7 @@ def test_unknown_names_are_told_all_at_once() -> None:
         ("private-5000", 25_000, 25_000),
         ("ingest", 60_000, 0),
         ("replay", 1000, 1_001_000),
+        ("publish-batch", 40_000, 0),
     ],
 )
 def test_expected_deliveries(name: str, messages: int, expected: int) -> None:
@@ -78,7 +79,7 @@ def test_caps_lower_and_never_raise() -> None:
 def test_every_client_hears_the_end(scenario: scenarios.Scenario) -> None:
     """Whoever holds streams gets a last message on one of them, unless nothing is published."""
     topics = scenario.topics()
-    if scenario.kind in (scenarios.CONNECT, scenarios.REPLAY):
+    if scenario.kind in (scenarios.CONNECT, scenarios.REPLAY, scenarios.PUBLISH):
         assert topics.stops == []
     elif scenario.audience in (scenarios.OWN, scenarios.PRIVATE):
         assert len(topics.stops) == scenario.clients

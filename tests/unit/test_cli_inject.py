@@ -170,6 +170,19 @@ def test_progress_on_a_terminal_is_written_over(monkeypatch: pytest.MonkeyPatch)
     assert re.fullmatch(r"published 2 messages in .* to x\n", end)
 
 
+def test_progress_with_a_known_end_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, and not in the summary."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    progress = Progress(live=True, total=200)
+    progress.start()
+    progress.add(50)
+    progress.finish("to x")
+    live, end = stream.getvalue().split("\r\x1b[K")
+    assert live.endswith(" [#####---------------] 25%\x1b[K")
+    assert "%" not in end
+
+
 def test_a_run_that_never_began_has_no_summary(capsys: pytest.CaptureFixture[str]) -> None:
     """Where no broker was found nothing was published, and nothing says otherwise."""
     Progress(live=False).finish("to x")

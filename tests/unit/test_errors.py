@@ -8,6 +8,7 @@ from rango_gevent import errors
 from rango_gevent.errors import (
     ConfigError,
     FatalClientError,
+    PublishError,
     RangoError,
     Refused,
     RequestError,
@@ -24,14 +25,14 @@ def test_all_errors_have_one_base() -> None:
         if isinstance(value, type) and issubclass(value, Exception)
     ]
     assert set(found) == {
-        RangoError, RequestError, FatalClientError, Refused, TokenError, ConfigError
+        RangoError, RequestError, FatalClientError, Refused, TokenError, ConfigError, PublishError
     }  # fmt: skip
     assert all(issubclass(error, RangoError) for error in found)
 
 
 def test_no_error_is_a_kind_of_another() -> None:
     """A request's error must never be caught as one that ends the connection, or the reverse."""
-    tree = [RequestError, FatalClientError, Refused, TokenError, ConfigError]
+    tree = [RequestError, FatalClientError, Refused, TokenError, ConfigError, PublishError]
     assert all(error.__bases__ == (RangoError,) for error in tree)
 
 

@@ -15,6 +15,7 @@ from rango_gevent.protocol.routing import (
     PUBLIC,
     SNAPSHOT,
     Route,
+    check_key,
     is_book,
     kind_of,
     parse_key,
@@ -172,3 +173,25 @@ def test_a_snapshot_and_its_increments_share_an_address(key: str) -> None:
     if snapshot is not None and increment is not None:
         assert snapshot.address == increment.address
         assert (snapshot.action == SNAPSHOT) is (increment.action == INCREMENT)
+
+
+@pytest.mark.parametrize(
+    "key", ["public.btcusd.trades", "global.tickers", "private.ID1.order", "admin.btcusd.ob-inc"]
+)
+def test_keys_for_publishers(key: str) -> None:
+    """What fits a stream passes as it is."""
+    assert check_key(key) == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "", "trades", "a.b.c.d", "private.order", "private..order", "public..trades", ".trades",
+        "public.btcusd.", "public.*.trades", "public.#", "public.btc usd.trades",
+        "public.btcusd.trades\n", "public.a,b.trades", "public.\udc00.trades", "public.x." + "y" * 250,
+    ],
+)  # fmt: skip
+def test_keys_that_a_publisher_may_not_use(key: str) -> None:
+    """The gateway would drop it, or nobody could name its stream."""
+    with pytest.raises(ValueError):  # noqa: PT011 - UnicodeEncodeError is one, with its own text
+        check_key(key)

@@ -20,7 +20,7 @@ import json, time
 import gevent
 from rango_gevent.source.base import BrokerLimits, QueueLimits
 from rango_gevent.source.kinds import open_source
-from rango_gevent.source.publisher import Publisher
+from rango_gevent.source.embedded import EmbeddedPublisher
 from rango_gevent.source.supervisor import Supervisor
 
 LIMITS = BrokerLimits(timeout_s=2.0, heartbeat_s=2, queue=QueueLimits(100, 60.0))
@@ -48,7 +48,7 @@ supervisor, running = consume("memory://")
 before = supervisor.problem
 wait_until(lambda: supervisor.connected)
 after = supervisor.problem
-with Publisher("memory://", "test.exchange") as publisher:
+with EmbeddedPublisher("memory://", "test.exchange") as publisher:
     for number in range(5):
         publisher.publish(f"public.m{number}.t", json.dumps([number, "é"]).encode())
 wait_until(lambda: len(received) == 5)

@@ -38,12 +38,14 @@ modules = pytest.mark.parametrize("module", MODULES)
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
-    BENCH: {"commands", "environment", "settings", "auth", "urls", "errors", "__init__"},
+    BENCH: {
+        "commands", "environment", "settings", "auth", "publisher", "urls", "errors", "__init__",
+    },
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
     "gunicorn_hooks": {"server", "environment", "logs", "settings", "errors"},
     "commands": {
-        "server", "gateway", "client", "demo", "remote", "source", "environment", "settings", "logs",
-        "auth", "protocol", "turns", "urls", "errors", "__init__",
+        "server", "gateway", "client", "publisher", "demo", "remote", "source", "broker",
+        "environment", "settings", "logs", "auth", "protocol", "turns", "urls", "errors", "__init__",
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
@@ -62,9 +64,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environment": {"settings", "auth", "errors"},
     # delivery and source do not know each other, and nobody down here reads settings
     "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
-    "source": {"backoff", "throttle", "turns", "urls"},
+    "source": {"backoff", "broker", "throttle", "turns", "urls"},
     "demo": set(),
     "client": {"backoff", "protocol", "errors"},
+    "publisher": {"backoff", "broker", "throttle", "protocol", "urls", "errors"},
     "settings": {"auth", "parsers", "urls", "errors"},
     "hub": {"protocol", "model", "errors"},
     "auth": {"errors"},
@@ -76,6 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "throttle": set(),
     "backoff": set(),
+    "broker": set(),
     "parsers": set(),
     "urls": set(),
     "errors": set(),
@@ -87,7 +91,7 @@ PURE = re.compile(
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|outlet|session)"
-    r"|server\.(paths|handshake)"
+    r"|publisher\.(body|frames)|server\.(paths|handshake)"
 )
 IMPURE_IMPORTS = {
     "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
@@ -210,7 +214,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_what_only_some_may_know() -> None:
     """Settings are read at the top, metrics and logs set up there; rooms get plain values."""
-    below = {"delivery", "source", "hub", "auth", "protocol", "client", "demo"}
+    below = {"delivery", "source", "hub", "auth", "protocol", "client", "publisher", "demo"}
     for module in MODULES:
         if room(module) in below:
             known = {room(name) for name in own_imports(module)}

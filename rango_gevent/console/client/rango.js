@@ -226,8 +226,9 @@ class Link {
       const sent = Date.now();
       const heard = this.heardAt;
       const cancel = later(within, () => {
-        if (Date.now() - sent > 2 * within) this.ping(within).then(resolve, reject); // it slept
-        else if (this.heardAt > heard) resolve(Date.now() - sent);
+        // what was heard may have lain here since before; and the page may have slept
+        const isOpen = this.heardAt > heard || Date.now() - sent > 2 * within;
+        if (isOpen) this.ping(within).then(resolve, reject);
         else reject(new Error("no pong"));
       });
       this.#pings.push((at) => {

@@ -1,4 +1,4 @@
-"""One connection to a broker: described, made, left or dropped, each in bounded time.
+"""One connection to a broker: made, left or dropped, each in bounded time.
 
 Nothing is tried twice here: when to try again is the supervisor's business.
 """
@@ -10,7 +10,6 @@ import socket
 import ssl
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import amqp
 import gevent
@@ -27,30 +26,6 @@ _HEADER = b"AMQP\x00\x00\x09\x01"  # AMQP 0-9-1, section 4.2.2
 _METHOD = b"\x01"  # the first byte of connection.start, a method frame
 
 
-def describe(url: str, *, heartbeat_s: int, silence_s: float, timeout_s: float) -> Connection:
-    """Describe a connection; nothing is sent yet.
-
-    Args:
-        url: broker as a kombu URL.
-        heartbeat_s: heartbeat to agree on.
-        silence_s: how long sent data may stay unacknowledged by the peer's machine.
-        timeout_s: limit for each step of connecting.
-    """
-    parts = urlsplit(url)
-    options: dict[str, object] = {}
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # py-amqp's one second would end a connection for every short break of the network
-        options = {"socket_settings": {socket.TCP_USER_TIMEOUT: int(silence_s * 1000)}}
-    return Connection(
-        url,
-        heartbeat=heartbeat_s,
-        connect_timeout=timeout_s,
-        transport_options=options,
-        # the name in the certificate is looked at only when it is asked for
-        ssl={"server_hostname": parts.hostname} if parts.scheme == "amqps" else False,
-    )
-
-
 def connect(connection: Connection, timeout_s: float, *, hasty: bool) -> None:
     """Connect, once.
 
@@ -58,7 +33,7 @@ def connect(connection: Connection, timeout_s: float, *, hasty: bool) -> None:
     that hangs is no sign that the next one would.
 
     Args:
-        connection: from `describe`.
+        connection: from `broker.describe`.
         timeout_s: limit for all of it.
         hasty: give an attempt that hangs up as soon as the broker answers a probe.
 

@@ -1,9 +1,5 @@
 """What is declared in the broker: the exchange, if it must be, and a worker's own queue.
 
-kombu's default is durable, and declaring an exchange so beside a publisher that did otherwise is
-406 PRECONDITION_FAILED: so one that is there is taken as it is, and a missing one is declared as
-Peatio does.
-
 Passive declaring tells that an exchange exists and not of which type it is; declaring it as
 what we need is refused with 406 when it is something else, and the refusal names what it is.
 """
@@ -19,6 +15,7 @@ from typing import Any
 from amqp.exceptions import AccessRefused, PreconditionFailed
 from kombu.connection import Connection
 
+from rango_gevent.broker import exchange, exists
 from rango_gevent.source.amqp import topology
 from rango_gevent.source.base import QueueLimits, Sink, SourceRefused
 from rango_gevent.source.message import hand_on
@@ -29,36 +26,6 @@ TAG = "rango"
 
 # RabbitMQ's words: it looks at the type before anything else
 _OTHER_TYPE = re.compile(r"inequivalent arg 'type'.*?(?:current is '([^']*)'|$)", re.DOTALL)
-
-
-def exchange(channel: Any, name: str, *, passive: bool = False) -> None:
-    """Declare the exchange as Rango, Ranger and Peatio do: topic, not durable, not auto-delete.
-
-    Not by kombu's `Exchange`, which asks the broker nothing about names that begin with ``amq.``.
-
-    Args:
-        channel: of any transport.
-        name: of the exchange.
-        passive: it must be there, and may be anything.
-    """
-    channel.exchange_declare(
-        exchange=name, type="topic", durable=False, auto_delete=False, passive=passive
-    )
-
-
-def exists(connection: Connection, name: str) -> bool:
-    """Tell whether there is an exchange of that name."""
-    try:
-        exchange(connection.channel(), name, passive=True)
-    except connection.channel_errors:  # 404, which closes the channel
-        return False
-    return True
-
-
-def declare_missing(connection: Connection, name: str) -> None:
-    """Declare the exchange if there is none; one that is there is taken as it is."""
-    if not exists(connection, name):
-        exchange(connection.channel(), name)
 
 
 def take(connection: Connection, name: str) -> None:

@@ -16,18 +16,16 @@ from typing import Any, Callable, Iterator
 
 import amqp
 from amqp.exceptions import (
-    AccessRefused,
     AMQPError,
     ConsumerCancelled,
-    NotAllowed,
     NotFound,
-    PreconditionFailed,
 )
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
+from rango_gevent import broker
 from rango_gevent.source.amqp import declare
-from rango_gevent.source.amqp.connection import connect, describe, drop, leave
+from rango_gevent.source.amqp.connection import connect, drop, leave
 from rango_gevent.source.amqp.declare import TAG
 from rango_gevent.source.amqp.decoder import Decoder
 from rango_gevent.source.base import (
@@ -47,7 +45,6 @@ _PERIOD_S = 0.4  # a beat is late by half of it at most: one second from one to 
 _SILENT_HEARTBEATS = 1.5  # a broker sends something at least once in a heartbeat's time
 _SLICE_S = 0.004
 _READ_BYTES = 64 * 1024
-_MISCONFIGURED = (AccessRefused, NotAllowed, PreconditionFailed)  # 403, 530, 406
 
 
 class AmqpSource:
@@ -92,7 +89,7 @@ class AmqpSource:
         """Connect to the next broker, declare queue and binding, begin to consume."""
         self._turn += 1
         limits = self._limits
-        self._connection = describe(
+        self._connection = broker.describe(
             self._urls[self._turn % len(self._urls)],
             heartbeat_s=limits.heartbeat_s,
             silence_s=limits.heartbeat_s * _SILENT_HEARTBEATS,
@@ -130,13 +127,13 @@ class AmqpSource:
         except AMQPError as error:
             if isinstance(error, NotFound):  # the binding failed: the exchange was deleted
                 self._declare_after = time.monotonic() + _GRACE_S
-            kind = SourceRefused if isinstance(error, _MISCONFIGURED) else SourceError
+            kind = SourceRefused if isinstance(error, broker.MISCONFIGURED) else SourceError
             raise kind(_detail(error)) from error
 
     def _subscribe(self, connection: Connection) -> Any:
         """Declare exchange, queue and binding, begin to consume; return the bound queue."""
         is_deleted = time.monotonic() < self._declare_after
-        if is_deleted and not declare.exists(connection, self.exchange):
+        if is_deleted and not broker.exists(connection, self.exchange):
             # its owner may be about to declare it anew, in their way
             raise SourceError(f"exchange {self.exchange!r} was deleted")
         declare.take(connection, self.exchange)

@@ -1,0 +1,119 @@
+"""Every way in that a page has, by a real browser: the programs of docs/AUTH.md, and refusals."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterator, NamedTuple
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+from support import ROOT, Server, make_token, start_gateway, wait_for
+
+TEXT = (ROOT / "docs" / "AUTH.md").read_text()
+ADDRESS = "127.0.0.1:8080"
+
+
+class Program(NamedTuple):
+    """A program under its heading."""
+
+    way: str
+    code: str
+
+
+PROGRAMS = [
+    Program(section.partition("\n")[0].lower(), code)
+    for section in TEXT.split("\n### ")[1:]
+    for code in re.findall(r"^```js\n(.*?)^```$", section, re.M | re.S)
+]
+# A connection that notes what it is told, and how it ends.
+WATCH = """([url, protocols]) => new Promise((done) => {
+  const heard = [];
+  const ws = new WebSocket(url, protocols);
+  ws.onmessage = ({ data }) => heard.push(data);
+  ws.onclose = ({ code, reason }) => done({ code, reason, heard, protocol: ws.protocol });
+})"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A gateway with all ways open, and a short patience on /private."""
+    env = {
+        "RANGO_AUTH_WAYS": "header,subprotocol,cookie,message,ranger,query",
+        "RANGO_AUTH_COOKIE": "session",
+        "RANGO_PRIVATE_GRACE_S": "1",
+    }
+    with start_gateway(env=env) as started:
+        yield started
+
+
+def page_of(context: BrowserContext, server: Server) -> Page:
+    """Open a page of the gateway's own host."""
+    page = context.new_page()
+    page.goto(f"{server.http}/")
+    return page
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=[program.way for program in PROGRAMS])
+def test_a_program_receives_what_is_private(
+    context: BrowserContext, server: Server, program: Program
+) -> None:
+    """As it is printed, in a page; the cookie's has no token in its hands."""
+    uid = f"JS{PROGRAMS.index(program)}"
+    token = make_token({"uid": uid})
+    if program.way == "cookie":
+        context.add_cookies(
+            [{"name": "session", "value": token, "url": server.http, "httpOnly": True}]
+        )
+    page = page_of(context, server)
+    printed: list[str] = []
+    page.on("console", lambda message: printed.append(message.text))
+    code = program.code.replace(ADDRESS, f"127.0.0.1:{server.port}")
+    argument = None if program.way == "cookie" else token
+    page.evaluate(f"(token) => {{ {code} }}", argument)
+
+    def has_come() -> bool:
+        server.publish(f"private.{uid}.order", '{"id":1}')
+        page.evaluate("1")  # lets the library hear the page
+        return any('{"order":{"id":1}}' in text for text in printed)
+
+    wait_for(has_come, 15, "the order")
+
+
+def watch(page: Page, server: Server, path: str, protocols: list[str]) -> Any:
+    """Connect from the page, and return how that went."""
+    return page.evaluate(WATCH, [server.url + path, protocols])
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason", "code"),
+    [({"exp": 1}, "expired", 1203), ({"nbf": 1 << 40}, "not yet valid", 1204)],
+)
+def test_a_page_sees_why_it_is_refused(
+    context: BrowserContext, server: Server, claims: dict[str, Any], reason: str, code: int
+) -> None:
+    """As a message and a close code, where a 401 would look like a dead network."""
+    page = page_of(context, server)
+    found = watch(page, server, "/private", ["rango.v1", f"bearer.{make_token(claims)}"])
+    assert found["heard"][1] == f'{{"error":"authentication failed: {reason}","code":{code}}}'
+    assert (found["code"], found["reason"]) == (4401, "authentication missing")
+    assert found["protocol"] == "rango.v1"
+
+
+def test_an_unknown_subprotocol_does_not_end_the_connection(
+    context: BrowserContext, server: Server
+) -> None:
+    """A browser would, if none of those that it offered were answered."""
+    page = page_of(context, server)
+    found = watch(page, server, "/private", ["graphql-ws", "other"])
+    assert (found["code"], found["protocol"]) == (4401, "graphql-ws")
+
+
+def test_a_page_of_another_host_has_no_use_of_the_cookie(
+    context: BrowserContext, server: Server
+) -> None:
+    """It is refused before it is looked at: 403, which a page sees as 1006."""
+    token = make_token({"uid": "CSRF"})
+    context.add_cookies([{"name": "session", "value": token, "url": server.http}])
+    page = context.new_page()
+    page.goto(f"http://localhost:{server.port}/")
+    assert watch(page, server, "/private?stream=order", [])["code"] == 1006
