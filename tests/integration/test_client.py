@@ -79,7 +79,7 @@ def test_events_and_replies(gateway: Server) -> None:
         assert [next(events)[:2] for _ in bodies] == [("c1.trades", body) for body in bodies]
     assert heard == [
         Notice(REPLY, EMPTY),
-        Notice(REPLY, '{"success":{"message":"subscribed","streams":["c1.trades"]}}'),
+        Notice(REPLY, '{"success":{"message":"subscribed","streams":["c1.trades"]},"id":1}'),
     ]
 
 
@@ -373,7 +373,8 @@ def test_an_error_is_heard_as_one(gateway: Server) -> None:
     heard: list[Notice] = []
     with client(gateway.url, "x" * 300, heard=heard) as ours, pytest.raises(TimeoutError):
         list(ours.events(timeout_s=1))
-    assert heard[1] == Notice(ERROR, '{"error":"Stream name too long: the limit is 255 bytes"}')
+    told = '{"error":"Stream name too long: the limit is 255 bytes","id":1}'
+    assert heard[1] == Notice(ERROR, told)
 
 
 def test_a_stream_may_be_called_error(gateway: Server) -> None:

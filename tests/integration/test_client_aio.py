@@ -210,7 +210,9 @@ def test_many_reconnects_leave_nothing(fake: FakeGateway) -> None:
 
     async def test() -> None:
         gaps: list[Gap] = []
-        limits = QUICK._replace(first_wait_s=0.001, max_wait_s=0.001, idle_s=60)
+        limits = QUICK._replace(
+            first_wait_s=0.001, max_wait_s=0.001, idle_s=60, requests_per_s=10_000
+        )
         before = len(asyncio.all_tasks())
         async with client(fake, limits=limits) as ours:
             ours.hooks.gap.append(gaps.append)

@@ -390,7 +390,7 @@ def threads_of_clients() -> list[threading.Thread]:
 def test_a_thousand_reconnects_leave_nothing(gateway: FakeGateway) -> None:
     """No thread and no descriptor is left, and each gap was told."""
     gaps = threading.Semaphore(0)
-    limits = QUICK._replace(first_wait_s=0.001, max_wait_s=0.001, idle_s=60)
+    limits = QUICK._replace(first_wait_s=0.001, max_wait_s=0.001, idle_s=60, requests_per_s=10_000)
     with client(gateway, limits=limits) as ours:
         ours.on_gap(lambda gap: gaps.release())
         ours.subscribe("a.b").wait(5)
@@ -418,7 +418,7 @@ def greenlets():
     gc.collect()
     return sum(isinstance(one, greenlet) and not one.dead for one in gc.get_objects())
 
-limits = Limits(first_wait_s=0.001, max_wait_s=0.001, close_s=1)
+limits = Limits(first_wait_s=0.001, max_wait_s=0.001, close_s=1, requests_per_s=10_000)
 with FakeGateway() as gateway:
     idle = greenlets()
     with StreamClient(gateway.url, limits=limits) as client:
