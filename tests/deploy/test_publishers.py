@@ -63,8 +63,13 @@ def test_bunny(gateway: Server, env: dict[str, str], tmp_path: Path) -> None:
     with subscriber(gateway, "btcusd.trades", "btcusd.ob-inc", "order") as client:
         done = run(["/usr/bin/ruby", str(script)], tmp_path, env)
         assert (done.returncode, done.stdout) == (0, "")
-        events = [client.receive_json() for _ in range(3)]
+        events = [client.receive_json() for _ in range(4)]
     assert {name: event for message in events for name, event in message.items()} == {
+        "btcusd.ob-snap": {
+            "asks": [["9001.0", "0.4"]],
+            "bids": [["8999.5", "1.2"]],
+            "sequence": 1,
+        },
         "btcusd.ob-inc": {"asks": ["9001.0", "0.1"], "sequence": 2},
         "btcusd.trades": {"trades": [{"tid": 7, "price": "9001.0", "amount": "0.3"}]},
         "order": {"id": 42, "market": "btcusd", "state": "done"},
