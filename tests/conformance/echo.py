@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rango_gevent.auth.keys import load_public_key
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.encoding import PLAIN
+from rango_gevent.errors import TokenError
 from rango_gevent.gateway import Gateway
 from rango_gevent.protocol import frames
 from rango_gevent.server.handler import GatewayHandler, GatewayServer
@@ -38,7 +39,7 @@ class EchoConnection(Connection):
 
     __slots__ = ()
 
-    def subscribe(self, names: tuple[str, ...]) -> None:
+    def subscribe(self, names: tuple[str, ...], refused: TokenError | None = None) -> None:
         """Send no first reply: the suites expect only what they sent."""
 
     def handle(self, message: bytes, is_text: bool) -> None:
