@@ -14,6 +14,8 @@ from gunicorn.config import Config
 from processes import CONF, handshake_status, run
 from support import HOST, Client, Server, server_env, start_gateway, wait_for
 
+from rango_gevent import logs
+
 COMMAND = [sys.executable, "-m", "gunicorn", "-c", str(CONF / "gunicorn.conf.py")]
 COMMAND += ["rango_gevent.wsgi:app"]
 WORKERS = 2
@@ -122,8 +124,9 @@ def test_taken_port_is_not_shared(tmp_path: Path) -> None:
     assert f"rango: cannot listen on {HOST}:{port} (Address already in use)" in done.stdout
 
 
-def test_file_names_every_setting() -> None:
+def test_file_names_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The file sets what ``RANGO_WORKERS=N rango`` sets, to the same values, and no more."""
+    monkeypatch.setattr(logs, "_shows_pid", False)  # the hooks are for a process of their own
     from rango_gevent import gunicorn_hooks
 
     known = set(Config().settings)
