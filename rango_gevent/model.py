@@ -6,11 +6,44 @@ outboxes hold references. Its bytes for an encoding are made when the first clie
 
 from __future__ import annotations
 
+import re
 from typing import Dict, Iterable, Optional, Protocol
 
 import msgspec
 
 SEGMENT_BYTES = 128 * 1024  # what is encoded and sent in one step; also what a cut buffer may pin
+
+
+_POSITION = re.compile(r"(0|[1-9][0-9]{0,19})-([0-9a-f]{8})")
+_CHECK_BITS = 32
+
+
+def make_position(number: int, check: int) -> int:
+    """Return a place in a history as one number that sorts by place; 0 stands for no place.
+
+    Args:
+        number: of the event in its history, 63 bits, such as an offset in a log.
+        check: 32 bits that tell histories apart in which numbers come again.
+    """
+    return number << _CHECK_BITS | check
+
+
+def number_of(position: int) -> int:
+    """Return the number of an event in its history."""
+    return position >> _CHECK_BITS
+
+
+def position_text(position: int) -> str:
+    """Return a position as clients see it, such as ``12346-1a2b3c4d``."""
+    return f"{position >> _CHECK_BITS}-{position & (1 << _CHECK_BITS) - 1:08x}"
+
+
+def read_position(text: str) -> int | None:
+    """Return the position that a client names; None for what `position_text` never made."""
+    found = _POSITION.fullmatch(text)
+    if found is None or int(found[1]) >= 1 << 63:
+        return None
+    return make_position(int(found[1]), int(found[2], 16))
 
 
 class Encoding(Protocol):
@@ -32,7 +65,7 @@ class Event(msgspec.Struct, gc=False, eq=False):
         frame: the message as a WebSocket frame, ``{"<name>":<body>}``.
         body_at: where the body begins in the frame.
         at_s: Unix time at which it was published, or received where that is unknown.
-        position: place in the source's history, 0 where there is none.
+        position: place in the source's history, as `make_position` makes it; 0 where there is none.
         encoded: frames of other encodings that were needed, by encoding.
     """
 
