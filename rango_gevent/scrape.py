@@ -109,6 +109,11 @@ class Workers:
         self._of_dead = ""
         self._buried: set[tuple[str, int, int]] = set()
 
+    @property
+    def directory(self) -> Path:
+        """Return what the workers share; nobody but this user can reach into it."""
+        return self._directory
+
     def run(self) -> None:
         """Write samples for ever."""
         while True:

@@ -60,6 +60,11 @@ class OriginPolicy:
         # The Origin's host is ASCII; str.lower() alone would fold the Kelvin sign into k.
         return isinstance(host, str) and host.isascii() and origin_host == host.lower()
 
+    @property
+    def strict(self) -> OriginPolicy:
+        """Return the same without `ANY`: what is not listed must be the page's own host."""
+        return OriginPolicy(self.hosts)
+
     def checks(self, origin: str | None) -> bool:
         """Tell whether an origin that is allowed was compared with anything at all."""
         return origin is not None and not self.any_origin

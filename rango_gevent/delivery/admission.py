@@ -62,6 +62,16 @@ class Admission:
         self.limits = limits
         self._trusted = list(trusted)
 
+    @property
+    def by_uid(self) -> Mapping[str, int]:
+        """Return the connections of each user."""
+        return self._by_uid
+
+    @property
+    def by_address(self) -> Mapping[str, int]:
+        """Return the connections of each address."""
+        return self._by_address
+
     def begin_handshake(self, peer: str) -> Refusal | None:
         """Count a socket that was accepted, or say why it is closed at once.
 

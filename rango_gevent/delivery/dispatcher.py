@@ -103,6 +103,7 @@ class Dispatcher:
         self.slices = 0
         self.frames = 0
         self.bytes = 0
+        self.watcher: Callable[[list[Batch]], None] | None = None
         hub.wake = self._work.set
 
     def set_policies(self, policies: SlowPolicy) -> None:
@@ -266,6 +267,8 @@ class Dispatcher:
             clients = len(stream.subscribers)
             self.frames += len(waiting) * clients
             self.bytes += size * clients
+        if self.watcher is not None:  # an administrator looks
+            self.watcher(batches)
 
     def _extend(self, batch: Batch) -> bool:
         """Put events of one stream to bundles that hold nothing else, if all are such.

@@ -82,6 +82,7 @@ class Outbox:
         has_moved: the socket took some of it since somebody looked.
         over_since_s: monotonic time at which more than the bound was found to wait, 0 for never.
         resync: books to be given afresh when the outbox is empty, by name.
+        since_s: coarse monotonic time since which something waits.
     """
 
     __slots__ = (
@@ -95,9 +96,11 @@ class Outbox:
         "live_bytes",
         "over_since_s",
         "resync",
+        "since_s",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, since_s: float = 0.0) -> None:
+        self.since_s = since_s
         self._rest: bytes | memoryview = b""
         self._pieces: deque[tuple[Piece, bool]] = deque()
         self._droppable: deque[tuple[str, Event]] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from typing import Callable, Iterable, Iterator, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 import gevent
 from prometheus_client import Histogram
@@ -75,6 +75,7 @@ class Registry:
         reading: the slice of time that all readers share.
         writing: the slice of time that all writers share.
         lagging: those for whom bytes wait.
+        tapes: of those that an administrator listens to.
         closed: connections ended, by reason.
         refused: handshakes refused, by reason.
         admission: who may still come in.
@@ -102,6 +103,7 @@ class Registry:
         self.reading = Turns()
         self.writing = Turns(0.002)
         self.lagging: dict[Sender, None] = {}
+        self.tapes: dict[Connection, list[Any]] = {}  # `rango_gevent.admin.tailed` knows of what
         self.closed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.opened = 0
@@ -157,6 +159,7 @@ class Registry:
         names: tuple[str, ...] = (),
         early: bytes = b"",
         refused: TokenError | None = None,
+        make_session: Callable[..., Session] = Session,
     ) -> Connection:
         """Take over the socket of an accepted handshake.
 
@@ -170,9 +173,10 @@ class Registry:
             names: streams to subscribe at once.
             early: bytes that the client sent behind its handshake.
             refused: why it is not who its token says, where it is told.
+            make_session: makes what the connection speaks with.
         """
         self.opened += 1
-        session = Session(self.desk, identity, manner, now_s=self.clock.now_s)
+        session = make_session(self.desk, identity, manner, now_s=self.clock.now_s)
         connection = session.outlet = self.make_connection(
             self,
             fd,

@@ -164,6 +164,11 @@ class Sender:
         """Return the bytes that wait for its socket."""
         return self._outbox.size if self._outbox is not None else 0
 
+    @property
+    def waits_since_s(self) -> float | None:
+        """Return the coarse monotonic time since which bytes wait; None when there are none."""
+        return self._outbox.since_s if self._outbox is not None else None
+
     # -- outbound -----------------------------------------------------------------------
 
     def offer(self, segments: list[Segment]) -> bool:
@@ -274,7 +279,7 @@ class Sender:
         """Leave what the socket did not take of some bytes to the writer greenlet."""
         self._move(BLOCKED)
         if self._outbox is None:
-            self._outbox = Outbox()
+            self._outbox = Outbox(self._keeper.clock.now_s)
             self._keeper.lagging[self] = None
         if sent < len(data):
             self._outbox.put_back(data, sent)
@@ -347,7 +352,7 @@ class Sender:
             replays = self.session.replay(names) or []
             outbox.resync = None
             for replay in replays:
-                outbox.append_free(replay)
+                self.push(replay)
         return outbox is not None and outbox.size > 0
 
     def _write_some(self) -> None:
