@@ -89,7 +89,11 @@ class Access:
             self.authenticator,
             settings.origins,
             NameLimits(settings.max_streams, settings.max_name_bytes),
-            DoorRules(Ways(settings.auth_ways, settings.auth_cookie), settings.private_grace_s),
+            DoorRules(
+                Ways(settings.auth_ways, settings.auth_cookie),
+                settings.private_grace_s,
+                settings.admin_login_s if settings.admin_roles else 0.0,
+            ),
             compression=settings.compression,
         )
 

@@ -25,6 +25,8 @@ from gevent.queue import SimpleQueue
 
 from rango_gevent import __version__
 from rango_gevent.access import Access
+from rango_gevent.admin.office import AdminLimits, Office
+from rango_gevent.admin.tape import TapeLimits
 from rango_gevent.auth.keys import VerificationKey, described
 from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.connection import Connection
@@ -113,9 +115,9 @@ class Gateway:
             self._accepts,
         )
         self.source = Supervisor(source, self._broker_is_lost)
-        self._workers: Workers | None = None
-        if sibling_of is not None:
-            self._workers = Workers(self.metrics.text, sibling_of)
+        self._workers = None if sibling_of is None else Workers(self.metrics.text, sibling_of)
+        directory = self._workers.directory if self._workers else None
+        self.admin = Office(self, *_admin(settings), directory)
         self.metrics_server = MetricsServer(
             self._workers.text if self._workers else self.metrics.text,
             settings.metrics_host,
@@ -154,6 +156,7 @@ class Gateway:
             self.spawn("jwks", self.access.jwks.run)
         if self._workers is not None:
             self.spawn("metrics-writer", self._workers.run)
+        self.admin.start()
         if self.settings.metrics_port:
             self._start_metrics_server()
 
@@ -220,6 +223,7 @@ class Gateway:
         if tuple(keys) != self.access.keys:
             told.append(described(keys))
         self.access.set(self.settings, keys)
+        self.admin.set(*_admin(settings))
         log.info("settings are reloaded: %s", ", ".join(told) or "nothing has changed")
 
     def drain(self) -> None:
@@ -262,6 +266,7 @@ class Gateway:
         gevent.killall(list(self._running.values()), timeout=2)
         self._running.clear()
         self.source.stop()
+        self.admin.stop()
         self.metrics_server.stop()
         self.metrics.forget_gc()
         if self._workers is not None:
@@ -343,6 +348,7 @@ class Gateway:
                 "rango_frames_skipped": dispatcher.skipped,
                 "rango_requests": registry.requests,
                 **self.access.reading(),
+                **self.admin.reading(),
                 "rango_connections_closed": from_zero(ENDS, registry.closed),
                 "rango_connections_refused": from_zero(refusals.WORDS, registry.refused),
                 "rango_greenlet_restarts": self.restarts,
@@ -368,6 +374,11 @@ def _pack(settings: Settings) -> Callable[[bytes], bytes]:
         min_bytes=settings.compression_min_bytes,
         level=settings.compression_level,
     )
+
+
+def _admin(settings: Settings) -> tuple[frozenset[str], AdminLimits]:
+    tape = TapeLimits(settings.admin_tail_per_s, settings.admin_tail_bytes)
+    return frozenset(settings.admin_roles), AdminLimits(settings.admin_connections, tape)
 
 
 def _slow_policy(settings: Settings) -> SlowPolicy:

@@ -76,6 +76,14 @@ TABLE = {
     "rango_control_messages": Row("Control messages by action.", label="action"),
     "rango_revocations": Row("Users whose tokens are revoked.", is_gauge=True),
     "rango_revocations_forgotten": Row("Revocations that were forgotten for the bound on them."),
+    "rango_admin_connections": Row("Administrators that are logged in.", is_gauge=True),
+    "rango_admin_requests": Row("Requests of administrators, by event.", label="event"),
+    "rango_admin_records": Row(
+        "Messages of connections that administrators listen to, told or skipped.", label="outcome"
+    ),
+    "rango_admin_unanswered": Row(
+        "Requests of an administrator that another worker did not answer in time."
+    ),
     "rango_connections_opened": Row("WebSocket connections accepted."),
     "rango_connections_closed": Row("WebSocket connections ended, by reason.", label="reason"),
     "rango_connections_refused": Row("Handshakes refused, by reason.", label="reason"),

@@ -103,6 +103,11 @@ def some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def names(value: str) -> tuple[str, ...]:
+    """Read a comma list of names; blanks around them, and empty ones, are left out."""
+    return tuple(dict.fromkeys(_entries(value)))
+
+
 def http_url(value: str) -> str:
     """Parse a URL of http or https; a user in it would be in the token's place."""
     if value and not re.fullmatch(r"https?://[^\s/?#@]+([/?][^\s#@]*)?", value):

@@ -28,6 +28,7 @@ from rango_gevent.parsers import (
     filled,
     host,
     http_url,
+    names,
     networks,
     one_of,
     patterns,
@@ -265,6 +266,38 @@ class Settings:
         switch,
         "The page /console, to look at streams with a browser: on or off",
         show=shown_switch,
+    )
+    admin_roles: tuple[str, ...] = _option(
+        (),
+        "RANGO_ADMIN_ROLES",
+        names,
+        "Roles whose users may see and end everybody's connections at /admin, comma separated; "
+        "empty: nobody, and there is no such page",
+        show=",".join,
+    )
+    admin_connections: int = _option(
+        8,
+        "RANGO_ADMIN_CONNECTIONS",
+        whole(1, 1000),
+        "Administrators that are logged in at once, in each worker",
+    )
+    admin_login_s: float = _option(
+        10.0,
+        "RANGO_ADMIN_LOGIN_S",
+        seconds(1, 60),
+        "Seconds for an administrator who connects to log in",
+    )
+    admin_tail_per_s: int = _option(
+        100,
+        "RANGO_ADMIN_TAIL_PER_S",
+        whole(1, 10_000),
+        "Messages a second that an administrator is shown of a connection; more are counted",
+    )
+    admin_tail_bytes: int = _option(
+        1024,
+        "RANGO_ADMIN_TAIL_BYTES",
+        whole(16, 64 * 1024),
+        "Bytes of one such message that are shown",
     )
     log_level: str = _option(
         "info", "LOG_LEVEL", one_of(*LOG_LEVELS), f"Log level: {', '.join(LOG_LEVELS)}"

@@ -69,8 +69,8 @@ def parse_request(text: str, limits: NameLimits) -> Request | None:
         return None
     if text == "ping":
         return Request(PING)
-    message = _read(text)
-    number = _id_of(message)
+    message = read_object(text)
+    number = id_of(message)
     try:
         return _request(message, limits)._replace(id=number)
     except RequestError as error:
@@ -78,7 +78,12 @@ def parse_request(text: str, limits: NameLimits) -> Request | None:
         raise
 
 
-def _read(text: str) -> dict[str, object]:
+def read_object(text: str) -> dict[str, object]:
+    """Read a request's object.
+
+    Raises:
+        RequestError: it is none.
+    """
     try:
         message = ujson.loads(text)
     except (ValueError, OverflowError, RecursionError) as error:
@@ -91,7 +96,7 @@ def _read(text: str) -> dict[str, object]:
     return message
 
 
-def _id_of(message: Mapping[str, object]) -> Id:
+def id_of(message: Mapping[str, object]) -> Id:
     """Return a request's id; one that is none is ignored, as Rango ignores all of them."""
     number = message.get("id")
     if isinstance(number, str):

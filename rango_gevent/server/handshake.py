@@ -24,7 +24,7 @@ from rango_gevent.delivery.session import MANNERS, Manner
 from rango_gevent.errors import Refused, RequestError, TokenError
 from rango_gevent.protocol import codes, messages, refusals
 from rango_gevent.protocol.messages import NameLimits
-from rango_gevent.server.paths import route
+from rango_gevent.server.paths import ADMIN_ROUTE, ROUTES, Route, route
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _VERSION = "13"
@@ -60,6 +60,7 @@ class Accepted(NamedTuple):
     names: tuple[str, ...]
     response: bytes
     refused: TokenError | None = None
+    route: Route = ROUTES["/public"]
 
 
 class DoorRules(NamedTuple):
@@ -68,10 +69,12 @@ class DoorRules(NamedTuple):
     Attributes:
         ways: those that are open.
         private_grace_s: for how long a path that needs a token takes somebody without; 0: never.
+        admin_login_s: for how long the administrators' path takes somebody; 0: there is none.
     """
 
     ways: Ways = Ways()
     private_grace_s: float = 0.0
+    admin_login_s: float = 0.0
 
 
 def wants_upgrade(environ: Mapping[str, object]) -> bool:
@@ -117,10 +120,15 @@ class Handshake:
             Refused: with the status and a line for the response body.
         """
         key = check_upgrade(environ)
+        path = _text(environ, "PATH_INFO") or ""
+        found = route(path, has_admins=bool(self._rules.admin_login_s))
         origin = _text(environ, "HTTP_ORIGIN")
-        if not self._origins.allows(origin, _text(environ, "HTTP_HOST")):
+        origins = self._origins.strict if found is ADMIN_ROUTE else self._origins
+        if not origins.allows(origin, _text(environ, "HTTP_HOST")):
             raise Refused(refusals.ORIGIN, cause=ascii((origin or "")[:_SHOWN_CHARS]))
-        identity, refused = self._identify(environ, self._origins.checks(origin))
+        if found is ADMIN_ROUTE:
+            return self._accept_admin(environ, key)
+        identity, refused = self._identify(environ, found, self._origins.checks(origin))
         query = _text(environ, "QUERY_STRING") or ""
         try:
             names = messages.names_in_query(query, self._limits)
@@ -141,14 +149,24 @@ class Handshake:
             refused,
         )
 
+    def _accept_admin(self, environ: Mapping[str, object], key: bytes) -> Accepted:
+        """Take somebody who has to log in in band; a token that comes otherwise is not looked at.
+
+        Nothing is compressed: what an administrator sees is chosen by others in part.
+        """
+        protocol = chosen(protocols(environ), codes.SUBPROTOCOL)
+        stranger = self._authenticator.anonymous_for(self._rules.admin_login_s)
+        response = _response(key, protocol, b"")
+        return Accepted(stranger, MANNERS[False, True], False, (), response, route=ADMIN_ROUTE)
+
     def _identify(
-        self, environ: Mapping[str, object], is_checked: bool
+        self, environ: Mapping[str, object], found: Route, is_checked: bool
     ) -> tuple[Identity, TokenError | None]:
         """Return who it is, and why it is not who its token says, where it is told.
 
         Not every path takes somebody without a token, or only for a while.
         """
-        needs_token = route(_text(environ, "PATH_INFO") or "").needs_token
+        needs_token = found.needs_token
         offer = self._rules.ways.offer(environ, is_checked=is_checked)
         if offer is None:
             if needs_token and not self._rules.private_grace_s:

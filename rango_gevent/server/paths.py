@@ -21,9 +21,13 @@ ROUTES = {
     "/public": Route("rango", needs_token=False),
     "/private": Route("rango", needs_token=True),
 }
+ADMIN = "/admin/ws"
+ADMIN_ROUTE = Route("admin", needs_token=False)  # a row only where there are administrators
 _OTHERS = ROUTES["/public"]  # Rango takes any path for a public one
 
 
-def route(path: str) -> Route:
+def route(path: str, *, has_admins: bool = False) -> Route:
     """Return the row of a path, percent-decoded and without the query."""
+    if has_admins and path == ADMIN:
+        return ADMIN_ROUTE
     return ROUTES.get(path, _OTHERS)

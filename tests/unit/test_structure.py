@@ -49,12 +49,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "access", "delivery", "source", "metrics", "throttle", "scrape", "server", "settings",
+        "access", "admin", "delivery", "source", "metrics", "throttle", "scrape", "server", "settings",
         "hub", "auth", "protocol", "errors", "__init__",
     },
     "access": {
         "server", "delivery", "remote", "settings", "throttle", "auth", "protocol", "metrics",
     },
+    # it is handed a gateway, as the server is
+    "admin": {"delivery", "hub", "auth", "protocol", "model", "throttle", "turns", "errors"},
     "remote": {"auth", "throttle", "errors"},
     # it is handed a gateway, and never knows how one is built
     "server": {
@@ -87,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
-    r"(protocol|auth|hub|demo)(\..*)?|model|settings|errors|parsers|urls|backoff"
+    r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|outlet|session)"
