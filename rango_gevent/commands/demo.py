@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 import gevent
 
 from rango_gevent import logs
-from rango_gevent.auth.keys import generate, load_private_key, load_public_key
+from rango_gevent.auth.keys import SigningKey, generate, load_private_key, load_public_key
 from rango_gevent.auth.tokens import forge
 from rango_gevent.commands.serve import serve_here
 from rango_gevent.demo.exchange import Exchange
@@ -32,6 +32,8 @@ from rango_gevent.source.embedded import EmbeddedPublisher
 _BROKER = "memory://"
 _ORIGINS = "localhost:*,127.0.0.1:*,[::1]:*"
 _UID = "IDDEMO01"
+_ADMIN_UID = "IDADMIN01"
+_ADMIN_ROLE = "admin"
 _TOKEN_TTL_S = 24 * 3600.0
 _PUBLISH = "/console/publish"
 _MAX_WAITING = 1000  # events from the form
@@ -43,6 +45,7 @@ rango_gevent demo: {markets} on an embedded broker, seed {seed}
 
   public streams    ws://{address}/public
   private streams   ws://{address}/private    (user {uid})
+  administrators    http://{address}/admin
   health            http://{address}/healthz
   metrics           {metrics}
 
@@ -68,17 +71,16 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(_environ(arguments), _flags(arguments)).settings
     markets = tuple(name for name in arguments.markets.split(",") if name)
     exchange = _exchange(arguments, markets)
-    token = forge(
-        load_private_key(private_pem),
-        {"uid": _UID, "role": "member", "level": 3},
-        time.time(),
-        _TOKEN_TTL_S,
-    )
+    key = load_private_key(private_pem)
+    token = _forge(key, _UID, "member")
     logs.configure(settings.log_level, settings.log_format)
 
     def started(app: App) -> None:
         desk = Desk(token)
         desk.open(app, markets)
+        if settings.admin_roles:
+            admin_token = _forge(key, _ADMIN_UID, settings.admin_roles[0])
+            app.admin_about["demo"] = {"token": admin_token, "uid": _ADMIN_UID}
         gateway = app.gateway
         gateway.spawn("demo-feed", lambda: _feed(gateway, exchange, desk, arguments.rate))
         host = (
@@ -104,9 +106,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _forge(key: SigningKey, uid: str, role: str) -> str:
+    return forge(key, {"uid": uid, "role": role, "level": 3}, time.time(), _TOKEN_TTL_S)
+
+
 def _environ(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the environment for the demo: the broker and the key are its own."""
-    defaults = {"LOG_LEVEL": "warn", "RANGER_HOST": "127.0.0.1", "API_CORS_ORIGINS": _ORIGINS}
+    defaults = {
+        "LOG_LEVEL": "warn",
+        "RANGER_HOST": "127.0.0.1",
+        "API_CORS_ORIGINS": _ORIGINS,
+        "RANGO_ADMIN_ROLES": _ADMIN_ROLE,
+    }
     environ = {**defaults, **os.environ, "RANGO_AMQP_URL": _BROKER, "RANGO_WORKERS": "1"}
     environ["RANGO_CONSOLE"] = "on"
     if arguments.metrics_port is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 from rango_gevent.protocol import routing
 from rango_gevent.server import static
 from rango_gevent.server.exchange import status_line, text_headers
-from rango_gevent.server.paths import ROUTES
+from rango_gevent.server.paths import ADMIN, ROUTES
 from rango_gevent.server.static import Answer
 
 if TYPE_CHECKING:  # the gateway is built of this room
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the gateway is built of this room
 
 PROBES = ("/healthz", "/readyz")
 _ABOUT = "/console/about.json"
+_ADMIN_ABOUT = "/admin/about.json"
 _MAX_FLOWING = 500
 
 
@@ -31,6 +32,8 @@ class App:
     Attributes:
         assets: files by path.
         about: what the console is told besides the streams that flow.
+        admin_assets: files of the administrators' page, by path; served where there are any.
+        admin_about: what that page is told before anybody has logged in; nothing, mostly.
         actions: what answers a POST, by path: it gets the environment, and gives a status and
             a line of text. A body is never read.
     """
@@ -39,6 +42,8 @@ class App:
         self.gateway = gateway
         self.assets = static.load(console=gateway.settings.console)
         self.about: dict[str, Any] = {}
+        self.admin_assets = static.load_admin()
+        self.admin_about: dict[str, Any] = {}
         self.actions: dict[str, Callable[[dict[str, Any]], tuple[int, str]]] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -59,6 +64,10 @@ class App:
         asset = self.assets.get(path)
         if path == _ABOUT and static.PAGE in self.assets:
             asset = static.asset(self._about(), ".json")
+        if asset is None and self.gateway.admin.is_open:
+            asset = self.admin_assets.get(path)
+            if path == _ADMIN_ABOUT:
+                asset = static.asset(json.dumps(self.admin_about).encode(), ".json")
         return asset.answer(environ) if asset else None
 
     def _about(self) -> bytes:
@@ -74,7 +83,7 @@ class App:
             problem = self.gateway.health()
         elif path == "/readyz":
             problem = self.gateway.readiness()
-        elif path in ROUTES:
+        elif path in ROUTES or (path == ADMIN and self.gateway.admin.is_open):
             return 400, "This is a WebSocket endpoint: connect with a WebSocket client."
         else:
             return 404, "Nothing here. WebSocket clients connect to /public or /private."

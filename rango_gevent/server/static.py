@@ -1,6 +1,6 @@
-"""Files that the WebSocket port serves: the client for pages always, the console where it is on.
+"""Files that the WebSocket port serves: the client for pages always, pages where they are on.
 
-They are read once, at start. The console's parts lie under a path with a hash of them all, so
+They are read once, at start. A page's parts lie under a path with a hash of them all, so
 that a browser keeps them for ever and a new version has other paths; the page itself, and the
 client under its fixed path, are asked for again by their ETag.
 """
@@ -15,6 +15,7 @@ from typing import Mapping, NamedTuple
 
 CLIENT = "/client/rango.js"
 PAGE = "/console"
+ADMIN = "/admin"
 
 _ROOM = Path(__file__).resolve().parent.parent / "console"
 _KINDS = {
@@ -30,6 +31,7 @@ _SQUEEZED_FROM_BYTES = 1024
 _FOR_EVER = "public, max-age=31536000, immutable"
 _ASK_AGAIN = "no-cache"
 _NEVER = "no-store"
+_SHARED = ("console.css", "icon.svg", "paint.js")  # by the console and the administrators
 _HOST = re.compile(r"[A-Za-z0-9.\-\[\]:]+")
 # Safari before 15.4 leaves WebSockets out of 'self', so they are named
 _POLICY = (
@@ -116,16 +118,24 @@ def load(*, console: bool) -> dict[str, Asset]:
         for path in sorted((_ROOM / "page").rglob("*")):
             if path.is_file():
                 files[path.relative_to(_ROOM / "page").as_posix()] = path.read_bytes()
-        assets.update(_console(files))
+        assets.update(_page(PAGE, files))
     return assets
 
 
-def _console(files: dict[str, bytes]) -> dict[str, Asset]:
+def load_admin() -> dict[str, Asset]:
+    """Read the administrators' page, which is made of some parts of the console; by path."""
+    files = {name: (_ROOM / "page" / name).read_bytes() for name in _SHARED}
+    for path in sorted((_ROOM / "admin").iterdir()):
+        files[path.name] = path.read_bytes()
+    return _page(ADMIN, files)
+
+
+def _page(at: str, files: dict[str, bytes]) -> dict[str, Asset]:
     page = files.pop("index.html")
     together = hashlib.sha256(b"\0".join([page, *files.values()])).hexdigest()[:12]
     assets = {
-        f"{PAGE}/{together}/{name}": asset(body, Path(name).suffix, _FOR_EVER)
+        f"{at}/{together}/{name}": asset(body, Path(name).suffix, _FOR_EVER)
         for name, body in files.items()
     }
-    assets[PAGE] = asset(page.replace(b"{assets}", together.encode()), ".html", _ASK_AGAIN)
+    assets[at] = asset(page.replace(b"{assets}", together.encode()), ".html", _ASK_AGAIN)
     return assets
