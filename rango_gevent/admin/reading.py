@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 import time
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Tuple, TypeVar
 
@@ -123,8 +124,8 @@ def _stream(stream: Stream, rates: Rates) -> dict[str, Any]:
 
 
 def _streams(gateway: Gateway, rates: Rates) -> list[dict[str, Any]]:
-    streams = [stream for held in gateway.hub.streams.values() for stream in held.values()]
-    most = heapq.nlargest(TOLD, sliced(streams), key=lambda stream: len(stream.subscribers))
+    streams = chain.from_iterable(sliced(held.values()) for held in gateway.hub.streams.values())
+    most = heapq.nlargest(TOLD, streams, key=lambda stream: len(stream.subscribers))
     return [_stream(stream, rates) for stream in most]
 
 

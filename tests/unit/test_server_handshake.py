@@ -34,6 +34,7 @@ from rango_gevent.server.handshake import (
     check_upgrade,
     wants_upgrade,
 )
+from rango_gevent.server.paths import ADMIN_ROUTE, ROUTES
 
 NOW = 1_700_000_000.0
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -490,3 +491,61 @@ def test_subprotocols(offered: str, line: bytes, is_numbered: bool) -> None:
     assert line in found.response
     assert (b"Protocol:" in found.response) is bool(line)
     assert found.manner.numbered is is_numbered
+
+
+# -- the administrators' path ---------------------------------------------------------------------
+
+ADMINS = DoorRules(admin_login_s=5.0)
+
+
+def decide_admin(origins: str = "", **environ: object) -> Accepted | tuple[int, str]:
+    """Return what is decided on the administrators' path."""
+    try:
+        found = handshake(origins, True, ADMINS)
+        return found.decide({**GOOD, "PATH_INFO": "/admin/ws", **environ})
+    except Refused as refused:
+        return refused.status, refused.reason
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {},
+        {"HTTP_AUTHORIZATION": f"Bearer {token()}"},
+        {"HTTP_SEC_WEBSOCKET_PROTOCOL": f"rango.v1, bearer.{token()}"},
+        {"QUERY_STRING": f"token={token()}&stream=a.b"},
+        {"HTTP_COOKIE": f"session={token()}", "HTTP_ORIGIN": "https://gateway.example"},
+        {"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate"},
+    ],
+)
+def test_an_administrator_is_a_stranger_until_it_logs_in_by_a_message(way: dict[str, str]) -> None:
+    """For a few seconds; nothing of the handshake counts, nor is a token answered."""
+    found = decide_admin(**way)
+    assert isinstance(found, Accepted)
+    assert found.route is ADMIN_ROUTE
+    assert found.identity == Identity(None, "", NOW + 5)
+    assert (found.names, found.deflate, found.refused) == ((), False, None)
+    assert b"eyJ" not in found.response
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "is_let_in"),
+    [
+        ("", "https://gateway.example", True),
+        ("", "https://evil.example", False),
+        ("*", "https://gateway.example", True),
+        ("*", "https://evil.example", False),
+        ("*,ok.example", "https://ok.example", True),
+        ("*,ok.example", "https://gateway.example", False),
+    ],
+)
+def test_any_origin_is_not_any_administrator(origins: str, origin: str, is_let_in: bool) -> None:
+    """A page must be listed or our own."""
+    found = decide_admin(origins, HTTP_ORIGIN=origin)
+    assert isinstance(found, Accepted) if is_let_in else found == (403, "origin")
+
+
+def test_without_administrators_their_path_is_as_any_other() -> None:
+    """A public one."""
+    found = handshake(rules=DoorRules()).decide({**GOOD, "PATH_INFO": "/admin/ws"})
+    assert found.route == ROUTES["/public"]
