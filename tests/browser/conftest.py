@@ -44,12 +44,12 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def open_console(context: BrowserContext) -> Iterator[Callable[[str], Page]]:
-    """Open the console of an address; at the end no page may have complained."""
+def open_console(context: BrowserContext) -> Iterator[Opener]:
+    """Open the console of an address, or another page; at the end none may have complained."""
     complaints: list[str] = []
     foreign: list[str] = []
 
-    def open_it(address: str) -> Page:
+    def open_it(address: str, path: str = "/console") -> Page:
         def heard(message: Any) -> None:
             if message.type == "error" and not any(words in message.text for words in EXPECTED):
                 complaints.append(message.text)
@@ -58,7 +58,7 @@ def open_console(context: BrowserContext) -> Iterator[Callable[[str], Page]]:
         page.on("console", heard)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda r: foreign.append(r.url) if address not in r.url else None)
-        page.goto(f"http://{address}/console")
+        page.goto(f"http://{address}{path}")
         page.wait_for_selector("html[data-ready=yes]")
         return page
 
