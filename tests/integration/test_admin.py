@@ -8,13 +8,15 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from support import Client, Server, connect, http_request, start_gateway, wait_for
+from support import ROOT, Client, Server, connect, http_request, start_gateway, wait_for
 from websockets.exceptions import InvalidStatus
 
 ENV = {
@@ -542,6 +544,23 @@ def test_a_worker_that_hangs_or_dies_holds_up_nobody() -> None:
 
         wait_for(replaced, 20, what="the new worker")
         assert server.metric("rango_admin_unanswered_total") >= 1
+
+
+# -- the page of the docs ------------------------------------------------------------------------
+
+
+def test_the_program_of_the_docs(one: Server) -> None:
+    """As it is printed."""
+    text = (ROOT / "docs" / "ADMIN.md").read_text()
+    [program] = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    program = program.replace("127.0.0.1:8080", f"127.0.0.1:{one.port}")
+    for role, expected in (("boss", r"^1 connections$"), ("member", "no administrator")):
+        token = f"token = {one.token(uid='BOSS', role=role)!r}\n"
+        wait_for(lambda: one.metric("rango_hub_clients_count") == 0, what="nobody")
+        done = subprocess.run(
+            [sys.executable, "-c", token + program], capture_output=True, text=True, timeout=20
+        )
+        assert re.search(expected, done.stdout + done.stderr, re.M), done
 
 
 # -- nobody else notices ----------------------------------------------------------------------

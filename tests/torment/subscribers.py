@@ -187,10 +187,24 @@ def token_crowd(target: Target) -> None:
     _all_at_once(target, [request * 48])
 
 
-def _all_at_once(target: Target, writes: list[bytes]) -> None:
+def admin_strangers(target: Target) -> None:
+    """Strangers ask for all that administrators may, and none of them is one."""
+    asked: list[dict[str, object]] = [
+        {"event": "overview"},
+        {"event": "connections", "stream": target.stream},
+        {"event": "tail", "conn": f"{target.pid}-1"},
+        {"event": "disconnect", "uid": "ID1"},
+        {"event": "auth", "token": "a.b.c"},
+        {"event": "subscribe", "streams": [target.stream]},
+    ]
+    _all_at_once(target, [text_frame(each) * 8 for each in asked], "/admin/ws")
+    target.found["let_in"] = target.metric("rango_admin_connections")
+
+
+def _all_at_once(target: Target, writes: list[bytes], path: str = "/public") -> None:
     """Let all clients write at once, once a second, one of the writes after the other."""
     drain = Drain()
-    sockets = target.websockets(target.size["clients"], lambda _: "/public")
+    sockets = target.websockets(target.size["clients"], lambda _: path)
     for sock in sockets:
         drain.add(sock)
     drain.wait_until_quiet()
