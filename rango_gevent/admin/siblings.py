@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 ANSWER_S = 1.0
 PORTION_S = 5.0  # a sibling says every second that it is still there
 _AT_ONCE = 64  # requests of siblings that are served; more wait
+MOST_FOLLOWED = 32  # of them those that last: the others have room always
 _REQUEST_BYTES = 16 * 1024
 _ANSWER_BYTES = 4 << 20
 _READ_BYTES = 64 * 1024
@@ -62,6 +63,7 @@ class Siblings:
         self._do = do
         self._follow = follow
         self._server: StreamServer | None = None
+        self._followed = 0
         self.unanswered = 0
 
     # -- for the others -----------------------------------------------------------------
@@ -71,13 +73,14 @@ class Siblings:
         if self._server is not None:
             return
         new = self._own.with_suffix(".listen")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             new.unlink(missing_ok=True)
             listener.bind(str(new))
             listener.listen(_AT_ONCE)
             new.rename(self._own)  # who finds it can connect
         except OSError as error:
+            listener.close()
             log.warning(
                 "administrators will not see this worker: no socket at %s (%s); give a shorter "
                 "TMPDIR that can be written to",
@@ -112,15 +115,20 @@ class Siblings:
             return _refusal(error)
 
     def _tell(self, sock: Any, place: Place) -> None:
+        """Tell of a connection until it ends, or whoever listens does not take it any more."""
+        self._followed += 1
         try:
+            if self._followed > MOST_FOLLOWED:
+                raise RequestError("Too many connections are followed already", codes.RATE)
             about, portions = self._follow(place)
+            with closing(portions):
+                sock.sendall(_line(about))
+                for portion in portions:
+                    sock.sendall(_line(portion))
         except RequestError as error:
             sock.sendall(_line(_refusal(error)))
-            return
-        with closing(portions):
-            sock.sendall(_line(about))
-            for portion in portions:
-                sock.sendall(_line(portion))
+        finally:
+            self._followed -= 1
 
     # -- of the others ------------------------------------------------------------------
 
