@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rango_gevent.admin.requests import Place, Wanted, read_place, read_request
 from rango_gevent.errors import RequestError
@@ -67,3 +69,22 @@ def test_a_place_reads_as_it_is_written() -> None:
     """A connection's name is the same text in every row and request."""
     assert read_place(str(Place(17, 4))) == Place(17, 4)
     assert read_place(None) is None
+
+
+_FIELDS = st.sampled_from(["event", "conn", "uid", "address", "stream", "token", "id"])
+_VALUES = st.one_of(
+    st.sampled_from(["tail", "disconnect", "connections", "auth", "overview", "1-2"]),
+    st.text(),
+    st.integers(),
+    st.none(),
+    st.lists(st.text()),
+)
+
+
+@given(st.one_of(st.text(), st.dictionaries(_FIELDS, _VALUES).map(json.dumps)))
+def test_any_text_is_a_request_or_an_error(text: str) -> None:
+    """Of the one kind that is answered; nothing else is ever raised."""
+    try:
+        read_request(text)
+    except RequestError as error:
+        assert str(error).isprintable()

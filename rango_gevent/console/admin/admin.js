@@ -125,14 +125,14 @@ function draw(state) {
 
 const WORDS = { closed: "ended", refused: "refused", dropped: "dropped message" };
 const counted = (state, what) =>
-  Object.entries(state[what]).map(([word, n]) => ({ key: `${what} ${word}`, what: WORDS[what], word, n, more: n - (first[what][word] ?? 0) }));
+  Object.entries(state[what]).map(([word, n]) => ({ key: `${what} ${word}`, what: WORDS[what], word, n, more: Math.max(0, n - (first[what][word] ?? 0)) }));
 
 /** What each worker says of its broker, told once where all say the same. */
 function brokers(rows) {
   const told = rows.filter(({ answers }) => answers);
   const words = told.map(({ pid, broker: { connected, problem, connects, failures, away_s: away }, books: n, stale }) => [
     pid,
-    `${connected ? "connected" : problem || "not connected"} · ${connects} connects, ${failures} failures, ${away} s away · ${n} books, ${stale} stale`,
+    `${connected ? "connected" : problem || "not connected"} · connects: ${connects}, failures: ${failures}, away for ${span(away)} · books: ${n}, stale: ${stale}`,
   ]);
   return words.map(([pid, text]) => (words.length > 1 ? `${pid}: ${text}` : text)).join(" — ");
 }
