@@ -508,6 +508,24 @@ def test_the_workers_sockets_are_private(two: Server) -> None:
     assert {int(each.stem) for each in path.glob("*.sock")} == set(two.workers())
 
 
+def test_workers_find_each_other_when_a_reload_lets_administrators_in(tmp_path: Path) -> None:
+    """Before that nobody listens for anybody."""
+    file = tmp_path / "env"
+    file.write_text("")
+    env = {**ENV, "RANGO_ADMIN_ROLES": "", "RANGO_WORKERS": "2", "RANGO_ENV_FILE": str(file)}
+    with start_gateway(env=env) as server:
+        wait_for(lambda: server.log().count("consuming") == 2, what="both workers' sources")
+        path = Path(tempfile.gettempdir()) / f"rango-metrics-{os.getuid()}-{server.process.pid}"
+        assert not list(path.glob("*.sock"))
+        file.write_text("RANGO_ADMIN_ROLES=boss\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(list(path.glob("*.sock"))) == 2, what="both workers' sockets")
+        with logged_in(server) as admin:
+            seen = admin.ask("overview")["workers"]
+            assert [worker["answers"] for worker in seen] == [True, True]
+    assert not path.exists()
+
+
 def test_a_worker_that_hangs_or_dies_holds_up_nobody() -> None:
     """It is shown as silent within a second, and forgotten when it is dead."""
     env = {**ENV, "RANGO_WORKERS": "2", "RANGO_ADMIN_CONNECTIONS": "9"}

@@ -88,7 +88,7 @@ ATTACKS = (
     Attack("polite-crowd", "clients within their rate, all at the same instant", subscribers.polite_crowd, 150, 100, size={"clients": 2000}, short={"clients": 700}),
     Attack("polite-subscribers", "1000 names subscribed and left, all at the same instant", subscribers.polite_subscribers, 150, 200, size={"clients": 400}, short=None),
     Attack("token-crowd", "a good token 48 times a second each, all at the same instant", subscribers.token_crowd, 150, 100, size={"clients": 100}),
-    Attack("admin-strangers", "strangers ask for all that administrators may", subscribers.admin_strangers, 150, 100, checks={"let_in": 0}, env={"RANGO_ADMIN_ROLES": "admin", "RANGO_ADMIN_LOGIN_S": "60"}, size={"clients": 300}, short={"clients": 150}),
+    Attack("admin-strangers", "strangers ask for all that administrators may", subscribers.admin_strangers, 150, 100, checks={"let_in": 0}, env={"RANGO_ADMIN_ROLES": "admin", "RANGO_ADMIN_LOGIN_S": "60"}, size={"clients": 200}, short={"clients": 100}),
     Attack("odd-heads", "heads that two parsers read in two ways", requests.odd_heads, 150, checks={"upgraded": 0, "not_refused": 0}),
     Attack("unfinished-heads", "heads of 5.6 MB that do not end", requests.unfinished_heads, 150, 20, size={"sockets": 60}, short={"sockets": 20}),
     Attack("other-names", "other names at each scrape", subscribers.other_names, 150, checks={"series": 520, "unpublished_series": 5}, size={"scrapes": 20}, short={"scrapes": 6}),
