@@ -118,7 +118,7 @@ class AdminSession(Session):
             raise FatalClientError(_NOT_ADMIN)
         if self.ended:
             return []
-        is_new = self not in self._office.admins
+        is_new, before = self not in self._office.admins, self.uid
         self._office.admit(self)
         reply = messages.authenticated(identity.uid or "", self._ttl_s(identity), wanted.id)
         try:
@@ -127,7 +127,7 @@ class AdminSession(Session):
             if is_new:
                 self._office.admins.pop(self, None)
             raise
-        if is_new:
+        if is_new or identity.uid != before:
             self._office.audit(self, "logged in: role %r", identity.role)
         return parts
 

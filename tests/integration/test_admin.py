@@ -218,6 +218,15 @@ def test_so_many_administrators_and_no_more(one: Server) -> None:
         assert Admin(strangers[1]).ask("auth", token=token)["message"] == "authenticated"
 
 
+def test_another_administrator_on_the_same_connection_is_written_down(one: Server) -> None:
+    """A renewal of the same one is not."""
+    with logged_in(one, uid="FIRST") as admin:
+        for uid in ("FIRST", "SECOND"):
+            admin.ask("auth", token=one.token(uid=uid, role="boss"))
+    for uid in ("FIRST", "SECOND"):
+        assert one.log().count(f"uid={uid} administrator: logged in: role 'boss'") == 1
+
+
 def test_the_role_is_looked_at_when_a_token_is_renewed(one: Server) -> None:
     """Who comes back with a lesser one has to go."""
     with logged_in(one) as admin:
