@@ -77,7 +77,6 @@ class Office:
         limits: AdminLimits,
         directory: Path | None = None,
     ) -> None:
-        self._gateway = gateway
         self.roles = roles
         self._limits = limits
         self._worker = Worker(gateway, limits.tape, self._count)
