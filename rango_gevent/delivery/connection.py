@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator
 import gevent
 
 from rango_gevent.delivery.inbound import PONG, TEXT, Inbound, InboundPool
+from rango_gevent.delivery.login import not_authenticated
 from rango_gevent.delivery.sender import CLOSED, CLOSING, Sender
 from rango_gevent.errors import FatalClientError, RequestError, TokenError
 from rango_gevent.model import Encoding
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from rango_gevent.delivery.outlet import Part
     from rango_gevent.delivery.registry import Registry
-from rango_gevent.delivery.session import Session
+    from rango_gevent.delivery.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ class Connection(Sender):
         except RequestError as error:
             parts = [self.session.error(error)]
         if refused is not None:
-            parts.append(self.session.not_authenticated(refused))
+            parts.append(not_authenticated(self.session, refused))
         self.answer(self._charged(parts))
         if names:
             self._tell_streams()

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Callable, Collection, Iterable, NamedTuple
 
 from rango_gevent.auth.authenticator import Authenticator
 from rango_gevent.auth.identity import Identity
-from rango_gevent.auth.tokens import MALFORMED, NO_UID, UNAVAILABLE
-from rango_gevent.auth.ways import MESSAGE, RANGER, bearer
+from rango_gevent.auth.ways import MESSAGE, RANGER
+from rango_gevent.delivery import login
 from rango_gevent.delivery.outlet import Outlet, Part
-from rango_gevent.errors import FatalClientError, RequestError, TokenError
+from rango_gevent.errors import FatalClientError, RequestError
 from rango_gevent.hub.hub import Hub
 from rango_gevent.model import Segment
 from rango_gevent.protocol import close, codes, messages, routing
@@ -23,7 +23,6 @@ from rango_gevent.protocol.messages import Id, NameLimits, Request
 if TYPE_CHECKING:
     from rango_gevent.hub.stream import Stream
 
-_NO_END_S = float(1 << 53)  # beyond it JavaScript's whole numbers are none
 _REPLY_BURST_S = 1.0  # so much of a client's allowance of reply bytes may be used at once
 
 
@@ -118,6 +117,8 @@ class Session:
     """One client as the hub and the dispatcher know it.
 
     Attributes:
+        desk: what it shares with all others.
+        bad_tokens: how many were refused since one was taken.
         identity: who it is, until it authenticates anew.
         manner: how it wants to be spoken to.
         in_band: it authenticated by a request, and so is told of the end of its token.
@@ -128,11 +129,11 @@ class Session:
     """
 
     __slots__ = (
-        "_bad_tokens",
-        "_desk",
         "_held",
         "_paid_until_s",
         "_refilled_s",
+        "bad_tokens",
+        "desk",
         "ended",
         "identity",
         "in_band",
@@ -155,11 +156,11 @@ class Session:
         self.served = NEVER
         self.ended = False
         self.tokens = desk.limits.requests_burst
-        self._desk = desk
+        self.desk = desk
         self._refilled_s = now_s
         self._paid_until_s = 0.0
         self._held = b""
-        self._bad_tokens = 0
+        self.bad_tokens = 0
 
     @property
     def uid(self) -> str | None:
@@ -192,7 +193,7 @@ class Session:
         Raises:
             FatalClientError: it is far over its rate.
         """
-        limits = self._desk.limits
+        limits = self.desk.limits
         if now_s > self._refilled_s:
             due = (now_s - self._refilled_s) * limits.requests_per_s
             refill = int(due + 1e-6)  # seconds are binary fractions: 2.9999999 are three
@@ -206,16 +207,16 @@ class Session:
             return None
         if self.tokens < -limits.requests_burst:
             raise FatalClientError(close.TOO_MANY_REQUESTS)
-        self._desk.requests["over_rate"] += frames
+        self.desk.requests["over_rate"] += frames
         if had < 0:
             return b""
         text = f"Too many requests: the limit is {limits.requests_per_s:g}/s"
-        return messages.error(text, self._code(codes.RATE))
+        return messages.error(text, self.code(codes.RATE))
 
     def charge(self, part: Part, now_s: float) -> None:
         """Put a reply or a replay on the account of the client who asked for it."""
         size = part.size if isinstance(part, Segment) else len(part)
-        per_s = self._desk.limits.reply_bytes_per_s
+        per_s = self.desk.limits.reply_bytes_per_s
         self._paid_until_s = max(self._paid_until_s, now_s - _REPLY_BURST_S) + size / per_s
 
     def owed_s(self, now_s: float) -> float:
@@ -232,7 +233,7 @@ class Session:
         Raises:
             FatalClientError: too many tokens of this client were refused.
         """
-        desk = self._desk
+        desk = self.desk
         request: Request | None = None
         try:
             text = message.decode("utf-8", "replace")
@@ -247,24 +248,25 @@ class Session:
 
     def error(self, error: RequestError, id: Id = None) -> bytes:
         """Word an error for this client."""
-        return messages.error(str(error), self._code(error.code), id)
+        return messages.error(str(error), self.code(error.code), id)
 
-    def _code(self, code: int) -> int | None:
+    def code(self, code: int) -> int | None:
+        """Return an error's number where this client knows numbers."""
         return code if self.manner.numbered else None
 
     def _pong(self, request: Request) -> Iterable[Part]:
         return (messages.PONG_FRAME,)
 
     def _list(self, request: Request) -> Iterable[Part]:
-        return (messages.held(messages.LIST, self._desk.hub.names(self), request.id),)
+        return (messages.held(messages.LIST, self.desk.hub.names(self), request.id),)
 
     def _time(self, request: Request) -> Iterable[Part]:
-        return (messages.time(self._desk.now(), request.id),)
+        return (messages.time(self.desk.now(), request.id),)
 
     def _snapshot(self, request: Request) -> list[Part]:
         """Send held books afresh: what is not held, or no book, is passed over."""
         names = [n for n in request.names if n in self.streams and routing.is_book(n)]
-        books = self._desk.hub.books
+        books = self.desk.hub.books
         parts = self.replay(tuple(names))
         if parts is None:
             return []
@@ -282,7 +284,7 @@ class Session:
         Raises:
             RequestError: with these the client would hold too many names.
         """
-        limits, patterns = self._desk.limits.names, self._desk.hub.patterns
+        limits, patterns = self.desk.limits.names, self.desk.hub.patterns
         if patterns is not None:
             names, self._held = patterns.expand(names), b""
         most = limits.max_names
@@ -302,13 +304,13 @@ class Session:
     def _all_held(self, id: Id) -> bytes:
         """Return the reply to a subscription; without an id it is made once."""
         if id is not None:
-            return messages.subscribed(self._desk.hub.names(self), id)
+            return messages.subscribed(self.desk.hub.names(self), id)
         if not self._held:
-            self._held = messages.subscribed(self._desk.hub.names(self))
+            self._held = messages.subscribed(self.desk.hub.names(self))
         return self._held
 
     def _may_have(self, name: str) -> bool:
-        return self._desk.hub.may_have(self, routing.kind_of(name), name)
+        return self.desk.hub.may_have(self, routing.kind_of(name), name)
 
     @staticmethod
     def _refusal(name: str, id: Id) -> bytes:
@@ -323,87 +325,24 @@ class Session:
         What the dispatcher still holds for the client goes to it first: a replay contains it.
         None: the client was lost by that, and nothing would unsubscribe it again.
         """
-        self._desk.flush(self)
-        return None if self.ended else self._desk.hub.subscribe(self, names)
+        self.desk.flush(self)
+        return None if self.ended else self.desk.hub.subscribe(self, names)
 
     def _unsubscribe(self, request: Request) -> list[Part]:
-        patterns = self._desk.hub.patterns
+        patterns = self.desk.hub.patterns
         names = request.names
         self._give_up(names if patterns is None else patterns.narrow(names, self.streams))
-        return [messages.unsubscribed(self._desk.hub.names(self), request.id)]
+        return [messages.unsubscribed(self.desk.hub.names(self), request.id)]
 
     def _give_up(self, names: Collection[str]) -> None:
         """Unsubscribe, and leave out what waits of these streams where it may be left out."""
-        desk = self._desk
+        desk = self.desk
         desk.flush(self)
         self.outlet.forget({self.streams[name].address for name in names if name in self.streams})
         desk.hub.unsubscribe(self, names)
         self._held = b""
 
     # -- who it is ----------------------------------------------------------------------
-
-    def _authenticate(self, request: Request) -> Iterable[Part]:
-        """Take a token, renew, or change the user; a token that is refused changes nothing."""
-        if not self._desk.by_event:
-            raise messages.no_such_event()
-        try:
-            identity = self._identity_of(request.token)
-        except TokenError as error:
-            return self._refused(error, self.not_authenticated(error, request.id))
-        reply = messages.authenticated(identity.uid or "", self._ttl_s(identity), request.id)
-        return self._admitted(identity, reply)
-
-    def _authenticate_ranger(self, request: Request) -> Iterable[Part]:
-        """Do the same in Ranger's words."""
-        if not self._desk.by_jwt:
-            raise messages.no_such_event()
-        try:
-            identity = self._identity_of(bearer(request.token) or "")
-        except TokenError as error:
-            code = self._code(codes.OF_TOKENS[error.reason])
-            return self._refused(error, messages.ranger_not_authenticated(code, request.id))
-        return self._admitted(identity, messages.ranger_authenticated(request.id))
-
-    def not_authenticated(self, error: TokenError, id: Id = None) -> bytes:
-        """Word for this client why a token was refused."""
-        code = self._code(codes.OF_TOKENS[error.reason])
-        return messages.not_authenticated(error.told, code, id)
-
-    def _identity_of(self, token: str) -> Identity:
-        authenticator = self._desk.authenticator
-        if not token or authenticator is None:
-            raise TokenError("no token was given", MALFORMED)
-        identity = authenticator.identify(token)
-        if identity.uid is None:
-            raise TokenError("the token names no user", NO_UID)
-        return identity
-
-    def _ttl_s(self, identity: Identity) -> int | None:
-        """Return the seconds that a token is good for; None for without end, or nearly."""
-        expires_at_s = identity.expires_at_s
-        if expires_at_s is None or expires_at_s > _NO_END_S:
-            return None
-        return max(0, int(expires_at_s - self._desk.now()))
-
-    def _refused(self, error: TokenError, reply: bytes) -> Iterable[Part]:
-        """Answer a bad token; what is not the client's fault is not held against it."""
-        if error.reason == UNAVAILABLE:
-            return (reply,)
-        self._bad_tokens += 1
-        if self._bad_tokens < self._desk.limits.bad_tokens:
-            return (reply,)
-        self.outlet.push(reply)
-        raise FatalClientError(
-            close.UNAUTHENTICATED._replace(text="authentication failed too often")
-        )
-
-    def _admitted(self, identity: Identity, reply: bytes) -> list[Part]:
-        if self.ended:
-            return []  # it left while its token was asked about
-        self._bad_tokens = 0
-        self.in_band = True
-        parts = self.become(identity)
-        return [reply, *parts]
 
     def become(self, identity: Identity) -> list[Part]:
         """Change who it is; streams that it may not have any more are given up and told.
@@ -413,19 +352,19 @@ class Session:
         """
         before = self.identity
         lost = [name for name in self.streams if not self._keeps(name, identity)]
-        if identity.uid != before.uid and not self._desk.move(before.uid, identity.uid):
+        if identity.uid != before.uid and not self.desk.move(before.uid, identity.uid):
             raise RequestError("Too many connections of this user", codes.RATE)
         self.identity = identity  # at once: it may be lost, and counted out, while it is flushed
         self.outlet.renewed()
         if lost:
             self._give_up(lost)
-        return [messages.unsubscribed(self._desk.hub.names(self))] if lost else []
+        return [messages.unsubscribed(self.desk.hub.names(self))] if lost else []
 
     def _keeps(self, name: str, identity: Identity) -> bool:
         """Tell whether a held stream stays under another identity."""
         kind = routing.kind_of(name)
         if kind == routing.PREFIXED:
-            return self._desk.hub.allows(routing.prefix_of(name), identity.role)
+            return self.desk.hub.allows(routing.prefix_of(name), identity.role)
         return kind == routing.PUBLIC or identity.uid == self.identity.uid
 
     def rest(self) -> None:
@@ -440,6 +379,6 @@ _ANSWERS: dict[str, Callable[[Session, Request], Iterable[Part]]] = {
     messages.LIST: Session._list,
     messages.TIME: Session._time,
     messages.SNAPSHOT: Session._snapshot,
-    messages.AUTH: Session._authenticate,
-    messages.JWT: Session._authenticate_ranger,
+    messages.AUTH: login.authenticate,
+    messages.JWT: login.authenticate_ranger,
 }

@@ -192,7 +192,7 @@ def test_who_is_gone_is_no_garbage(room: Room) -> None:
         for _ in range(20):
             give_way()  # until those who were killed have ended
         sessions = [one for one in gc.get_objects() if isinstance(one, Session)]
-        assert [one for one in sessions if one._desk is room.registry.desk] == []
+        assert [one for one in sessions if one.desk is room.registry.desk] == []
         found = [one for one in gc.get_objects() if isinstance(one, Connection)]
         assert [one for one in found if one._keeper is room.registry] == []
     finally:

@@ -92,7 +92,7 @@ PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
-    r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|outbox|outlet|session)"
+    r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|session)"
     r"|publisher\.(body|frames)|server\.(paths|handshake)"
 )
 IMPURE_IMPORTS = {
