@@ -11,8 +11,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Mapping, NamedTuple, Tuple, Union
 
-from rango_gevent.hub.hub import Batch
-from rango_gevent.hub.stream import Stream, Subscriber
+from rango_gevent.hub.stream import Batch, Stream, Subscriber
 from rango_gevent.model import SEGMENT_BYTES, Event, Segment, cut
 
 _in_order = attrgetter("sequence")

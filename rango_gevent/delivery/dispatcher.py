@@ -32,8 +32,8 @@ from rango_gevent.delivery.bundle import Bundle, Paths, own_of
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.outlet import Outlet
 from rango_gevent.delivery.session import Mark, Session
-from rango_gevent.hub.hub import Batch, Hub
-from rango_gevent.hub.stream import Stream
+from rango_gevent.hub.hub import Hub
+from rango_gevent.hub.stream import Batch, Stream
 from rango_gevent.turns import give_way
 
 _READ_REST_S = 0.004  # the consumer rests no longer than this

@@ -1,5 +1,5 @@
-"""Published bodies: what passes as JSON, beside the fast check on the hot path of the hub, and
-the number that is read from those of books.
+"""Published messages: what passes as a key and as JSON, beside the fast check on the hot path of
+the hub, and the number that is read from bodies of books.
 
 Nothing here changes a body or keeps what is decoded of it.
 """
@@ -55,3 +55,18 @@ def sequence_of(body: bytes) -> int | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     return found if type(found) is int else None
+
+
+def is_before(snapshot: bytes, newest: bytes) -> bool:
+    """Tell by the sequences of two bodies whether a book begins anew, as its publisher did."""
+    here, there = sequence_of(snapshot), sequence_of(newest)
+    return here is not None and there is not None and here < there
+
+
+def is_text(key: str) -> bool:
+    """Tell whether a routing key is Unicode text; AMQP itself allows any bytes."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

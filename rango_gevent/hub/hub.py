@@ -12,36 +12,21 @@ there with `Hub.take_dirty`.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Callable, Collection, Iterable, NamedTuple
+from typing import Callable, Collection, Dict, Iterable, NamedTuple, Tuple
 
 import msgspec
 
 from rango_gevent.errors import RequestError
-from rango_gevent.hub.body import check_json, has_lone_surrogates_only, sequence_of
+from rango_gevent.hub.body import check_json, has_lone_surrogates_only, is_before, is_text
 from rango_gevent.hub.book import Book
+from rango_gevent.hub.history import History, track
 from rango_gevent.hub.patterns import Patterns, is_pattern, patterns_of
 from rango_gevent.hub.shelf import Shelf
-from rango_gevent.hub.stream import EventQueue, Stream, Subscriber
+from rango_gevent.hub.stream import Batch, EventQueue, Stream, Subscriber
 from rango_gevent.hub.topics import Topics
 from rango_gevent.model import Event, Segment
 from rango_gevent.protocol import codes, frames, messages, routing
 from rango_gevent.protocol.routing import Route
-
-
-class Batch(NamedTuple):
-    """What waits in one stream.
-
-    Attributes:
-        stream: whose it is.
-        waiting: the events, in the order of publishing.
-        size: bytes of their frames.
-        joined: who came while some waited, and the sequence after which they are theirs.
-    """
-
-    stream: Stream
-    waiting: list[Event]
-    size: int
-    joined: dict[Subscriber, int]
 
 
 class HubLimits(NamedTuple):
@@ -68,6 +53,8 @@ class HubLimits(NamedTuple):
     book_bytes: int = 16 << 20
 
 
+_Known = Tuple[Route, bytes, Dict[str, Stream], str]  # with head, registry and track
+
 _MAX_ROUTES = 50_000
 _SPARE_QUEUES = 256
 
@@ -93,6 +80,8 @@ class Hub:
         limits: bounds.
         on_stale: told the address of a book that was dropped, and why.
         patterns: names such as ``*.trades`` are patterns; None: they are names.
+        history: keeps what is published for who comes back; None: nobody does.
+        on_overflow: told a stream whose subscribers miss an event.
     """
 
     def __init__(
@@ -104,12 +93,16 @@ class Hub:
         limits: HubLimits | None = None,
         on_stale: Callable[[str, str], None] = lambda address, why: None,
         patterns: Patterns | None = None,
+        history: History | None = None,
+        on_overflow: Callable[[Stream], None] = lambda stream: None,
     ) -> None:
         self.allows = allows
         self._make_queue = make_queue
         self.wake = wake
         self.on_stale = on_stale
         self.patterns = patterns
+        self.history = history
+        self.on_overflow = on_overflow
         self.limits = limits or HubLimits()
         self.streams: dict[str, dict[str, Stream]] = {kind: {} for kind in routing.KINDS}
         self.shelf = Shelf()
@@ -124,16 +117,23 @@ class Hub:
         self.dropped: Counter[str] = Counter()
         self.books_dropped = 0
         self.stale_s = 0.0
-        self._routes: dict[str, tuple[Route, bytes, dict[str, Stream]] | None] = {}
+        self._routes: dict[str, _Known | None] = {}
         self._spare: list[EventQueue] = []
 
     # -- clients ------------------------------------------------------------------------
 
-    def subscribe(self, subscriber: Subscriber, names: Collection[str]) -> list[bytes | Segment]:
+    def subscribe(
+        self, subscriber: Subscriber, names: Collection[str], *, recovered: bool = False
+    ) -> list[bytes | Segment]:
         """Subscribe to each name and return what must be sent before the reply.
 
         Replay and subscription are one step, so that no increment falls between them. A
         name that the subscriber may not have gives a notice (prefixed) or nothing (private).
+
+        Args:
+            subscriber: who.
+            names: what.
+            recovered: it is given what it missed, and needs no book afresh.
 
         Returns:
             Notices as frames, and segments of books, in the order of the names; last, for
@@ -154,7 +154,8 @@ class Hub:
                 continue
             stream = self._stream(kind, name, subscriber)
             book = self.books.get(name) if kind == routing.PUBLIC else None
-            replay = book is not None and book.live
+            replay = book is not None and book.live and not recovered
+            stream.is_recovered |= recovered
             if replay or name not in subscriber.streams:
                 # held already and no replay: what waits is still theirs
                 stream.add(subscriber, self.sequence)
@@ -163,7 +164,7 @@ class Hub:
                 self.topics.add(stream)
             if replay:
                 out += self.shelf.replay(name)
-            elif subscriber.notices and kind == routing.PUBLIC and self._is_book(name):
+            elif subscriber.notices and not recovered and self._is_book(name):
                 missing.append(name)
         if missing:
             out.append(messages.resync(missing))
@@ -246,7 +247,7 @@ class Hub:
             known = self._learn(key)
         if known is None:
             return self._drop(BAD_KEY)
-        route, head, registry = known
+        route, head, registry, key = known
         self.received[route.kind] += 1
         if len(body) > self.limits.event_bytes:
             return self._drop(BODY_TOO_BIG)
@@ -257,6 +258,8 @@ class Hub:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if not has_lone_surrogates_only(body):
                 return self._drop(BAD_BODY)
+        if self.history is not None:
+            position = self.history.append(key, head, body, position)
         if route.action:
             return self._publish_to_book(route, self._event(head, body, at_s, position), at_s)
         stream = registry.get(route.address)
@@ -284,15 +287,16 @@ class Hub:
         self.received[known[0].kind] += 1
         return self._drop(BODY_TOO_BIG)
 
-    def _learn(self, key: str) -> tuple[Route, bytes, dict[str, Stream]] | None:
+    def _learn(self, key: str) -> _Known | None:
         """Parse a routing key once and remember what it means, in bounds."""
         if len(self._routes) >= _MAX_ROUTES:
             self._routes.clear()
         known = None
-        route = routing.parse_key(key) if _is_text(key) else None
+        route = routing.parse_key(key) if is_text(key) else None
         if route is not None:
             registry = self.streams[route.kind]
-            known = (route, messages.event_head(route.name), registry)
+            head, key_kept = messages.event_head(route.name), track(route.kind, route.address)
+            known = (route, head, registry, key_kept)
             if route.kind == routing.PUBLIC and self.patterns is not None:
                 self._match(self.patterns, route.address)
             if self.topics.publish(route, registry.get(route.address)):
@@ -333,7 +337,11 @@ class Hub:
             return self._store_snapshot(address, event, at_s)
         book = self.books.get(address)
         if book is None:
-            return self._drop(NO_SNAPSHOT)
+            stream = self.streams[routing.PUBLIC].get(address)
+            if stream is None or not stream.is_recovered:
+                return self._drop(NO_SNAPSHOT)
+            book = self.shelf.put_stale(address, at_s)  # who holds it has its snapshot
+            self._make_room(at_s)
         if book.stale_since is None:
             self.shelf.append(address, book, event)
             limits = self.limits
@@ -351,7 +359,7 @@ class Hub:
         if book is not None and book.stale_since is not None:
             self.stale_s += max(0.0, at_s - book.stale_since)
         elif book is not None and is_held:
-            is_awaited = _is_before(event, book.newest)
+            is_awaited = is_before(event.body, book.newest.body)
         book = self.shelf.put(address, event, is_held)
         outcome = self._enqueue_of_book(address, book, event, at_s) if is_awaited else STORED
         self._make_room(at_s)
@@ -401,6 +409,7 @@ class Hub:
             if len(self.dirty) == 1:
                 self.wake()
         elif queue.qsize() >= self.limits.queue_frames:
+            self.on_overflow(stream)
             return self._drop(QUEUE_FULL)
         self.waiting += 1
         self.waiting_bytes += len(event.frame)
@@ -424,18 +433,3 @@ class Hub:
             self._spare.append(queue)
         size = sum([len(event.frame) for event in waiting])
         return Batch(stream, waiting, size, joined or {})
-
-
-def _is_before(snapshot: Event, newest: Event) -> bool:
-    """Tell by their sequences whether a book begins anew, since its publisher did."""
-    here, there = sequence_of(snapshot.body), sequence_of(newest.body)
-    return here is not None and there is not None and here < there
-
-
-def _is_text(key: str) -> bool:
-    """Tell whether a routing key is Unicode text; AMQP itself allows any bytes."""
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

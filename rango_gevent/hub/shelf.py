@@ -46,6 +46,13 @@ class Shelf:
         self._place(address, book)
         return book
 
+    def put_stale(self, address: str, at_s: float) -> Book:
+        """Begin a book that waits for its first snapshot, for subscribers who hold it already."""
+        book = self.books[address] = Book(is_held=True)
+        book.drop(at_s)
+        self._place(address, book)
+        return book
+
     def append(self, address: str, book: Book, increment: Event) -> None:
         """Add an increment to a live book."""
         # hot path: to keep the order of use costs 0.05 us

@@ -7,7 +7,7 @@ most moments.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rango_gevent.model import Event
 
@@ -51,17 +51,19 @@ class Stream:
     """A named flow of events to a set of subscribers.
 
     Attributes:
+        is_recovered: somebody holds it who was given only what was missed.
         queue: events waiting, None while there are none.
         joined: subscribers who came while events were waiting, and the sequence after
             which events are theirs; what waited before is in their replay already.
     """
 
-    __slots__ = ("address", "joined", "kind", "queue", "subscribers", "topic")
+    __slots__ = ("address", "is_recovered", "joined", "kind", "queue", "subscribers", "topic")
 
     def __init__(self, kind: str, address: str, topic: str) -> None:
         self.kind = kind
         self.address = address
         self.topic = topic
+        self.is_recovered = False
         self.subscribers: dict[Subscriber, None] = {}
         self.queue: EventQueue | None = None
         self.joined: dict[Subscriber, int] | None = None
@@ -79,3 +81,19 @@ class Stream:
         self.subscribers.pop(subscriber, None)
         if self.joined is not None:
             self.joined.pop(subscriber, None)
+
+
+class Batch(NamedTuple):
+    """What waits in one stream.
+
+    Attributes:
+        stream: whose it is.
+        waiting: the events, in the order of publishing.
+        size: bytes of their frames.
+        joined: who came while some waited, and the sequence after which they are theirs.
+    """
+
+    stream: Stream
+    waiting: list[Event]
+    size: int
+    joined: dict[Subscriber, int]

@@ -41,6 +41,19 @@ def event(head: bytes, body: bytes) -> bytes:
     return b"".join((_text_header(len(head) + len(body) + 1), head, body, b"}"))
 
 
+def event_at(head: bytes, body: bytes, number: int, check: int) -> bytes:
+    """Encode an event with its position, ``,"at":"<number>-<check>"``, as the last member."""
+    tail = b',"at":"%d-%08x"}' % (number, check)
+    return b"".join((_text_header(len(head) + len(body) + len(tail)), head, body, tail))
+
+
+def placed(frame: bytes, text: str) -> bytes:
+    """Return the frame of an event with its position, as text, for its last member."""
+    payload = frame[{126: 4, 127: 10}.get(frame[1], 2) : -1]
+    tail = b',"at":"%s"}' % text.encode("ascii")
+    return b"".join((_text_header(len(payload) + len(tail)), payload, tail))
+
+
 def packed(frame: bytes, min_bytes: int, level: int) -> bytes:
     """Return a text frame of ours with its payload deflated, by RFC 7692 section 7.2.1.
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from rango_gevent.delivery.bundle import Bundle, Tree
 from rango_gevent.delivery.encoding import PLAIN, Deflated
-from rango_gevent.hub.hub import Batch
-from rango_gevent.hub.stream import Stream
+from rango_gevent.hub.stream import Batch, Stream
 from rango_gevent.model import SEGMENT_BYTES, Event
 
 A, B = Stream("public", "a.t", "a.t"), Stream("public", "b.t", "b.t")

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from rango_gevent.errors import RequestError
 from rango_gevent.hub import hub as hub_module
-from rango_gevent.hub.hub import Batch, Hub, HubLimits
-from rango_gevent.hub.stream import Stream
+from rango_gevent.hub.hub import Hub, HubLimits
+from rango_gevent.hub.stream import Batch, Stream
 from rango_gevent.model import Segment
 from rango_gevent.protocol import frames, messages
 
@@ -896,7 +896,8 @@ def test_the_hub_could_not_yield_if_it_wanted_to() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 assert name.split(".")[0] in (
-                    "__future__", "collections", "typing", "msgspec", "rango_gevent"
+                    "__future__", "array", "bisect", "collections", "operator", "typing", "msgspec",
+                    "rango_gevent",
                 ), f"{path.name} imports {name}"  # fmt: skip
 
 
