@@ -11,11 +11,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
-import resource
-import sys
 import time
 from collections import Counter
-from functools import partial
 from typing import Callable, Sequence
 
 import gevent
@@ -23,30 +20,24 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.queue import SimpleQueue
 
-from rango_gevent import __version__
+from rango_gevent import __version__, bounds
 from rango_gevent.access import Access
-from rango_gevent.admin.office import AdminLimits, Office
-from rango_gevent.admin.tape import TapeLimits
+from rango_gevent.admin.office import Office
 from rango_gevent.auth.keys import VerificationKey, described
-from rango_gevent.delivery.admission import AdmissionLimits
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.heartbeat import Heartbeat
-from rango_gevent.delivery.inbound import InboundLimits
-from rango_gevent.delivery.outbox import SlowPolicy
-from rango_gevent.delivery.registry import ENDS, ClientLimits, Registry
-from rango_gevent.delivery.sender import ConnectionLimits
-from rango_gevent.delivery.session import SessionLimits
+from rango_gevent.delivery.registry import ENDS, Registry
+from rango_gevent.delivery.resuming import RECOVERED
 from rango_gevent.errors import ConfigError
-from rango_gevent.hub.hub import DROPPED, Hub, HubLimits
+from rango_gevent.hub.history import GAP, REASONS, History
+from rango_gevent.hub.hub import DROPPED, Hub
 from rango_gevent.hub.patterns import Patterns
 from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
-from rango_gevent.protocol import close, frames, refusals, routing
-from rango_gevent.protocol.messages import NameLimits
+from rango_gevent.protocol import close, refusals, routing
 from rango_gevent.scrape import Workers
 from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, changes, options, told_changes
-from rango_gevent.source.base import BrokerLimits, QueueLimits
 from rango_gevent.source.kinds import open_source
 from rango_gevent.source.supervisor import Supervisor
 from rango_gevent.throttle import ThrottledLog
@@ -55,7 +46,6 @@ log = logging.getLogger(__name__)
 
 _RESTART_WAIT_S = 0.5
 _DRAIN_POLL_S = 0.02
-_SPARE_FILES = 80  # for the broker, logs, what is accepted to be closed
 _DROPS_EVERY_S = 1.0  # metrics count each; a publisher of nothing but garbage fills no disk
 _SHOWN_KEY = 255
 _LOST = "the broker was lost"
@@ -83,14 +73,15 @@ class Gateway:
         self.hub = Hub(
             allows=settings.rbac.allows,
             make_queue=SimpleQueue,
-            limits=_hub_limits(settings),
+            limits=bounds.hub_limits(settings),
             on_stale=self._book_is_stale,
             patterns=Patterns() if settings.name_patterns else None,
+            history=bounds.history(settings),
         )
         self.dispatcher = Dispatcher(
             self.hub, lag=self.metrics.lag, rest_factor=settings.round_rest
         )
-        self.dispatcher.set_policies(_slow_policy(settings))
+        self.dispatcher.set_policies(bounds.slow_policy(settings))
         self.heartbeat = Heartbeat(
             ping_interval_s=settings.ping_interval_s,
             pong_timeout_s=settings.pong_timeout_s,
@@ -100,24 +91,24 @@ class Gateway:
             self.hub,
             self.dispatcher,
             self.heartbeat,
-            _client_limits(settings),
+            bounds.client_limits(settings),
             self.metrics.duration,
             trusted=settings.trusted_proxies,
-            pack=_pack(settings),
+            pack=bounds.pack(settings),
         )
         self.access = Access(settings, keys, self.registry)
         source = open_source(
             settings.broker_urls,
             settings.exchange,
             self._publish,
-            _broker_limits(settings),
+            bounds.broker_limits(settings),
             self.dispatcher.pace,
             self._accepts,
         )
         self.source = Supervisor(source, self._broker_is_lost)
         self._workers = None if sibling_of is None else Workers(self.metrics.text, sibling_of)
         directory = self._workers.directory if self._workers else None
-        self.admin = Office(self, *_admin(settings), directory)
+        self.admin = Office(self, *bounds.admin(settings), directory)
         self.metrics_server = MetricsServer(
             self._workers.text if self._workers else self.metrics.text,
             settings.metrics_host,
@@ -149,6 +140,8 @@ class Gateway:
                 room,
             )
         self.metrics.watch_gc()
+        if self.hub.history is not None:
+            self.heartbeat.on_tick = self.hub.history.expire
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
         self.spawn("source", self.source.run)
@@ -213,17 +206,17 @@ class Gateway:
         kept = {name: getattr(before, name) for name in fixed}
         self.settings = dataclasses.replace(settings, **kept)
         self.hub.allows = settings.rbac.allows
-        self.hub.limits = _hub_limits(settings)
-        self.dispatcher.set_policies(_slow_policy(settings))
+        self.hub.limits = bounds.hub_limits(settings)
+        self.dispatcher.set_policies(bounds.slow_policy(settings))
         self.registry.set_limits(
-            _client_limits(settings), settings.trusted_proxies, _pack(settings)
+            bounds.client_limits(settings), settings.trusted_proxies, bounds.pack(settings)
         )
         self.metrics_server.timeout_s = settings.handshake_timeout_s
         told = told_changes(before, self.settings)
         if tuple(keys) != self.access.keys:
             told.append(described(keys))
         self.access.set(self.settings, keys)
-        self.admin.set(*_admin(settings))
+        self.admin.set(*bounds.admin(settings))
         log.info("settings are reloaded: %s", ", ".join(told) or "nothing has changed")
 
     def drain(self) -> None:
@@ -300,6 +293,19 @@ class Gateway:
         live = len(self.hub.books) - self.hub.shelf.stale
         self.hub.drop_books(time.time(), _LOST)
         log.warning("the broker is lost: %d books are stale until their next snapshots", live)
+        if self.hub.history is not None and self.hub.history.is_own:
+            self._history_broke(GAP)
+
+    def _history_broke(self, reason: str) -> None:
+        """Forget recent events: what comes does not follow them, or nobody knows whether it does.
+
+        Args:
+            reason: one of `history.REASONS`, told those who stand before.
+        """
+        self.hub.drop_books(time.time(), _LOST)
+        if self.hub.history is not None:
+            self.hub.history.clear(reason)
+            self.registry.history_broke(reason)
 
     def _publish(self, key: str, body: bytes, at_s: float, position: int) -> None:
         if key == self.access.control_key:
@@ -331,6 +337,9 @@ class Gateway:
                 "rango_books_stale": hub.shelf.stale,
                 "rango_book_bytes": hub.shelf.bytes,
                 "rango_outbox_bytes": registry.outbox_bytes,
+                **_history_reading(hub.history),
+                "rango_resumes": from_zero((RECOVERED, *REASONS), registry.desk.resumes),
+                "rango_resumed_events": registry.desk.replayed,
                 "rango_loop_lag_seconds": self.heartbeat.late_s,
                 "promhttp_metric_handler_requests_in_flight": self.metrics_server.in_flight,
                 "rango_frames_sent": dispatcher.frames,
@@ -360,80 +369,18 @@ class Gateway:
         )
 
 
+def _history_reading(history: History | None) -> dict[str, float]:
+    is_kept = history is not None and history.newest
+    return {
+        "rango_history_events": len(history) if history is not None else 0,
+        "rango_history_bytes": history.size if history is not None and is_kept else 0,
+        "rango_history_seconds": history.reach_s() if history is not None else 0,
+    }
+
+
 def _check_patched() -> None:
     if not monkey.is_module_patched("socket"):
         raise ConfigError(
             "gevent has not patched the standard library: start through `rango` or a gevent "
             "worker of gunicorn, or call gevent.monkey.patch_all() in the first line"
         )
-
-
-def _pack(settings: Settings) -> Callable[[bytes], bytes]:
-    return partial(
-        frames.packed,
-        min_bytes=settings.compression_min_bytes,
-        level=settings.compression_level,
-    )
-
-
-def _admin(settings: Settings) -> tuple[frozenset[str], AdminLimits]:
-    tape = TapeLimits(settings.admin_tail_per_s, settings.admin_tail_bytes)
-    return frozenset(settings.admin_roles), AdminLimits(settings.admin_connections, tape)
-
-
-def _slow_policy(settings: Settings) -> SlowPolicy:
-    return SlowPolicy(settings.slow_client, settings.slow_streams)
-
-
-def _hub_limits(settings: Settings) -> HubLimits:
-    return HubLimits(
-        subscriptions=settings.max_subscriptions,
-        queue_frames=settings.queue_frames,
-        event_bytes=settings.max_event_bytes,
-        names=settings.max_streams,
-        books=settings.max_books,
-        books_bytes=settings.books_bytes,
-        book_increments=settings.book_increments,
-        book_bytes=settings.book_bytes,
-    )
-
-
-def _most_sockets(metrics_connections: int) -> int:
-    """Return how many clients the process may open files for."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    spare = _SPARE_FILES + metrics_connections
-    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - spare, soft // 2)
-
-
-def _client_limits(settings: Settings) -> ClientLimits:
-    return ClientLimits(
-        admission=AdmissionLimits(
-            settings.max_connections,
-            settings.max_per_address,
-            settings.max_per_uid,
-            _most_sockets(settings.metrics_connections),
-        ),
-        connection=ConnectionLimits(
-            settings.outbox_bytes,
-            settings.slow_after_s,
-            settings.write_timeout_s,
-            settings.send_buffer_bytes,
-        ),
-        session=SessionLimits(
-            settings.requests_per_s,
-            settings.requests_burst,
-            settings.reply_bytes_per_s,
-            NameLimits(settings.max_streams, settings.max_name_bytes),
-            settings.max_bad_tokens,
-        ),
-        inbound=InboundLimits(settings.max_message_bytes, settings.max_fragments),
-        close_timeout_s=settings.close_timeout_s,
-    )
-
-
-def _broker_limits(settings: Settings) -> BrokerLimits:
-    return BrokerLimits(
-        timeout_s=settings.broker_timeout_s,
-        heartbeat_s=settings.broker_heartbeat_s,
-        queue=QueueLimits(settings.broker_queue_length, settings.broker_queue_ttl_s),
-    )

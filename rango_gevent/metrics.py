@@ -97,6 +97,13 @@ TABLE = {
     "rango_books_dropped": Row("Books dropped for passing a bound; stale until the next snapshot."),
     "rango_books_stale": Row("Books that are stale until their next snapshot.", is_gauge=True),
     "rango_books_stale_seconds": Row("How long books were stale, summed when they are good again."),
+    "rango_history_events": Row("Recent events held for clients that come back.", is_gauge=True),
+    "rango_history_bytes": Row("Bytes that they take.", is_gauge=True),
+    "rango_history_seconds": Row("For how long back they reach.", is_gauge=True),
+    "rango_resumes": Row(
+        "Clients that came back by a position, by outcome: recovered, or why not.", label="outcome"
+    ),
+    "rango_resumed_events": Row("Missed events that they were sent."),
     "rango_outbox_bytes": Row(
         "Bytes that wait for clients; those that several wait for count for each.", is_gauge=True
     ),

@@ -7,7 +7,7 @@ outboxes hold references. Its bytes for an encoding are made when the first clie
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, Optional, Protocol
+from typing import Dict, Iterable, Optional, Protocol, Sequence, cast
 
 import msgspec
 
@@ -110,6 +110,44 @@ class Segment:
             frame = encoding.frame
             data = self.made[encoding] = b"".join([frame(event) for event in self.events])
         return data
+
+
+class Rejoining(Encoding, Protocol):
+    """How frames that carry their positions already become bytes on a connection."""
+
+    def rejoined(self, frames: Sequence[bytes]) -> bytes:
+        """Return the bytes of some frames."""
+
+
+class Stretch(Segment):
+    """What one client missed, to be sent to it alone, by an encoding that is a `Rejoining`.
+
+    Args:
+        frames: with their positions, in the order of sending.
+        size: bytes of these.
+    """
+
+    __slots__ = ("frames",)
+
+    def __init__(self, frames: Sequence[bytes], size: int) -> None:
+        super().__init__([], size)
+        self.frames = frames
+
+    def encoded(self, encoding: Encoding) -> bytes:
+        """Return the bytes to send; nobody else wants them, so they are not kept."""
+        return cast(Rejoining, encoding).rejoined(self.frames)
+
+
+def stretches(frames: Sequence[bytes]) -> list[Stretch]:
+    """Cut frames into stretches of about `SEGMENT_BYTES`, at least one frame each."""
+    found: list[Stretch] = []
+    begin = size = 0
+    for end, frame in enumerate(frames, 1):
+        size += len(frame)
+        if size >= SEGMENT_BYTES or end == len(frames):
+            found.append(Stretch(frames[begin:end], size))
+            begin, size = end, 0
+    return found
 
 
 def cut(events: Iterable[Event]) -> list[Segment]:

@@ -547,6 +547,31 @@ class Settings:
         whole(1024, 1 << 32),
         "Bytes held for one book; past it the book is stale until the next snapshot",
     )
+    history_bytes: int = _fixed(
+        64 << 20,
+        "RANGO_HISTORY_BYTES",
+        whole(0, 1 << 40),
+        "Memory for recent events, from which clients with ?resume=1 get what they missed, bytes; "
+        "taken when the first of them comes; 0: none",
+    )
+    history_events: int = _fixed(
+        1_000_000,
+        "RANGO_HISTORY_EVENTS",
+        whole(1000, 1_000_000_000),
+        "Recent events that are kept",
+    )
+    history_s: float = _fixed(
+        600.0, "RANGO_HISTORY_S", seconds(1, 604_800), "Seconds for which they are kept"
+    )
+    resume_events: int = _option(
+        10_000,
+        "RANGO_RESUME_EVENTS",
+        whole(1, 10_000_000),
+        "Missed events that one client is sent when it comes back; of more it gets none",
+    )
+    resume_bytes: int = _option(
+        8 << 20, "RANGO_RESUME_BYTES", whole(1024, 1 << 30), "Bytes of these, in all"
+    )
     broker_heartbeat_s: int = _fixed(
         10, "RANGO_BROKER_HEARTBEAT_S", whole(2, 3600), "AMQP heartbeat, seconds"
     )

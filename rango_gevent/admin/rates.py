@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple, Sequence
 
-from rango_gevent.hub.hub import Batch
+from rango_gevent.hub.stream import Batch
 
 WINDOW_S = 2.0
 _IDLE_S = 10.0  # nobody looked for so long: counting ends

@@ -17,6 +17,7 @@ from rango_gevent.admin import requests
 from rango_gevent.admin.requests import Wanted, read_request
 from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.tokens import EXPIRED
+from rango_gevent.delivery import login
 from rango_gevent.delivery.outlet import Part
 from rango_gevent.delivery.session import Desk, Manner, Session
 from rango_gevent.errors import FatalClientError, RequestError, TokenError
@@ -55,7 +56,9 @@ class AdminSession(Session):
         """Return what it speaks through; `delivery.outlet.GONE` when that is closed."""
         return cast("Connection", self.outlet)
 
-    def subscribe(self, names: tuple[str, ...], id: Id = None) -> list[Part]:
+    def subscribe(
+        self, names: tuple[str, ...], id: Id = None, since: str | None = None
+    ) -> list[Part]:
         """Say nothing: nothing is subscribed here."""
         return []
 
@@ -96,7 +99,7 @@ class AdminSession(Session):
 
     def _has_expired(self) -> bool:
         expires_at_s = self.identity.expires_at_s
-        return expires_at_s is not None and expires_at_s <= self._desk.now()
+        return expires_at_s is not None and expires_at_s <= self.desk.now()
 
     @property
     def is_here(self) -> bool:
@@ -108,9 +111,10 @@ class AdminSession(Session):
     def _log_in(self, wanted: Wanted) -> Iterable[Part]:
         """Take a token for the first time or to renew; the role is looked at each time."""
         try:
-            identity = self._identity_of(wanted.token)
+            identity = login.identity_of(self, wanted.token)
         except TokenError as error:
-            return self._refused(error, self.not_authenticated(error, wanted.id))
+            reply = login.not_authenticated(self, error, wanted.id)
+            return login.refused(self, error, reply)
         if not self._office.has_role(identity):
             self._office.audit(self, "login refused: role %r, uid %r", identity.role, identity.uid)
             refusal = RequestError("This role is no administrator's", codes.ROLE)
@@ -120,9 +124,9 @@ class AdminSession(Session):
             return []
         is_new, before = self not in self._office.admins, self.uid
         self._office.admit(self)
-        reply = messages.authenticated(identity.uid or "", self._ttl_s(identity), wanted.id)
+        reply = messages.authenticated(identity.uid or "", login.ttl_s(self, identity), wanted.id)
         try:
-            parts = self._admitted(identity, reply)
+            parts = login.admitted(self, identity, reply)
         except RequestError:
             if is_new:
                 self._office.admins.pop(self, None)

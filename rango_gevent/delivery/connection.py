@@ -154,15 +154,29 @@ class Connection(Sender):
         if len(self.session.streams) != held:
             self._tell_streams()
 
-    def subscribe(self, names: tuple[str, ...], refused: TokenError | None = None) -> None:
+    def come_back(
+        self, names: tuple[str, ...], refused: TokenError | None, since: str, early: bytes
+    ) -> None:
+        """Subscribe with what was missed, in turn with all others who do, and begin to read."""
+        self._keeper.reading.wait()
+        self.subscribe(names, refused, since)
+        self.start(early)
+
+    def subscribe(
+        self,
+        names: tuple[str, ...],
+        refused: TokenError | None = None,
+        since: str | None = None,
+    ) -> None:
         """Subscribe what the handshake named, and tell what is held: the first frame of all.
 
         Args:
             names: of the streams.
             refused: why it is not who its token says; told behind that.
+            since: where it says that it stands, when it comes back.
         """
         try:
-            parts = self.session.subscribe(names)
+            parts = self.session.subscribe(names, since=since)
         except RequestError as error:
             parts = [self.session.error(error)]
         if refused is not None:

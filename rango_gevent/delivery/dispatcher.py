@@ -413,7 +413,7 @@ class Dispatcher:
     def _offer(self, session: Session, bundle: Bundle) -> bool:
         """Hand a client what it is due; False: it is too slow."""
         outlet = session.outlet
-        if self._slow is not None and not outlet.ready:
+        if self._slow is not None and not outlet.ready and not session.manner.resumes:
             return self._offer_by_stream(outlet, bundle, self._slow)
         return outlet.offer(bundle.segments or bundle.cut())
 

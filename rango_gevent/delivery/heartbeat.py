@@ -51,6 +51,7 @@ class Heartbeat:
 
     Attributes:
         clock: moved at every tick.
+        on_tick: called at every tick; must not wait.
         tokens: the connections whose tokens end soon.
         late_s: lateness of the event loop at the last tick.
     """
@@ -76,6 +77,7 @@ class Heartbeat:
         self.clock = Clock(now())
         self.tokens = TokenWatch(wall, len(self._slots) * _TICK_S)
         self.late_s = 0.0
+        self.on_tick: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         """Return how many connections are watched."""
@@ -110,6 +112,7 @@ class Heartbeat:
     def tick(self, now: float) -> None:
         """Do one second's work."""
         self.clock.now_s = now
+        self.on_tick()
         self._ping_next(now)
         self.tokens.tick()
         self._close_silent(now)

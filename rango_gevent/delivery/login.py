@@ -27,11 +27,11 @@ def authenticate(session: Session, request: Request) -> Iterable[Part]:
     if not session.desk.by_event:
         raise messages.no_such_event()
     try:
-        identity = _identity_of(session, request.token)
+        identity = identity_of(session, request.token)
     except TokenError as error:
-        return _refused(session, error, not_authenticated(session, error, request.id))
-    reply = messages.authenticated(identity.uid or "", _ttl_s(session, identity), request.id)
-    return _admitted(session, identity, reply)
+        return refused(session, error, not_authenticated(session, error, request.id))
+    reply = messages.authenticated(identity.uid or "", ttl_s(session, identity), request.id)
+    return admitted(session, identity, reply)
 
 
 def authenticate_ranger(session: Session, request: Request) -> Iterable[Part]:
@@ -39,11 +39,11 @@ def authenticate_ranger(session: Session, request: Request) -> Iterable[Part]:
     if not session.desk.by_jwt:
         raise messages.no_such_event()
     try:
-        identity = _identity_of(session, bearer(request.token) or "")
+        identity = identity_of(session, bearer(request.token) or "")
     except TokenError as error:
         code = session.code(codes.OF_TOKENS[error.reason])
-        return _refused(session, error, messages.ranger_not_authenticated(code, request.id))
-    return _admitted(session, identity, messages.ranger_authenticated(request.id))
+        return refused(session, error, messages.ranger_not_authenticated(code, request.id))
+    return admitted(session, identity, messages.ranger_authenticated(request.id))
 
 
 def not_authenticated(session: Session, error: TokenError, id: Id = None) -> bytes:
@@ -52,7 +52,12 @@ def not_authenticated(session: Session, error: TokenError, id: Id = None) -> byt
     return messages.not_authenticated(error.told, code, id)
 
 
-def _identity_of(session: Session, token: str) -> Identity:
+def identity_of(session: Session, token: str) -> Identity:
+    """Return who a token belongs to.
+
+    Raises:
+        TokenError: it is refused, or names no user.
+    """
     authenticator = session.desk.authenticator
     if not token or authenticator is None:
         raise TokenError("no token was given", MALFORMED)
@@ -62,7 +67,7 @@ def _identity_of(session: Session, token: str) -> Identity:
     return identity
 
 
-def _ttl_s(session: Session, identity: Identity) -> int | None:
+def ttl_s(session: Session, identity: Identity) -> int | None:
     """Return the seconds that a token is good for; None for without end, or nearly."""
     expires_at_s = identity.expires_at_s
     if expires_at_s is None or expires_at_s > _NO_END_S:
@@ -70,8 +75,12 @@ def _ttl_s(session: Session, identity: Identity) -> int | None:
     return max(0, int(expires_at_s - session.desk.now()))
 
 
-def _refused(session: Session, error: TokenError, reply: bytes) -> Iterable[Part]:
-    """Answer a bad token; what is not the client's fault is not held against it."""
+def refused(session: Session, error: TokenError, reply: bytes) -> Iterable[Part]:
+    """Answer a bad token; what is not the client's fault is not held against it.
+
+    Raises:
+        FatalClientError: too many of this client were refused.
+    """
     if error.reason == UNAVAILABLE:
         return (reply,)
     session.bad_tokens += 1
@@ -81,7 +90,12 @@ def _refused(session: Session, error: TokenError, reply: bytes) -> Iterable[Part
     raise FatalClientError(close.UNAUTHENTICATED._replace(text="authentication failed too often"))
 
 
-def _admitted(session: Session, identity: Identity, reply: bytes) -> list[Part]:
+def admitted(session: Session, identity: Identity, reply: bytes) -> list[Part]:
+    """Let a client be whom its token names; return the reply and what follows from it.
+
+    Raises:
+        RequestError: the user has all the connections that one may have.
+    """
     if session.ended:
         return []  # it left while its token was asked about
     session.bad_tokens = 0

@@ -15,10 +15,12 @@ import gevent
 from prometheus_client import Histogram
 
 from rango_gevent.auth.identity import ANONYMOUS, Identity
+from rango_gevent.delivery import resuming
 from rango_gevent.delivery.admission import Admission, AdmissionLimits, Network
+from rango_gevent.delivery.arrivals import Arrivals
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
-from rango_gevent.delivery.encoding import PLAIN, Deflated
+from rango_gevent.delivery.encoding import PLAIN, POSITIONED, Deflated
 from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits, InboundPool
 from rango_gevent.delivery.outlet import GONE
@@ -26,6 +28,8 @@ from rango_gevent.delivery.sender import ConnectionLimits, Sender
 from rango_gevent.delivery.session import PLAIN_MANNER, Desk, Manner, Session, SessionLimits
 from rango_gevent.errors import TokenError
 from rango_gevent.hub.hub import Hub
+from rango_gevent.hub.stream import Stream
+from rango_gevent.model import Encoding
 from rango_gevent.protocol import close, messages, routing
 from rango_gevent.turns import Turns
 
@@ -95,8 +99,14 @@ class Registry:
         self.make_connection: type[Connection] = Connection
         self.limits = limits.connection
         self.admission = Admission(limits.admission, trusted)
+        self.arrivals = Arrivals(hub.history)
         self.desk = Desk(
-            hub, limits.session, dispatcher.flush, now=time.time, move=self.admission.move
+            hub,
+            limits.session,
+            dispatcher.flush,
+            now=time.time,
+            move=self.admission.move,
+            await_position=self.arrivals.wait,
         )
         self.flush = dispatcher.flush
         self.clock = heartbeat.clock
@@ -112,12 +122,25 @@ class Registry:
         self.heartbeat = heartbeat
         self._close_timeout_s = limits.close_timeout_s
         self._noticed = 0
+        self._resuming = 0
+        self._break = ""
+        self._tells_break = False
         self._connections: dict[Connection, None] = {}
         self._departed: deque[Session] = deque()
         self._duration = duration
         self._plain_pool = InboundPool(limits.inbound)
         self._deflate_pool = InboundPool(limits.inbound, deflate=True)
-        self._deflated = Deflated(pack)
+        self._set_encodings(pack)
+        hub.on_overflow = self._missed_by
+
+    def _set_encodings(self, pack: Callable[[bytes], bytes]) -> None:
+        """Make an encoding for each pair of: compressed, with positions."""
+        self._encodings: dict[tuple[bool, bool], Encoding] = {
+            (False, False): PLAIN,
+            (False, True): POSITIONED,
+            (True, False): Deflated(pack),
+            (True, True): Deflated(pack, POSITIONED),
+        }
 
     def set_limits(
         self, limits: ClientLimits, trusted: Iterable[Network], pack: Callable[[bytes], bytes]
@@ -129,7 +152,7 @@ class Registry:
         self.admission.set_limits(limits.admission, trusted)
         self._plain_pool.set_limits(limits.inbound)
         self._deflate_pool.set_limits(limits.inbound)
-        self._deflated = Deflated(pack)
+        self._set_encodings(pack)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -160,6 +183,7 @@ class Registry:
         early: bytes = b"",
         refused: TokenError | None = None,
         make_session: Callable[..., Session] = Session,
+        since: str | None = None,
     ) -> Connection:
         """Take over the socket of an accepted handshake.
 
@@ -174,6 +198,7 @@ class Registry:
             early: bytes that the client sent behind its handshake.
             refused: why it is not who its token says, where it is told.
             make_session: makes what the connection speaks with.
+            since: where it says that it stands, when it comes back.
         """
         self.opened += 1
         session = make_session(self.desk, identity, manner, now_s=self.clock.now_s)
@@ -183,17 +208,21 @@ class Registry:
             id=self.opened,
             peer=peer,
             session=session,
-            encoding=self._deflated if deflate else PLAIN,
+            encoding=self._encodings[deflate, manner.resumes],
             pool=self._deflate_pool if deflate else self._plain_pool,
         )
         self._connections[connection] = None
         self.admission.enter(peer, identity.uid)
         self._noticed += manner.notices
+        self._resuming += manner.resumes
         self.heartbeat.watch(connection)
         log.debug("connection opened", extra=connection.labels)
         connection.push(response)
-        connection.subscribe(names, refused)
-        connection.start(early)
+        if since is not None and manner.resumes:
+            self.spawn(connection.come_back, names, refused, since, early)
+        else:
+            connection.subscribe(names, refused)
+            connection.start(early)
         return connection
 
     def spawn(self, work: Callable[..., None], *args: object) -> gevent.Greenlet[..., None]:
@@ -216,6 +245,30 @@ class Registry:
             for session in list(stream.subscribers):  # one that is lost leaves the stream
                 if isinstance(session, Session) and session.notices:
                     session.outlet.push(notice)
+
+    def _missed_by(self, stream: Stream) -> None:
+        """Close those who come back by positions and miss an event here: they get it then."""
+        if self._resuming:
+            for session in list(stream.subscribers):
+                if isinstance(session, Session) and session.manner.resumes:
+                    session.outlet.too_slow()
+
+    def history_broke(self, reason: str) -> None:
+        """Tell those who come back by positions that nobody knows what they missed."""
+        self._break = reason
+        if not self._tells_break and self._resuming:
+            self._tells_break = True
+            self.spawn(self._tell_break)
+
+    def _tell_break(self) -> None:
+        """Tell all of them, and anew as often as it breaks meanwhile."""
+        while self._break:
+            reason, self._break = self._break, ""
+            for connection in list(self._connections):
+                if connection.session.manner.resumes:
+                    self.reading.wait()
+                    connection.answer(resuming.broken(connection.session, reason))
+        self._tells_break = False
 
     def disconnect(self, selects: Callable[[Identity], bool]) -> int:
         """Close the connections of some identities with 4403; return how many there are."""
@@ -264,6 +317,7 @@ class Registry:
         self.lagging.pop(connection, None)
         self.admission.leave(connection.peer, session.uid)
         self._noticed -= session.notices
+        self._resuming -= session.manner.resumes
         self.heartbeat.forget(connection)
         session.outlet = GONE  # a circle less for the garbage collector to find
         reason = connection.ended_by or close.LOST

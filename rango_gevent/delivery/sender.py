@@ -32,6 +32,7 @@ from gevent.timeout import Timeout
 
 from rango_gevent.delivery.outbox import CLOSE as CLOSE_POLICY
 from rango_gevent.delivery.outbox import Outbox
+from rango_gevent.delivery.resuming import notice
 from rango_gevent.model import SEGMENT_BYTES, Encoding, Event, Segment
 from rango_gevent.protocol import close, frames
 from rango_gevent.protocol.close import CloseReason
@@ -377,9 +378,12 @@ class Sender:
     # -- the end ------------------------------------------------------------------------
 
     def ping(self, now_s: float) -> None:
-        """Send a ping frame unless bytes wait anyway."""
+        """Send a ping frame unless bytes wait anyway; behind where it stands, if it was quiet."""
         if self.state == READY:
+            is_quiet = self.session.served.at_s <= self.pinged_s
             self.pinged_s = now_s
+            if is_quiet and self.session.manner.resumes:
+                self.answer(notice(self.session))
             self.push(_PING_FRAME)
 
     def close(self, reason: CloseReason) -> None:

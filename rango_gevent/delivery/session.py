@@ -7,12 +7,13 @@ connection under it owns the socket; `Desk` is what all sessions share.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from typing import TYPE_CHECKING, Callable, Collection, Iterable, NamedTuple
 
 from rango_gevent.auth.authenticator import Authenticator
 from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.ways import MESSAGE, RANGER
-from rango_gevent.delivery import login
+from rango_gevent.delivery import login, resuming
 from rango_gevent.delivery.outlet import Outlet, Part
 from rango_gevent.errors import FatalClientError, RequestError
 from rango_gevent.hub.hub import Hub
@@ -35,6 +36,8 @@ class SessionLimits(NamedTuple):
         reply_bytes_per_s: bytes of replies and replays a second in the long run.
         names: bounds on the streams that it holds.
         bad_tokens: tokens that may be refused one after another before it is closed.
+        replay_events: that may be replayed to one who comes back.
+        replay_bytes: of these.
     """
 
     requests_per_s: float
@@ -42,6 +45,8 @@ class SessionLimits(NamedTuple):
     reply_bytes_per_s: float
     names: NameLimits
     bad_tokens: int = 5
+    replay_events: int = 10_000
+    replay_bytes: int = 8 << 20
 
 
 class Mark(NamedTuple):
@@ -63,12 +68,15 @@ class Desk:
         flush: hands a session what it is due before its subscriptions change.
         now: the Unix time in seconds.
         move: counts a connection for another user than before; False: that one has its share.
+        await_position: waits a while for an event that others have had already.
 
     Attributes:
         authenticator: tells who a token belongs to; None as long as nobody can authenticate.
         by_event: `messages.AUTH` is known.
         by_jwt: `messages.JWT`, Ranger's way, is known.
         requests: requests by action, or ``error``.
+        resumes: those who came back, by why nothing was replayed, or ``recovered``.
+        replayed: events that were.
     """
 
     def __init__(
@@ -79,15 +87,19 @@ class Desk:
         *,
         now: Callable[[], float],
         move: Callable[[str | None, str | None], bool],
+        await_position: Callable[[int], None] = lambda position: None,
     ) -> None:
         self.hub = hub
         self.limits = limits
         self.flush = flush
         self.now = now
         self.move = move
+        self.await_position = await_position
         self.authenticator: Authenticator | None = None
         self.by_event = self.by_jwt = False
         self.requests: Counter[str] = Counter()
+        self.resumes: Counter[str] = Counter()
+        self.replayed = 0
 
     def set_ways(self, authenticator: Authenticator, ways: Collection[str]) -> None:
         """Let clients authenticate by requests, in the ways that are among these."""
@@ -102,15 +114,17 @@ class Manner(NamedTuple):
     Attributes:
         notices: it asked to be told of stale books, and of the end of its token.
         numbered: it speaks the subprotocol in which errors have numbers.
+        resumes: it is told positions, and comes back by them.
     """
 
     notices: bool = False
     numbered: bool = False
+    resumes: bool = False
 
 
 # one object for all who want the same
-MANNERS = {(n, v): Manner(n, v) for n in (False, True) for v in (False, True)}
-PLAIN_MANNER = MANNERS[False, False]
+MANNERS = {manner: Manner(*manner) for manner in product((False, True), repeat=3)}
+PLAIN_MANNER = MANNERS[False, False, False]
 
 
 class Session:
@@ -126,6 +140,7 @@ class Session:
         outlet: the connection that takes what it is due.
         served: when the dispatcher served it last.
         ended: it may not subscribe any more.
+        stands: it has all that was published, but for what waits; for who comes back by positions.
     """
 
     __slots__ = (
@@ -140,6 +155,7 @@ class Session:
         "manner",
         "outlet",
         "served",
+        "stands",
         "streams",
         "tokens",
     )
@@ -155,6 +171,7 @@ class Session:
         self.streams: dict[str, Stream] = {}
         self.served = NEVER
         self.ended = False
+        self.stands = False
         self.tokens = desk.limits.requests_burst
         self.desk = desk
         self._refilled_s = now_s
@@ -271,15 +288,23 @@ class Session:
         if parts is None:
             return []
         replayed = [name for name in names if name in books and books[name].live]
-        return [*parts, messages.held(messages.SNAPSHOT, replayed, request.id)]
+        more = resuming.standing(self) if self.manner.resumes else None
+        return [*parts, messages.held(messages.SNAPSHOT, replayed, request.id, more)]
 
     # -- subscriptions ------------------------------------------------------------------
 
     def _subscribe(self, request: Request) -> list[Part]:
-        return self.subscribe(request.names, request.id)
+        return self.subscribe(request.names, request.id, request.since)
 
-    def subscribe(self, names: tuple[str, ...], id: Id = None) -> list[Part]:
+    def subscribe(
+        self, names: tuple[str, ...], id: Id = None, since: str | None = None
+    ) -> list[Part]:
         """Subscribe: notices, replays, then the list of all names held.
+
+        Args:
+            names: of the streams.
+            id: of the request.
+            since: where one who comes back says that it stands.
 
         Raises:
             RequestError: with these the client would hold too many names.
@@ -294,6 +319,8 @@ class Session:
         if self.manner.numbered:
             refusals = [self._refusal(name, id) for name in names if not self._may_have(name)]
             names = tuple(filter(self._may_have, names))
+        if self.manner.resumes:
+            return refusals + resuming.subscribe(self, names, id, since)
         parts = self.replay(names)
         if parts is None:
             return []
@@ -319,14 +346,21 @@ class Session:
         code = codes.NO_UID if is_private else codes.ROLE
         return messages.error(f"cannot subscribe to {name}", code, id)
 
-    def replay(self, names: tuple[str, ...]) -> list[Part] | None:
+    def replay(self, names: tuple[str, ...], *, recovered: bool = False) -> list[Part] | None:
         """Subscribe, for the first time or afresh; return what is to be sent for it.
+
+        Args:
+            names: of the streams.
+            recovered: it is given what it missed, and needs no book afresh.
 
         What the dispatcher still holds for the client goes to it first: a replay contains it.
         None: the client was lost by that, and nothing would unsubscribe it again.
         """
         self.desk.flush(self)
-        return None if self.ended else self.desk.hub.subscribe(self, names)
+        if self.ended:
+            return None
+        parts = self.desk.hub.subscribe(self, names, recovered=recovered)
+        return resuming.take_due(self) + parts if self.manner.resumes else parts
 
     def _unsubscribe(self, request: Request) -> list[Part]:
         patterns = self.desk.hub.patterns

@@ -1,6 +1,7 @@
 """Numbers of errors, for clients that speak the subprotocol ``rango.v1``.
 
-The hundreds tell the kind: 10xx the message, 11xx the rate, 12xx authentication, 13xx permission.
+The hundreds tell the kind: 10xx the message, 11xx the rate, 12xx authentication, 13xx permission,
+14xx coming back by a position.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ TOO_MANY_STREAMS = 1005
 RATE = 1101
 ROLE = 1301
 NO_UID = 1302
+NOT_RECOVERED = 1401
 
 OF_TOKENS = {
     "malformed": 1201,

@@ -16,6 +16,7 @@ from rango_gevent.errors import RequestError
 from rango_gevent.protocol import codes, frames
 
 SUBSCRIBE = "subscribe"
+SUBSCRIBED = "subscribed"
 UNSUBSCRIBE = "unsubscribe"
 PING = "ping"
 LIST = "list"
@@ -43,12 +44,14 @@ class Request(NamedTuple):
         names: streams that it names.
         token: of a request to authenticate; empty where there is none, or none that is text.
         id: what its reply carries; None for nothing.
+        since: the position that a client says it stands at, None for none; empty: it is no text.
     """
 
     action: str
     names: tuple[str, ...] = ()
     token: str = ""
     id: Id = None
+    since: str | None = None
 
 
 class NameLimits(NamedTuple):
@@ -125,7 +128,12 @@ def _request(message: Mapping[str, object], limits: NameLimits) -> Request:
         return Request(action)
     if "streams" not in message:
         raise RequestError("No streams provided", codes.NO_STREAMS)
-    return Request(action, _names_in(message["streams"], limits))
+    return Request(action, _names_in(message["streams"], limits), since=_since_in(message))
+
+
+def _since_in(message: Mapping[str, object]) -> str | None:
+    since = message.get("since")
+    return since if isinstance(since, str) or since is None else ""
 
 
 def _token_in(value: object) -> str:
@@ -199,8 +207,7 @@ def names_in_query(query: str, limits: NameLimits) -> tuple[str, ...]:
         RequestError: as `check_names`.
     """
     names: list[str] = []
-    for field in query.split("&"):
-        key, _, value = field.partition("=")
+    for key, _, value in _fields(query):
         if key == "stream":
             try:
                 decoded = unquote_to_bytes(value.replace("+", " ").encode("latin-1")).decode()
@@ -208,6 +215,16 @@ def names_in_query(query: str, limits: NameLimits) -> tuple[str, ...]:
                 raise _bad_name("Could not parse streams: not UTF-8") from None
             names.extend(name for name in decoded.split(",") if name)
     return check_names(names, limits)
+
+
+def since_in_query(query: str) -> str | None:
+    """Return the position of ``?resume=1&since=``; None where there is none."""
+    found = [value for key, _, value in _fields(query) if key == "since"]
+    return unquote_to_bytes(found[0].encode("latin-1")).decode("latin-1") if found else None
+
+
+def _fields(query: str) -> list[tuple[str, str, str]]:
+    return [field.partition("=") for field in query.split("&")]
 
 
 def event_head(name: str) -> bytes:
@@ -231,20 +248,29 @@ def refused(name: str) -> bytes:
     return frames.text(_dumps({"success": {"message": f"cannot subscribe to {name}"}}))
 
 
-def held(message: str, names: list[str], id: Id = None) -> bytes:
+def held(
+    message: str,
+    names: list[str],
+    id: Id = None,
+    more: Mapping[str, object] | None = None,
+    code: int | None = None,
+) -> bytes:
     """Encode a reply that lists names as a frame.
 
     Args:
         message: what was done: ``subscribed``, ``unsubscribed``, ``list`` or ``snapshot``.
         names: all that the client holds; of a ``snapshot`` those that were replayed.
         id: of the request; None leaves it out.
+        more: further members, for clients that come back by a position.
+        code: number of what went wrong all the same; None leaves it out.
     """
-    return _reply({"success": {"message": message, "streams": names}}, id)
+    reply = {"message": message, "streams": names, **(more or {})}
+    return _reply({"success": reply}, id, code)
 
 
 def subscribed(names: list[str], id: Id = None) -> bytes:
     """Encode the reply to `SUBSCRIBE` as a frame; names are all that the client holds."""
-    return held("subscribed", names, id)
+    return held(SUBSCRIBED, names, id)
 
 
 def unsubscribed(names: list[str], id: Id = None) -> bytes:
@@ -288,6 +314,16 @@ def resync(names: list[str]) -> bytes:
     Only clients that connected with ``notices=1`` get it: Rango knows no such message.
     """
     return frames.text(_dumps({"event": "resync", "streams": names}))
+
+
+def stands(at: str) -> bytes:
+    """Encode the notice of where a client of ``resume=1`` stands, as a frame."""
+    return frames.text(_dumps({"event": "position", "at": at}))
+
+
+def history_broke(reason: str) -> bytes:
+    """Encode the notice that nobody knows what was missed before it, as a frame."""
+    return frames.text(_dumps({"event": "position", "at": None, "reason": reason}))
 
 
 def _reply(reply: dict[str, object], id: Id, code: int | None = None) -> bytes:

@@ -112,6 +112,7 @@ class GatewayHandler(Exchange):
             early=early,
             refused=accepted.refused,
             make_session=gateway.admin.session if accepted.route is ADMIN_ROUTE else Session,
+            since=accepted.since,
         )
         return True
 

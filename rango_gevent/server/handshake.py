@@ -51,7 +51,8 @@ _DEFLATE_VALUES: dict[str, tuple[str | None, ...]] = {
 class Accepted(NamedTuple):
     """A handshake that may go on: who it is, what it wants, and the 101 response.
 
-    The last is why it is not who its token says, where the client is told.
+    The last two are why it is not who its token says, where the client is told, and where it says
+    that it stands.
     """
 
     identity: Identity
@@ -61,6 +62,7 @@ class Accepted(NamedTuple):
     response: bytes
     refused: TokenError | None = None
     route: Route = ROUTES["/public"]
+    since: str | None = None
 
 
 class DoorRules(NamedTuple):
@@ -140,13 +142,16 @@ class Handshake:
         deflate = b""
         if self._compression:
             deflate = accept_deflate(_text(environ, "HTTP_SEC_WEBSOCKET_EXTENSIONS"))
+        asked = query.split("&")
+        is_numbered, resumes = protocol == codes.SUBPROTOCOL, "resume=1" in asked
         return Accepted(
             identity,
-            MANNERS["notices=1" in query.split("&"), protocol == codes.SUBPROTOCOL],
+            MANNERS["notices=1" in asked, is_numbered, resumes],
             bool(deflate),
             names,
             _response(key, protocol, deflate),
             refused,
+            since=messages.since_in_query(query) if resumes else None,
         )
 
     def _accept_admin(self, environ: Mapping[str, object], key: bytes) -> Accepted:
@@ -157,7 +162,8 @@ class Handshake:
         protocol = chosen(protocols(environ), codes.SUBPROTOCOL)
         stranger = self._authenticator.anonymous_for(self._rules.admin_login_s)
         response = _response(key, protocol, b"")
-        return Accepted(stranger, MANNERS[False, True], False, (), response, route=ADMIN_ROUTE)
+        manner = MANNERS[False, True, False]
+        return Accepted(stranger, manner, False, (), response, route=ADMIN_ROUTE)
 
     def _identify(
         self, environ: Mapping[str, object], found: Route, is_checked: bool

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rango_gevent.admin import rates
 from rango_gevent.admin.rates import Rate, RateMeter
-from rango_gevent.hub.hub import Batch
-from rango_gevent.hub.stream import Stream
+from rango_gevent.hub.stream import Batch, Stream
 from rango_gevent.model import Event
 
 

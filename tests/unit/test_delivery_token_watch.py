@@ -96,7 +96,7 @@ def test_a_token_without_an_end_costs_nothing(room: Room) -> None:
 def test_who_asked_is_warned_once(room: Room) -> None:
     """Half a minute before the end, not before and not again; others are not."""
     clocks = Clocks(room)
-    asked, told = clocks.connect(100, manner=MANNERS[True, False])
+    asked, told = clocks.connect(100, manner=MANNERS[True, False, False])
     _, silent = clocks.connect(100)
     clocks.pass_to(94)
     assert not room.registry.closed

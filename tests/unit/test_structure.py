@@ -49,9 +49,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "access", "admin", "delivery", "source", "metrics", "throttle", "scrape", "server", "settings",
+        "access", "admin", "bounds", "delivery", "source", "metrics", "throttle", "scrape", "server",
+        "settings",
         "hub", "auth", "protocol", "errors", "__init__",
     },
+    "bounds": {"admin", "delivery", "hub", "source", "settings", "protocol"},
     "access": {
         "server", "delivery", "remote", "settings", "throttle", "auth", "protocol", "metrics",
     },
@@ -92,7 +94,7 @@ PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
-    r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|session)"
+    r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|resuming|session)"
     r"|publisher\.(body|frames)|server\.(paths|handshake)"
 )
 IMPURE_IMPORTS = {
