@@ -78,9 +78,12 @@ class _Trail:
 _NOBODY = _Trail("", b"", -1)
 
 
-def track(kind: str, address: str) -> str:
-    """Return what an address is kept under: the same text may be one of several kinds."""
-    return f"{routing.KINDS.index(kind)}{address}"
+def track(kind: str, address: str, action: int = routing.EVENT) -> str:
+    """Return what an address is kept under: the same text may be one of several kinds.
+
+    Snapshots of books are apart from their increments, since they have a name of their own.
+    """
+    return f"s{address}" if action == routing.SNAPSHOT else f"{routing.KINDS.index(kind)}{address}"
 
 
 def _doubled(held: list[_T], part: int, is_low: bool, blank: _T) -> list[_T]:

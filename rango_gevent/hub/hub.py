@@ -295,8 +295,8 @@ class Hub:
         route = routing.parse_key(key) if is_text(key) else None
         if route is not None:
             registry = self.streams[route.kind]
-            head, key_kept = messages.event_head(route.name), track(route.kind, route.address)
-            known = (route, head, registry, key_kept)
+            kept_under = track(route.kind, route.address, route.action)
+            known = (route, messages.event_head(route.name), registry, kept_under)
             if route.kind == routing.PUBLIC and self.patterns is not None:
                 self._match(self.patterns, route.address)
             if self.topics.publish(route, registry.get(route.address)):

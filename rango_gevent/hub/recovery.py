@@ -30,6 +30,8 @@ def tracks(hub: Hub, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
             is_own = kind == routing.PRIVATE
             address = routing.private_address(subscriber.uid or "", name) if is_own else name
             found.append(track(kind, address))
+            if routing.is_book(name):
+                found.append(track(kind, address, routing.SNAPSHOT))
     return found
 
 
