@@ -397,7 +397,7 @@ class ResumeMachine(RuleBasedStateMachine):
     def start(self, is_own: bool) -> None:
         """Begin with some people who hold nothing."""
         self.is_own = is_own
-        self.scene = Scene(HistoryLimits(1 << 20, 60, 1e9), is_own=is_own)
+        self.scene = Scene(HistoryLimits(1 << 20, 20, 1e9), is_own=is_own)
         self.people = [Person("ID1"), Person("ID2"), Person("ID1")]
         self.number = self.place = 0
         self.counts: dict[str, int] = {"recovered": 0, "lost": 0}
