@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from pathlib import Path
 from typing import NamedTuple, Sequence
@@ -107,7 +108,7 @@ def chosen(arguments: argparse.Namespace) -> list[Scenario]:
     if arguments.max_clients < 0 or arguments.max_messages < 0:
         raise ConfigError("--max-clients and --max-messages: give 0 or more")
     return [
-        scenarios.capped(scenario, arguments.max_clients, arguments.max_messages, arguments.seconds)
+        capped(scenario, arguments.max_clients, arguments.max_messages, arguments.seconds)
         for scenario in scenarios.select(arguments.scenario)
     ]
 
@@ -182,3 +183,24 @@ def target(arguments: argparse.Namespace, exchange: str) -> Target | None:
         raise ConfigError(f"--pid={arguments.pid}: {error}") from None
     key = signing_key(Path(arguments.token_key)) if arguments.token_key else None
     return Target(arguments.name, port, parts.path.rstrip("/"), pids, exchange, key)
+
+
+def capped(scenario: Scenario, clients: int, messages: int, seconds: float) -> Scenario:
+    """Return a scenario of at most so many clients and messages; 0: no cap.
+
+    Args:
+        scenario: the row.
+        clients: most clients.
+        messages: most messages.
+        seconds: length of the run, which decides the number of messages.
+    """
+    changes: dict[str, int] = {}
+    if clients and scenario.clients > clients:
+        changes["clients"] = clients
+    if (
+        messages
+        and scenario.kind not in (scenarios.IDLE, scenarios.CONNECT)
+        and scenario.count(seconds) > messages
+    ):
+        changes["messages"] = messages
+    return dataclasses.replace(scenario, **changes) if changes else scenario  # type: ignore[arg-type]  # two fields, both int

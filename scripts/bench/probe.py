@@ -6,6 +6,7 @@ A newcomer's own time on a busy machine is in the figures too, so they are upper
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -15,6 +16,7 @@ from typing import Iterator
 from bench import machine
 from bench.report import Result
 from bench.servers import HOST, Dial
+from bench.tools import BenchError
 
 _TIMEOUT_S = 10.0
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 section 1.3; any 16 bytes would do
@@ -87,6 +89,13 @@ class Newcomer:
             raise ConnectionResetError("the server has closed the connection")
         self._unread += data
 
+    def first_text(self) -> str:
+        """Return the first message, the reply to the subscription of the handshake."""
+        opcode, payload = self._next_frame()
+        if opcode != _TEXT:
+            raise OSError(f"the first frame is of kind {opcode}")
+        return payload.decode()
+
     def ping_s(self) -> float:
         """Return the seconds until a ping frame is answered."""
         payload = os.urandom(8)
@@ -115,6 +124,25 @@ class Newcomer:
                     self._unread = self._unread[at + size :]
                     return opcode, payload
             self._receive()
+
+
+def standing(dial: Dial) -> str:
+    """Return where a client stands that comes in now and could come back, percent-safe.
+
+    Raises:
+        BenchError: the server does not know.
+    """
+    with Newcomer(HOST, dial.port, coming_back(dial).path) as newcomer:
+        at = json.loads(newcomer.first_text()).get("success", {}).get("at")
+    if not isinstance(at, str):
+        raise BenchError("the server keeps no history: RANGO_HISTORY_BYTES is 0, or it is another")
+    return at
+
+
+def coming_back(dial: Dial, since: str = "") -> Dial:
+    """Return the way in for clients that come back by a position, or will."""
+    more = f"resume=1&since={since}" if since else "resume=1"
+    return dial._replace(path=f"{dial.path}{'&' if '?' in dial.path else '?'}{more}")
 
 
 class Aside:

@@ -43,6 +43,7 @@ class Result:
         p99_ms: 99th percentile of it.
         max_ms: largest of it.
         connects_per_s: from the first client's start to the last one's response.
+        back_s: from the first client's start to the last missed event that arrived, in seconds.
         kb_per_connection: growth of the server's resident memory for each connection.
         growth_mb: growth of that memory while messages came.
         kernel_kb_per_deaf: most memory of the kernel behind the sockets of clients that read
@@ -86,6 +87,7 @@ class Result:
     p99_ms: float | None = None
     max_ms: float | None = None
     connects_per_s: float | None = None
+    back_s: float | None = None
     kb_per_connection: float | None = None
     growth_mb: float | None = None
     kernel_kb_per_deaf: float | None = None
@@ -188,6 +190,7 @@ COLUMNS = (
     Column("messages/s", "messages_per_s"),
     Column("lost", "lost"),
     Column("connects/s", "connects_per_s"),
+    Column("back s", "back_s", 1),
     Column("KB/conn", "kb_per_connection", 1),
     Column("KB/deaf", "kernel_kb_per_deaf"),
     Column("client %", "client_busy", 0, 100),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Iterator
 
 from bench import machine, publishing, scenarios
-from bench.probe import Aside, Newcomers, deaf
+from bench.probe import Aside, Newcomers, coming_back, deaf, standing
 from bench.report import Result, fill_ages, per
 from bench.scenarios import Scenario
 from bench.servers import HOST, Server, Work
@@ -125,6 +125,8 @@ def run(scenario: Scenario, server: Server, options: Options) -> Result:
             _connect_only(scenario, server, options, result)
         elif scenario.kind == scenarios.REPLAY:
             _replay(scenario, server, options, result)
+        elif scenario.kind == scenarios.RESUME:
+            _resume(scenario, server, options, result)
         else:
             _flow(scenario, server, options, result)
     except (BenchError, ProcessLookupError, OSError) as error:
@@ -155,9 +157,11 @@ def _load(
     clients: int,
     expect: int,
     stops: bool,
+    since: str = "",
 ) -> Iterator[Load]:
     """Run the load client, its tokens in a file for as long."""
     dial = server.dial(scenario)
+    dial = coming_back(dial, since) if since else dial
     command = [
         options.tools["wsload"],
         f"host={HOST}",
@@ -297,15 +301,7 @@ def _replay(scenario: Scenario, server: Server, options: Options, result: Result
     """Fill a book while one client watches, then let everybody come."""
     looks = Looks(server.pids, options.broker_of(server))
     result.messages = scenario.messages
-    with _load(scenario, server, options, 1, scenario.messages, False) as witness:
-        witness.ready(_CONNECT_LIMIT_S)
-        limit_s = time_limit_s(scenario, options)
-        work = Work(scenario, scenario.messages + 1, options.tools["pump"], limit_s)
-        with server.flow(work) as pump:
-            pump.answer(limit_s)
-        filled = witness.done(limit_s)
-    if filled["frames"] < scenario.messages:  # some gateways send it the first snapshot too
-        raise BenchError(f"{filled['frames']} of {scenario.messages} increments arrived live")
+    _fill(scenario, server, options, scenario.messages + 1)
     looks.settle()
     expect = scenario.expected(scenario.messages)
     started_ns = time.monotonic_ns()
@@ -319,4 +315,47 @@ def _replay(scenario: Scenario, server: Server, options: Options, result: Result
     _take_counts(result, scenario, {"start_ns": started_ns}, done)
     result.p50_ms = result.p99_ms = result.max_ms = None  # the age of a stored message is no delay
     result.messages_per_s = None
+    result.us_per_delivery = per(1e6 * cpu_s, result.deliveries)
+
+
+def _fill(scenario: Scenario, server: Server, options: Options, count: int) -> None:
+    """Publish so many messages while one client watches."""
+    with _load(scenario, server, options, 1, scenario.messages, False) as witness:
+        witness.ready(_CONNECT_LIMIT_S)
+        limit_s = time_limit_s(scenario, options)
+        work = Work(scenario, count, options.tools["pump"], limit_s)
+        with server.flow(work) as pump:
+            pump.answer(limit_s)
+        filled = witness.done(limit_s)
+    if filled["frames"] < scenario.messages:  # some gateways send it the first snapshot too
+        raise BenchError(f"{filled['frames']} of {scenario.messages} messages arrived live")
+
+
+def _resume(scenario: Scenario, server: Server, options: Options, result: Result) -> None:
+    """Publish what everybody misses, then let everybody come back; newcomers come beside them."""
+    looks = Looks(server.pids, options.broker_of(server))
+    result.messages = scenario.messages
+    since = standing(server.dial(scenario))
+    _fill(scenario, server, options, scenario.messages)
+    looks.settle()
+    expect = scenario.expected(scenario.messages)
+    aside = Newcomers(server.dial(scenario))
+    started_ns = time.monotonic_ns()
+    with _load(scenario, server, options, scenario.clients, expect, False, since) as load:
+        looks.start([load.process.pid])
+        load.tell()
+        events: dict[str, Any] = {}
+        while "done" not in events:
+            aside.look()
+            event = load.poll(_PROBE_EVERY_S)
+            events.update({event["event"]: event} if event is not None else {})
+        cpu_s = looks.take_work(result)
+        looks.take_memory(result)
+    _take_ready(result, events["ready"])
+    aside.take(result)
+    done = events["done"]
+    _take_counts(result, scenario, {"start_ns": started_ns}, done)
+    result.p50_ms = result.p99_ms = result.max_ms = None  # as above
+    result.messages_per_s = None
+    result.back_s = (done["last_ns"] - started_ns) / 1e9
     result.us_per_delivery = per(1e6 * cpu_s, result.deliveries)

@@ -6,7 +6,6 @@ gateway and clients together; on another machine it is a figure to compare with.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Iterable, Mapping, NamedTuple
 
@@ -16,6 +15,7 @@ FLOW = "flow"  # connect, publish at a rate, count deliveries
 IDLE = "idle"  # connect and stay
 CONNECT = "connect"  # connect as fast as it goes
 REPLAY = "replay"  # a book waits, then everybody comes
+RESUME = "resume"  # events are missed, then everybody comes back
 FAIRNESS = "fairness"  # a flow, and newcomers beside it
 PUBLISH = "publish"  # no gateway: what publishing costs whoever publishes
 
@@ -362,6 +362,19 @@ _BURSTS = (
     ),
 )
 
+_RESUME = tuple(
+    Scenario(
+        f"resume-{clients}",
+        f"{clients:,} clients come back to 10 streams, of which each has missed {missed} events",
+        RESUME,
+        clients,
+        messages=missed,
+        streams=10,
+        goals=(*goals, Goal("lost", 0), Goal("ping_ms", 150), Goal("back_s", 15)),
+    )
+    for clients, missed, goals in ((1000, 1000, (_us(0.5),)), (10_000, 100, ()))
+)
+
 _PUBLISHING = tuple(
     Scenario(name, text, PUBLISH, 0, messages=count, batch=batch, goals=(goal, Goal("lost", 0)))
     for name, text, count, batch, goal in (
@@ -388,6 +401,7 @@ _BY_NAME = {
         *_BOOKS,
         *_SLOW,
         *_BURSTS,
+        *_RESUME,
         *_PUBLISHING,
     )
 }
@@ -401,6 +415,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "workers": ("fan-400", "fan-1500", *(scenario.name for scenario in _WORKERS)),
     "compression": tuple(scenario.name for scenario in _BOOKS),
     "slow": tuple(scenario.name for scenario in (*_SLOW, *_BURSTS)),
+    "resume": tuple(scenario.name for scenario in _RESUME),
     "publish": tuple(scenario.name for scenario in _PUBLISHING),
     "all": tuple(_BY_NAME),
 }
@@ -430,20 +445,3 @@ def select(names: Iterable[str]) -> list[Scenario]:
     if unknown:
         raise ConfigError(*unknown)
     return [_BY_NAME[name] for name in wanted]
-
-
-def capped(scenario: Scenario, clients: int, messages: int, seconds: float) -> Scenario:
-    """Return a scenario of at most so many clients and messages; 0: no cap.
-
-    Args:
-        scenario: the row.
-        clients: most clients.
-        messages: most messages.
-        seconds: length of the run, which decides the number of messages.
-    """
-    changes: dict[str, int] = {}
-    if clients and scenario.clients > clients:
-        changes["clients"] = clients
-    if messages and scenario.kind not in (IDLE, CONNECT) and scenario.count(seconds) > messages:
-        changes["messages"] = messages
-    return dataclasses.replace(scenario, **changes) if changes else scenario  # type: ignore[arg-type]  # two fields, both int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench import scenarios
+from bench.arguments import capped
 from bench.report import Result
 
 from rango_gevent.errors import ConfigError
@@ -56,6 +57,8 @@ def test_unknown_names_are_told_all_at_once() -> None:
         ("private-5000", 25_000, 25_000),
         ("ingest", 60_000, 0),
         ("replay", 1000, 1_001_000),
+        ("resume-1000", 1000, 1_000_000),
+        ("resume-10000", 100, 1_000_000),
         ("publish-batch", 40_000, 0),
     ],
 )
@@ -69,10 +72,10 @@ def test_expected_deliveries(name: str, messages: int, expected: int) -> None:
 def test_caps_lower_and_never_raise() -> None:
     """A cap below the scenario's figure holds, one above changes nothing, 0 is none."""
     (scenario,) = scenarios.select(["fan-50"])
-    small = scenarios.capped(scenario, 20, 100, 5)
+    small = capped(scenario, 20, 100, 5)
     assert (small.clients, small.count(5)) == (20, 100)
-    assert scenarios.capped(scenario, 10**6, 10**6, 5) is scenario
-    assert scenarios.capped(scenario, 0, 0, 5) is scenario
+    assert capped(scenario, 10**6, 10**6, 5) is scenario
+    assert capped(scenario, 0, 0, 5) is scenario
 
 
 @pytest.mark.parametrize("scenario", scenarios.every(), ids=lambda scenario: scenario.name)
@@ -91,5 +94,5 @@ def test_every_client_hears_the_end(scenario: scenarios.Scenario) -> None:
 def test_a_book_is_a_snapshot_and_then_increments() -> None:
     """The replay's messages begin with the snapshot, as many increments follow as asked for."""
     (scenario,) = scenarios.select(["replay"])
-    turns = scenarios.capped(scenario, 0, 7, 5).topics().turns
+    turns = capped(scenario, 0, 7, 5).topics().turns
     assert turns == ["m0.ob-snap", *["m0.ob-inc"] * 7]
