@@ -158,9 +158,11 @@ class Connection(Sender):
         self, names: tuple[str, ...], refused: TokenError | None, since: str, early: bytes
     ) -> None:
         """Subscribe with what was missed, in turn with all others who do, and begin to read."""
-        self._keeper.reading.wait()
-        self.subscribe(names, refused, since)
-        self.start(early)
+        self._keeper.returning.wait()
+        if self.open:
+            self._keeper.heartbeat.watch(self)  # its answers to pings are read from now on
+            self.subscribe(names, refused, since)
+            self.start(early)
 
     def subscribe(
         self,

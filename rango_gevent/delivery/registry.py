@@ -78,6 +78,7 @@ class Registry:
         clock: coarse monotonic time.
         reading: the slice of time that all readers share.
         writing: the slice of time that all writers share.
+        returning: the slice of time that all who come back share.
         lagging: those for whom bytes wait.
         tapes: of those that an administrator listens to.
         closed: connections ended, by reason.
@@ -112,6 +113,7 @@ class Registry:
         self.clock = heartbeat.clock
         self.reading = Turns()
         self.writing = Turns(0.002)
+        self.returning = Turns()
         self.lagging: dict[Sender, None] = {}
         self.tapes: dict[Connection, list[Any]] = {}  # `rango_gevent.admin.tailed` knows of what
         self.closed: Counter[str] = Counter()
@@ -215,14 +217,15 @@ class Registry:
         self.admission.enter(peer, identity.uid)
         self._noticed += manner.notices
         self._resuming += manner.resumes
-        self.heartbeat.watch(connection)
         log.debug("connection opened", extra=connection.labels)
-        connection.push(response)
         if since is not None and manner.resumes:
+            connection.push(response)
             self.spawn(connection.come_back, names, refused, since, early)
-        else:
-            connection.subscribe(names, refused)
-            connection.start(early)
+            return connection
+        self.heartbeat.watch(connection)
+        connection.push(response)
+        connection.subscribe(names, refused)
+        connection.start(early)
         return connection
 
     def spawn(self, work: Callable[..., None], *args: object) -> gevent.Greenlet[..., None]:
