@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, NamedTuple, Optional
 
-from tests.torment import publishers, requests, subscribers
+from tests.torment import publishers, requests, returners, subscribers
 from tests.torment.target import Target
 
 _NONE: Mapping[str, str] = {}
@@ -95,6 +95,8 @@ ATTACKS = (
     Attack("odd-version", "GET / HTTP/1", requests.odd_version, 150, checks={"log_bytes_each": _LOG_BYTES}, size={"requests": 100}),
     Attack("burst-deaf", "readers that read nothing, on the good client's stream", subscribers.burst_deaf, 50, 50, 1.01, {"kernel_kb_each": 512}, size={"clients": 50, "messages": 1500, "bursts": 3}, short={"clients": 30, "bursts": 1}),
     Attack("burst-read", "readers that do read, bursts of 6 MB to each", subscribers.burst_read, 60, 50, 1.01, size={"clients": 50, "messages": 1500, "bursts": 3}, short={"clients": 30, "bursts": 1}),
+    Attack("deaf-resumes", "clients come back to 6 MB that they missed, again and again, and read nothing", returners.deaf_resumes, 150, 60, 1.01, size={"clients": 80, "events": 9000, "bytes": 700}, short={"clients": 30, "events": 4000}),
+    Attack("far-resumes", "clients come back to where nobody is yet, again and again", returners.far_resumes, 150, size={"clients": 500}, short=None),
     Attack("surrogates", "1 MB bodies with half of a surrogate pair", publishers.surrogates, 30),
     Attack("odd-timestamps", "messages of impossible ages", publishers.odd_timestamps, 150, checks={"lag_sum_s": 100}),
     Attack("big-body", "one body of 100 MB", publishers.big_body, None, 30, size={"mb": 100}, short={"mb": 60}),
