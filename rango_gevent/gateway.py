@@ -299,6 +299,8 @@ class Gateway:
     def _history_broke(self, reason: str) -> None:
         """Forget recent events: what comes does not follow them, or nobody knows whether it does.
 
+        The source calls this, in its own greenlet, before it hands on what comes then.
+
         Args:
             reason: one of `history.REASONS`, told those who stand before.
         """

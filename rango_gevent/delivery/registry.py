@@ -125,8 +125,6 @@ class Registry:
         self._close_timeout_s = limits.close_timeout_s
         self._noticed = 0
         self._resuming = 0
-        self._break = ""
-        self._tells_break = False
         self._connections: dict[Connection, None] = {}
         self._departed: deque[Session] = deque()
         self._duration = duration
@@ -257,21 +255,15 @@ class Registry:
                     session.outlet.too_slow()
 
     def history_broke(self, reason: str) -> None:
-        """Tell those who come back by positions that nobody knows what they missed."""
-        self._break = reason
-        if not self._tells_break and self._resuming:
-            self._tells_break = True
-            self.spawn(self._tell_break)
+        """Tell those who come back by positions that nobody knows what they missed.
 
-    def _tell_break(self) -> None:
-        """Tell all of them, and anew as often as it breaks meanwhile."""
-        while self._break:
-            reason, self._break = self._break, ""
-            for connection in list(self._connections):
-                if connection.session.manner.resumes:
-                    self.reading.wait()
-                    connection.answer(resuming.broken(connection.session, reason))
-        self._tells_break = False
+        It gives way. Whoever publishes must not go on before it returns: an event after the
+        break, sent to somebody who was not told of it, would be a place to come back to.
+        """
+        for connection in list(self._connections) if self._resuming else ():
+            if connection.session.manner.resumes:
+                self.returning.wait()
+                connection.answer(resuming.broken(connection.session, reason))
 
     def disconnect(self, selects: Callable[[Identity], bool]) -> int:
         """Close the connections of some identities with 4403; return how many there are."""

@@ -31,6 +31,7 @@ from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.registry import ClientLimits, Registry
 from rango_gevent.delivery.sender import ConnectionLimits
 from rango_gevent.delivery.session import Manner, SessionLimits
+from rango_gevent.hub.history import History
 from rango_gevent.hub.hub import Hub, HubLimits
 from rango_gevent.model import Event, Segment
 from rango_gevent.protocol.messages import NameLimits
@@ -184,6 +185,7 @@ class Room:
         self,
         limits: ClientLimits = LIMITS,
         hub_limits: HubLimits | None = None,
+        history: History | None = None,
         **of_the_dispatcher: Any,
     ) -> None:
         self.packed: list[bytes] = []
@@ -191,6 +193,7 @@ class Room:
             allows=lambda prefix, role: prefix == role,
             make_queue=SimpleQueue,
             limits=hub_limits,
+            history=history,
         )
         self.dispatcher = Dispatcher(self.hub, **of_the_dispatcher)
         self.duration = Histogram("duration_seconds", "Test.", registry=None)
@@ -222,6 +225,7 @@ class Room:
         notices: bool = False,
         identity: Identity | None = None,
         manner: Manner | None = None,
+        since: str | None = None,
         early: bytes = b"",
         tcp: bool = False,
         buffer: int | None = None,
@@ -236,6 +240,7 @@ class Room:
             notices: it asked to be told of stale books.
             identity: who it is, instead of uid and role.
             manner: how it wants to be spoken to, instead of notices.
+            since: where it says that it stands, when it comes back.
             early: bytes that came with the handshake.
             tcp: over TCP instead of a Unix socket pair.
             buffer: size of the socket's buffers, so that it is full soon.
@@ -252,6 +257,7 @@ class Room:
             manner=manner or Manner(notices=notices),
             deflate=deflate,
             names=names,
+            since=since,
             early=early,
         )
         return client, peer
