@@ -32,12 +32,15 @@ REASONS = (TOO_OLD, OTHER_HISTORY, AHEAD, GAP, TOO_MANY, BAD_POSITION, NO_LOG)
 
 _CHECK = (1 << 32) - 1
 _T = TypeVar("_T")
+_ONE = 1 << 32  # from one number to the next
 _SLOT_BYTES = 32  # of an event in the lists below
 _BODY_BYTES = 40  # what Python adds to an object of bytes
+_TRAIL_BYTES = 260  # of an address, with its place in a dict
 _FIRST_SLOTS = 1 << 10
 _FRAME = 0x81  # a frame's first byte
 _MOST_SLOTS = 1 << 31
-_LEAST_LOOK_S = 1.0
+_LEAST_S = 1.0  # between two marks of the time
+_MARKS = 1000  # about as many as are kept
 _LOOK_EACH = 64 << 10  # bytes
 _STEPS = 256  # to keep a bound so large a part of what is held goes at once
 
@@ -73,6 +76,11 @@ class _Trail:
         self.key = key
         self.head = head
         self.last = last
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes it takes."""
+        return _TRAIL_BYTES + len(self.key) + len(self.head)
 
 
 _SIGNS = {kind: str(number) for number, kind in enumerate(routing.KINDS)}
@@ -135,7 +143,7 @@ class History:
         self._numbers = array("q", bytes(8 * slots))
         self._checks = array("I", bytes(4 * slots))
         self._back = array("I", bytes(4 * slots))  # to the one before of its address; 0: none
-        self._used = 0  # by bodies, but for what was left of the last allowance
+        self._used = 0  # by bodies and addresses, with what is allowed before the next look
         self._left = self._allowed = 0
 
     # -- what there is ------------------------------------------------------------------
@@ -146,7 +154,7 @@ class History:
 
     @property
     def size(self) -> int:
-        """Return about how many bytes all of it takes, without what is kept for each address."""
+        """Return about how many bytes all of it takes."""
         return self._used - self._left + (self._mask + 1) * _SLOT_BYTES
 
     def reach_s(self) -> float:
@@ -178,7 +186,7 @@ class History:
             position = self.newest
             if not position:
                 return 0  # nobody has asked yet
-            position += 1 << 32
+            position += _ONE
         elif position <= self.newest | _CHECK:
             if not position:
                 self._stall()
@@ -191,9 +199,11 @@ class History:
         here = self._next
         self._next = here + 1
         at = here & self._mask
-        trail = self._trails.get(key)
-        if trail is None:
+        try:
+            trail = self._trails[key]
+        except KeyError:
             trail = self._trails[key] = _Trail(key, head, here)
+            self._left -= trail.size
         self._bodies[at] = body
         self._of[at] = trail
         self._numbers[at] = position >> 32
@@ -231,7 +241,7 @@ class History:
     def expire(self) -> None:
         """Let go what is too old; publishing does it too, but it may have ceased."""
         now_s, marks = self._now(), self._marks
-        if not marks or now_s - marks[-1][0] >= _LEAST_LOOK_S:
+        if not marks or now_s - marks[-1][0] >= max(_LEAST_S, self.limits.seconds / _MARKS):
             marks.append((now_s, self._next))
         first = self._first
         while len(marks) > 1 and now_s - marks[1][0] > self.limits.seconds:
@@ -281,6 +291,7 @@ class History:
         for index, trail in enumerate(self._of[low:high], first):
             if trail.last == index:
                 del trails[trail.key]
+                self._used -= trail.size
         self._before = make_position(self._numbers[high - 1], self._checks[high - 1])
         self._first = first = first + count
         marks = self._marks

@@ -269,6 +269,21 @@ def test_seconds_are_bounded() -> None:
     assert given(history, history.newest, "b.t") == []
 
 
+def test_marks_of_time_are_bounded() -> None:
+    """However long events are kept, and whether there are any."""
+    clock = Clock()
+    history = own(HistoryLimits(1 << 20, 1000, 100_000.0), clock)
+    add(history, "a.t", "1")
+    for second in range(0, 90_000, 10):
+        clock.now_s = float(second)
+        history.expire()
+    assert len(history._marks) < 1100
+    assert len(history) == 1
+    clock.now_s = 100_200.0
+    history.expire()
+    assert len(history) == 0
+
+
 def test_a_replay_is_bounded() -> None:
     """In events and in bytes."""
     history = own()
@@ -279,6 +294,18 @@ def test_a_replay_is_bounded() -> None:
     assert given(history, start, *names, most_events=9) == TOO_MANY
     assert len(given(history, start, *names, most_events=10)) == 10
     assert given(history, start, *names, most_bytes=100) == TOO_MANY
+
+
+def test_addresses_count() -> None:
+    """Each of many users may have an event or two: what is kept for their names is bounded too."""
+    bound = 1_000_000
+    history = own(HistoryLimits(bound, 1_000_000, 60.0))
+    for i in range(20_000):
+        add(history, f"user{i}.t", "1")
+        assert history.size <= bound + 400
+    assert 1000 < len(history) < 3000
+    history.clear(GAP)
+    assert history.size < 50_000
 
 
 def test_nothing_is_left_of_what_went() -> None:

@@ -49,6 +49,15 @@ def test_an_event_is_a_text_frame_of_head_body_and_brace(size: int) -> None:
     assert frames.event(head, body) == frames.text(b'{"a":' + body + b"}")
 
 
+@pytest.mark.parametrize("size", [0, 1, 90, 100, 120, 65500, 65510, 65530, 70_000])
+def test_an_event_with_its_position_is_the_same_made_either_way(size: int) -> None:
+    """Of head and body, or of the frame that is there already, whatever form the lengths take."""
+    head, body = messages.event_head("a"), b"7" * size
+    wanted = frames.text(b'{"a":' + body + b',"at":"12-0000ffff"}')
+    assert frames.event_at(head, body, 12, 0xFFFF) == wanted
+    assert frames.placed(frames.event(head, body), "12-0000ffff") == wanted
+
+
 def test_the_body_of_an_event_is_not_touched() -> None:
     """White space, order of keys, long numbers and bytes beyond ASCII arrive as published."""
     body = ' {"b" : 12345678901234567890, "a":0.10000000000000000001, "é":"é"}\n'.encode()

@@ -65,6 +65,10 @@ def request(event: object, streams: object) -> str:
         ('{"event":"subscribe","streams":["a.b"],"n":"\t"}', Request(SUBSCRIBE, ("a.b",))),
         ('{"event":"subscribe","streams":["a.b"],"n":"\\ud800"}', Request(SUBSCRIBE, ("a.b",))),
         ('{"event":"subscribe","streams":["\\ud83d\\ude00.b"]}', Request(SUBSCRIBE, ("😀.b",))),
+        ('{"event":"subscribe","streams":[],"since":"1-2"}', Request(SUBSCRIBE, since="1-2")),
+        ('{"event":"subscribe","streams":[],"since":null}', Request(SUBSCRIBE)),
+        ('{"event":"subscribe","streams":[],"since":[1]}', Request(SUBSCRIBE, since="")),
+        ('{"event":"snapshot","streams":[],"since":7}', Request("snapshot", since="")),
     ],
 )
 def test_good_requests(text: str, expected: Request) -> None:
@@ -417,6 +421,13 @@ def test_errors_have_a_number_and_the_id(text: str, code: int) -> None:
         (messages.ranger_authenticated(), '{"success":{"message":"Authenticated."}}'),
         (messages.ranger_not_authenticated(), '{"error":{"message":"Authentication failed."}}'),
         (messages.auth_expiring(30), '{"event":"auth_expiring","in":30}'),
+        (messages.stands("7-0000000a"), '{"event":"position","at":"7-0000000a"}'),
+        (messages.history_broke("gap"), '{"event":"position","at":null,"reason":"gap"}'),
+        (
+            messages.held("subscribed", ["a.b"], 7, {"at": "7-0000000a", "recovered": False}, 1401),
+            '{"success":{"message":"subscribed","streams":["a.b"],"at":"7-0000000a",'
+            '"recovered":false},"code":1401,"id":7}',
+        ),
     ],
 )  # fmt: skip
 def test_replies_of_our_own_to_the_byte(frame: bytes, expected: str) -> None:

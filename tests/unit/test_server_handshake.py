@@ -314,6 +314,27 @@ def test_notices_are_asked_for(query: str, is_asked: bool) -> None:
     assert accepted(QUERY_STRING=query).manner.notices is is_asked
 
 
+@pytest.mark.parametrize(
+    ("query", "resumes", "since"),
+    [
+        ("", False, None),
+        ("resume=1", True, None),
+        ("stream=a.b&resume=1&since=12-0000ffff", True, "12-0000ffff"),
+        ("since=12%2D0000ffff&resume=1", True, "12-0000ffff"),
+        ("resume=1&since=", True, ""),
+        ("resume=1&since", True, ""),
+        ("resume=1&since=1&since=2", True, "1"),
+        ("resume=1&since=\xff%ff%", True, "\xff\xff%"),
+        ("since=12-0000ffff", False, None),
+        ("resume=10&since=12-0000ffff", False, None),
+    ],
+)
+def test_positions_are_asked_for(query: str, resumes: bool, since: str | None) -> None:
+    """Whoever does not ask cannot bring one: Rango knows neither, and leaves them aside."""
+    found = accepted(QUERY_STRING=query)
+    assert (found.manner.resumes, found.since) == (resumes, since)
+
+
 def test_the_order_of_checks() -> None:
     """Form, origin, token, names: nobody learns about tokens from a foreign page."""
     wrong: dict[str, object] = {
