@@ -159,10 +159,14 @@ class Connection(Sender):
     ) -> None:
         """Subscribe with what was missed, in turn with all others who do, and begin to read."""
         self._keeper.returning.wait()
-        if self.open:
-            self._keeper.heartbeat.watch(self)  # its answers to pings are read from now on
-            self.subscribe(names, refused, since)
-            self.start(early)
+        try:
+            if self.open:
+                self._keeper.heartbeat.watch(self)  # its answers to pings are read from now on
+                self.subscribe(names, refused, since)
+        except Exception:
+            log.exception("coming back failed", extra=self.labels)
+            self.close(close.INTERNAL)
+        self.start(early)
 
     def subscribe(
         self,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from rango_gevent.delivery.outlet import Part
 from rango_gevent.hub import recovery
-from rango_gevent.hub.history import BAD_POSITION, NO_LOG, Replay
-from rango_gevent.model import cut, position_text, read_position, stretches
+from rango_gevent.hub.history import BAD_POSITION, NO_LOG, TOO_MANY, Replay
+from rango_gevent.model import Segment, cut, position_text, read_position, stretches
 from rango_gevent.protocol import codes, messages
 from rango_gevent.protocol.messages import Id
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rango_gevent.delivery.session import Session
 
 RECOVERED = "recovered"
+_LOOK_BYTES = 100  # as which the client pays for each event that was looked for in vain
 
 
 def subscribe(
@@ -41,6 +42,9 @@ def subscribe(
     session.stands = True
     more = standing(session)
     code = None
+    if replay is not None and replay.reason == TOO_MANY:
+        # nothing is sent for it, but to look cost about as much as if there were
+        parts.append(Segment([], _LOOK_BYTES * desk.limits.replay_events))
     if replay is not None and replay.reason:
         more.update(recovered=False, reason=replay.reason)
         code = session.code(codes.NOT_RECOVERED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, Iterator
 
 import gevent
@@ -192,3 +193,32 @@ def test_one_that_is_ahead_of_all_is_told_after_a_while() -> None:
         peer.say(json.dumps({"event": "subscribe", "streams": ["a.t"], "since": far}))
         assert hear(peer)["success"]["reason"] == "ahead"
         wait_until(lambda: not len(room.registry.arrivals))
+
+
+def test_who_looks_in_vain_pays_for_it(room: Room) -> None:
+    """Its further requests wait, as if what it asked for had been sent."""
+    room.registry.desk.limits = room.registry.desk.limits._replace(
+        replay_events=100, reply_bytes_per_s=1e4
+    )
+    client, peer = room.connect(manner=RESUMES)
+    at = hear(peer)["success"]["at"]
+    for number in range(101):
+        room.publish("public.a.t", str(number))
+    for _ in range(3):
+        peer.say(json.dumps({"event": "subscribe", "streams": ["a.t"], "since": at}))
+        peer.say(json.dumps({"event": "unsubscribe", "streams": ["a.t"]}))
+    began_s = time.monotonic()
+    for _ in range(3):
+        assert hear(peer)["success"]["reason"] == "too_many"
+        hear(peer)
+    assert time.monotonic() - began_s > 0.8, "a second's worth is free, each costs one"
+    assert client.open
+
+
+def test_one_that_is_closed_while_it_waits_is_read_to_its_end(room: Room) -> None:
+    """Its answer to the close frame ends it, not a deadline."""
+    client, peer = room.connect("a.t", manner=RESUMES, since="1-0000abcd")
+    client.close(close.RESTART)
+    peer.receive_to_the_end()
+    peer.answer_close()
+    wait_until(lambda: len(room.registry) == 0)
