@@ -81,7 +81,9 @@ class Hub:
         on_stale: told the address of a book that was dropped, and why.
         patterns: names such as ``*.trades`` are patterns; None: they are names.
         history: keeps what is published for who comes back; None: nobody does.
-        on_overflow: told a stream whose subscribers miss an event.
+
+    Attributes:
+        on_overflow: told a stream whose subscribers miss an event; must not switch greenlets.
     """
 
     def __init__(
@@ -94,7 +96,6 @@ class Hub:
         on_stale: Callable[[str, str], None] = lambda address, why: None,
         patterns: Patterns | None = None,
         history: History | None = None,
-        on_overflow: Callable[[Stream], None] = lambda stream: None,
     ) -> None:
         self.allows = allows
         self._make_queue = make_queue
@@ -102,7 +103,7 @@ class Hub:
         self.on_stale = on_stale
         self.patterns = patterns
         self.history = history
-        self.on_overflow = on_overflow
+        self.on_overflow: Callable[[Stream], None] = lambda stream: None
         self.limits = limits or HubLimits()
         self.streams: dict[str, dict[str, Stream]] = {kind: {} for kind in routing.KINDS}
         self.shelf = Shelf()

@@ -371,6 +371,20 @@ def test_what_is_kept_no_more_is_too_old() -> None:
         assert server.metric("rango_history_seconds") >= 0
 
 
+def test_events_go_when_they_are_old() -> None:
+    """Also when nothing more is published; who has seen the last one has missed nothing."""
+    with start_gateway(env={"RANGO_HISTORY_S": "1"}) as server:
+        at = away(server, "a.b")
+        publish(server, "public.a.b", 1)
+        server.catch_up()
+        last = away(server, "a.b")
+        wait_for(lambda: server.metric("rango_history_events") == 0, what="the end of all events")
+        with come(server, "a.b", since=at) as client:
+            assert reply(client)["reason"] == "too_old"
+        with come(server, "a.b", since=last) as client:
+            assert reply(client)["recovered"] is True
+
+
 def test_it_may_be_switched_off() -> None:
     """Then nobody stands anywhere, and nobody is given anything."""
     with start_gateway(env={"RANGO_HISTORY_BYTES": "0"}) as server:

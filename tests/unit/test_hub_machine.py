@@ -18,6 +18,7 @@ from test_hub_hub import Queue, Subscriber, sent
 from test_hub_hub import counts as told
 
 from rango_gevent.hub import hub as hub_module
+from rango_gevent.hub.history import History, HistoryLimits
 from rango_gevent.hub.hub import Hub, HubLimits
 from rango_gevent.protocol import frames, messages, routing
 
@@ -90,7 +91,9 @@ class HubMachine(RuleBasedStateMachine):
             make_queue=Queue,
             limits=LIMITS,
             on_stale=lambda address, why: self.stale.append(address),
+            history=History(HistoryLimits(20_000, 50, 60.0), lambda: 0.0, check=1),
         )
+        self.hub.history.begin()  # type: ignore[union-attr]  # it is kept, and changes nothing
         self.people = [
             Person("ID1", "admin"),
             Person("ID1", "member"),
