@@ -12,6 +12,7 @@ from typing import Callable
 from rango_gevent.admin.office import AdminLimits
 from rango_gevent.admin.tape import TapeLimits
 from rango_gevent.delivery.admission import AdmissionLimits
+from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.inbound import InboundLimits
 from rango_gevent.delivery.outbox import SlowPolicy
 from rango_gevent.delivery.registry import ClientLimits
@@ -102,6 +103,15 @@ def client_limits(settings: Settings) -> ClientLimits:
         ),
         inbound=InboundLimits(settings.max_message_bytes, settings.max_fragments),
         close_timeout_s=settings.close_timeout_s,
+    )
+
+
+def heartbeat(settings: Settings) -> Heartbeat:
+    """Return who pings clients."""
+    return Heartbeat(
+        ping_interval_s=settings.ping_interval_s,
+        pong_timeout_s=settings.pong_timeout_s,
+        max_age_s=settings.max_age_s,
     )
 
 

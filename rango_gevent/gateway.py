@@ -26,7 +26,6 @@ from rango_gevent.admin.office import Office
 from rango_gevent.auth.keys import VerificationKey, described
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
-from rango_gevent.delivery.heartbeat import Heartbeat
 from rango_gevent.delivery.registry import ENDS, Registry
 from rango_gevent.delivery.resuming import RECOVERED
 from rango_gevent.errors import ConfigError
@@ -82,11 +81,7 @@ class Gateway:
             self.hub, lag=self.metrics.lag, rest_factor=settings.round_rest
         )
         self.dispatcher.set_policies(bounds.slow_policy(settings))
-        self.heartbeat = Heartbeat(
-            ping_interval_s=settings.ping_interval_s,
-            pong_timeout_s=settings.pong_timeout_s,
-            max_age_s=settings.max_age_s,
-        )
+        self.heartbeat = bounds.heartbeat(settings)
         self.registry = Registry(
             self.hub,
             self.dispatcher,
