@@ -169,8 +169,8 @@ def test_a_request_may_come_back_too(server: Server, market: str) -> None:
     one, two = f"{market}.one", f"{market}.two"
     with come(server, one) as client:
         at = reply(client)["at"]
-        publish(server, f"public.{one}", 1)
         publish(server, f"public.{two}", 2)
+        publish(server, f"public.{one}", 1)  # when it is heard, the other is there as well
         assert hear_all(client, 1) == [(one, 1)]
         client.send({"event": "subscribe", "streams": [one, two], "since": at, "id": 7})
         assert hear_all(client, 1) == [(two, 2)]
