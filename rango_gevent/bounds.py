@@ -91,6 +91,7 @@ def client_limits(settings: Settings) -> ClientLimits:
             settings.slow_after_s,
             settings.write_timeout_s,
             settings.send_buffer_bytes,
+            settings.resume_s,
         ),
         session=SessionLimits(
             settings.requests_per_s,

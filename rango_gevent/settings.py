@@ -572,6 +572,12 @@ class Settings:
     resume_bytes: int = _option(
         8 << 20, "RANGO_RESUME_BYTES", whole(1024, 1 << 30), "Bytes of these, in all"
     )
+    resume_s: float = _option(
+        120.0,
+        "RANGO_RESUME_S",
+        seconds(1, 3600),
+        "Seconds for a client to take them; one that takes longer is slow",
+    )
     broker_heartbeat_s: int = _fixed(
         10, "RANGO_BROKER_HEARTBEAT_S", whole(2, 3600), "AMQP heartbeat, seconds"
     )

@@ -78,12 +78,14 @@ class ConnectionLimits(NamedTuple):
         slow_after_s: seconds that more may wait.
         write_timeout_s: seconds that a write may wait for a client.
         send_buffer_bytes: size of the kernel's buffer, 0: as the system has it.
+        replay_s: seconds for one who comes back to take what it missed.
     """
 
     outbox_bytes: int
     slow_after_s: float
     write_timeout_s: float
     send_buffer_bytes: int
+    replay_s: float = 120.0
 
 
 class Sender:
@@ -296,13 +298,14 @@ class Sender:
         self._write_watcher = gevent.get_hub().loop.io(self._sock.fileno(), _WRITABLE)
         limits = self._keeper.limits
         look_s = min(limits.write_timeout_s, max(limits.slow_after_s, _LEAST_LOOK_S))
-        taken_s = time.monotonic()
+        began_s = taken_s = time.monotonic()
         try:
             while self._pieces_wait():
                 # one timer for many writes: most end long before it
                 with suppress(Timeout), Timeout(look_s):
                     self._write_on()
                 taken_s = self._judge(taken_s)
+                self._judge_replay(began_s)
         finally:
             if self._write_watcher is not None:
                 self._write_watcher.close()
@@ -343,6 +346,14 @@ class Sender:
         if self.open and self._is_slow(outbox):
             self.close(close.SLOW)
         return taken_s
+
+    def _judge_replay(self, began_s: float) -> None:
+        """Close one who came back and does not take what it missed: it is kept for it alone."""
+        outbox, limits = self._outbox, self._keeper.limits
+        if outbox is None or not outbox.free_bytes or not self.session.manner.resumes:
+            return
+        if time.monotonic() - began_s > limits.replay_s and self.open:
+            self.close(close.SLOW)
 
     def _pieces_wait(self) -> bool:
         """Tell whether there is something to write, after giving books afresh if need be."""

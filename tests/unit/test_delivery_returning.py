@@ -195,6 +195,26 @@ def test_one_that_is_ahead_of_all_is_told_after_a_while() -> None:
         wait_until(lambda: not len(room.registry.arrivals))
 
 
+def test_what_is_kept_for_one_alone_is_not_kept_for_ever() -> None:
+    """Who takes a byte now and then is not waited for: others would share nothing of it."""
+    hurried = limits(replay_s=0.5, send_buffer_bytes=4096)
+    with delivery_room(hurried, history=history()) as room:
+        _, first = room.connect(manner=RESUMES)
+        at = hear(first)["success"]["at"]
+        for _ in range(500):
+            room.publish("public.a.t", json.dumps("x" * 2000))
+        client, peer = room.connect("a.t", manner=RESUMES, since=at, buffer=4096)
+        _, other = room.connect("a.t", manner=RESUMES, since=at)
+        for _ in range(500):
+            hear(other)
+        while client.open:
+            peer.sock.recv(10)
+            gevent.sleep(0.02)
+        assert client.ended_by is close.SLOW
+        assert hear(other)["success"]["recovered"] is True
+        assert room.registry.outbox_bytes < 300_000
+
+
 def test_who_looks_in_vain_pays_for_it(room: Room) -> None:
     """Its further requests wait, as if what it asked for had been sent."""
     room.registry.desk.limits = room.registry.desk.limits._replace(
