@@ -46,7 +46,7 @@ from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.scrape import Workers
 from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, changes, options, told_changes
-from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.base import BrokerLimits, Log, LogLimits, QueueLimits, Source
 from rango_gevent.source.kinds import open_source
 from rango_gevent.source.supervisor import Supervisor
 from rango_gevent.throttle import ThrottledLog
@@ -106,15 +106,7 @@ class Gateway:
             pack=_pack(settings),
         )
         self.access = Access(settings, keys, self.registry)
-        source = open_source(
-            settings.broker_urls,
-            settings.exchange,
-            self._publish,
-            _broker_limits(settings),
-            self.dispatcher.pace,
-            self._accepts,
-        )
-        self.source = Supervisor(source, self._broker_is_lost)
+        self.source = Supervisor(self._open_source(settings), self._broker_is_lost)
         self._workers = None if sibling_of is None else Workers(self.metrics.text, sibling_of)
         directory = self._workers.directory if self._workers else None
         self.admin = Office(self, *_admin(settings), directory)
@@ -130,6 +122,17 @@ class Gateway:
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
         self._drained: Event | None = None
+
+    def _open_source(self, settings: Settings) -> Source:
+        return open_source(
+            settings.broker_urls,
+            settings.exchange,
+            self._publish,
+            _broker_limits(settings),
+            self.dispatcher.pace,
+            self._accepts,
+            _log(settings, self._history_broke),
+        )
 
     # -- life ---------------------------------------------------------------------------
 
@@ -297,9 +300,13 @@ class Gateway:
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
+        if self.settings.log == "off":  # else what is published meanwhile still comes
+            self._history_broke("the broker is lost")
+
+    def _history_broke(self, reason: str) -> None:
         live = len(self.hub.books) - self.hub.shelf.stale
         self.hub.drop_books(time.time(), _LOST)
-        log.warning("the broker is lost: %d books are stale until their next snapshots", live)
+        log.warning("%s: %d books are stale until their next snapshots", reason, live)
 
     def _publish(self, key: str, body: bytes, at_s: float, position: int) -> None:
         if key == self.access.control_key:
@@ -347,6 +354,7 @@ class Gateway:
                 "rango_messages_dropped": from_zero(DROPPED, hub.dropped),
                 "rango_frames_skipped": dispatcher.skipped,
                 "rango_requests": registry.requests,
+                **source.reading(),
                 **self.access.reading(),
                 **self.admin.reading(),
                 "rango_connections_closed": from_zero(ENDS, registry.closed),
@@ -437,3 +445,16 @@ def _broker_limits(settings: Settings) -> BrokerLimits:
         heartbeat_s=settings.broker_heartbeat_s,
         queue=QueueLimits(settings.broker_queue_length, settings.broker_queue_ttl_s),
     )
+
+
+def _log(settings: Settings, on_break: Callable[[str], None]) -> Log | None:
+    if settings.log == "off":
+        return None
+    limits = LogLimits(
+        settings.log_bytes,
+        settings.log_segment_bytes,
+        settings.log_window_s,
+        settings.log_fill_s,
+        settings.log_spare,
+    )
+    return Log(limits, on_break)
