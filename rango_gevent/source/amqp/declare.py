@@ -19,8 +19,11 @@ from rango_gevent.broker import exchange, exists
 from rango_gevent.source.amqp import topology
 from rango_gevent.source.base import LogLimits, QueueLimits, Sink, SourceError, SourceRefused
 from rango_gevent.source.message import hand_on
+from rango_gevent.throttle import ThrottledLog
 
 log = logging.getLogger(__name__)
+
+_differences = ThrottledLog(log, 3600)
 
 TAG = "rango"
 
@@ -93,10 +96,11 @@ def log_queue(connection: Connection, exchange_name: str, limits: LogLimits) -> 
         ) from None
     except PreconditionFailed as error:
         if "'x-queue-type'" in str(error) or "'durable'" in str(error):
-            raise SourceRefused(no_stream(name)) from None
+            raise SourceRefused(no_stream(name)) from None  # unless another difference is named
         if "inequivalent" not in str(error):  # no leader yet
             raise SourceError(str(error)) from error
-        log.info("log %s keeps the bounds that it was declared with: %s", name, error)
+        text = "log %s keeps the bounds that it was declared with: %s"
+        _differences.say(logging.INFO, name, text, name, error)
     except AccessRefused as error:
         if is_new:
             raise SourceRefused(no_rights(name, error)) from None

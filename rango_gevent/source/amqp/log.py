@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 SPARE_TTL_S = 5.0  # so long a message waits in the spare: more than it takes to begin to read it
 REFUSED_WAIT_S = 5.0
 _FIRST_S = 30.0  # a broker that has just started has no leader for its streams yet
-_AGAIN_S = 1.5  # clients are there and wait: the spare serves them then
+_AGAIN_S = 2.5  # clients are there and wait: then the spare serves them
 _AT_ONCE_S = 0.4  # so long connecting waits for it; heartbeats are due after that
 _LONGEST_WAIT_S = 0.5
 _LEAVE_S = 1.5
@@ -204,7 +204,8 @@ class LogSource:
             self._broken(GAP)
             self._from_end = True
         now = time.monotonic()
-        self._standby.begin(now, _AGAIN_S if self._was_attached else _FIRST_S)
+        again = self._was_attached
+        self._standby.begin(now, _AGAIN_S if again else _FIRST_S, again=again)
         self._note_state(now)
         self._patient_until = now + _FIRST_S
         self._refused = None

@@ -117,7 +117,10 @@ class Reader(AmqpSource):
         self._begun_at = time.monotonic()
         try:
             self._begin_to_read(connection, is_new)
-        except PreconditionFailed as error:  # 406: there is no replica to read from, yet
+        except PreconditionFailed as error:
+            if "x-stream-offset" in str(error):
+                raise SourceRefused(declare.no_stream(self._name)) from error
+            # there is no replica to read from, yet
             raise SourceError(str(error)) from error
         except AccessRefused as error:
             raise SourceRefused(declare.no_rights(self._name, error)) from error

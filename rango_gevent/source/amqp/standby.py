@@ -92,12 +92,14 @@ class Standby:
         """Tell whether the spare must be read."""
         return self.state in (LISTENS, LIVE)
 
-    def begin(self, now: float, patience_s: float) -> None:
+    def begin(self, now: float, patience_s: float, *, again: bool) -> None:
         """Take note of a spare that is new and empty: its connection is.
 
         Args:
             now: the time.
             patience_s: how long the log may take to be attached.
+            again: there was one before; a broker that has just started may route to the spare
+                what it does not route to the log yet, so they are compared.
         """
         self._now = now
         self._patient_until = now + patience_s
@@ -107,7 +109,7 @@ class Standby:
         self._ahead.clear()
         self._handed.clear()
         self._older.clear()
-        self._become(ASLEEP)
+        self._become(LISTENS if again else ASLEEP)
 
     # -- events --------------------------------------------------------------------------
 
@@ -143,10 +145,9 @@ class Standby:
         mark = hash((key, body))
         if self._known.get(mark):
             self._known[mark] -= 1
-        elif self._pop(self._ahead, mark) or not self.listening:
-            return
-        else:
-            self._wait(self._owed, Waiting(key, body, at_s, self._now))
+        elif self.listening:
+            if not self._pop(self._ahead, mark):
+                self._wait(self._owed, Waiting(key, body, at_s, self._now))
             if self.state == LIVE:
                 self._asleep(key, body, at_s, 0)
 
@@ -222,11 +223,16 @@ class Standby:
     def _compare(self, now: float) -> None:
         if now - self._since >= QUIET_S:
             self._known = {}  # what has not come by now never will: another may look alike
-        self._give_up(now, GIVEN_UP_S)
+        if self._give_up(now, GIVEN_UP_S):
+            self._on_break(GAP)
         if self._stalls(now):
             self._on_break(GAP)
             self._go_live()
-        elif self._busy >= _BUSY and self._oldest(now) < LATE_S:
+        elif (
+            self._busy >= _BUSY
+            and self._oldest(now) < LATE_S
+            and now - max(self._since, self._patient_until) >= SYNC_S
+        ):
             self._owed.clear()
             self._ahead.clear()
             self._become(ASLEEP)
@@ -234,6 +240,8 @@ class Standby:
     def _stalls(self, now: float) -> bool:
         """Tell whether an event waits for the log that has delivered nothing since it came."""
         latest = now - STALL_S
+        if now < self._patient_until:
+            return False
         return self.heard_at <= latest and any(
             self.heard_at <= events[0].since <= latest for events in self._owed.values()
         )
@@ -250,14 +258,16 @@ class Standby:
         for event in [event for events in self._owed.values() for event in events]:
             self._asleep(event.key, event.body, event.at_s, 0)
 
-    def _give_up(self, now: float, after_s: float) -> None:
+    def _give_up(self, now: float, after_s: float) -> bool:
         """Count what the log never had, and forget what the spare has not had in a while."""
+        missed = self.missed
         while self._owed and self._oldest(now) >= GIVEN_UP_S:
             self.missed += len(self._owed.pop(next(iter(self._owed))))
         for mark, events in list(self._ahead.items()):
             if now - events[0].since < after_s:
                 break
             del self._ahead[mark]
+        return self.missed > missed
 
     def _try_the_log(self, now: float) -> None:
         if self._oldest(now) >= LATE_S or now - self.heard_at >= GIVEN_UP_S:
