@@ -114,41 +114,53 @@ def test_the_leader_s_node_is_killed(cluster: Cluster, scene: Scene) -> None:
 
 @pytest.mark.long
 def test_the_leader_s_node_stays_frozen(cluster: Cluster, scene: Scene) -> None:
-    """Until the others count it out and elect a leader that does not have what it had."""
+    """Until the others count it out and elect a leader that does not have what it had.
+
+    A stream that does not answer holds its publishers up, after some hundred messages each: so
+    nothing comes then, from whichever queue.
+    """
     scene.feed.confirms = False
-    frozen_at = time.monotonic()
     cluster.nodes[0].freeze()
+    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 1, 8, "the fallback")
     after(TICK_S * 1.25 + 15)
-    assert silence_s(scene, frozen_at) <= LIVE_AGAIN_S
     wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 60, "the log again")
-    scene.flows()
-    is_whole(scene)
+    scene.flows(20)
+    lost = scene.settle()
+    print(f"\nleader frozen for long: {len(lost)} of {len(scene.feed.accepted)} lost")
+    assert scene.duplicated() == 0
     assert breaks(scene, "gap") + breaks(scene, "other_history") >= 2
 
 
 @pytest.mark.long
 def test_the_quorum_is_lost(cluster: Cluster, scene: Scene) -> None:
-    """With one node of three left nothing is stored; live events go on."""
+    """With one node of three left nothing is stored; what is still published goes on."""
     first, second, third = cluster.nodes
     scene.feed.stop()
+    numbers = iter(range(1_000_000, 2_000_000))
     with publisher(second, scene.gateway.exchange) as publish:
-        lost_at = time.monotonic()
+        for _ in range(50):
+            publish(next(numbers))
+            after(0.02)
         first.kill()
         third.kill()
-        numbers = range(1_000_000, 1_000_400)
-        for number in numbers:
-            publish(number)
-            after(0.02)
+        lost_at = time.monotonic()
+        for _ in range(100):  # more would be held up by the broker
+            publish(next(numbers))
+            after(0.05)
         wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 1, 5, "the fallback")
-        assert silence_s(scene, lost_at) <= LIVE_AGAIN_S
+        silent_s = silence_s(scene, lost_at)
+        print(f"\nquorum lost: {silent_s:.2f} s of silence")
+        assert silent_s <= LIVE_AGAIN_S
+        assert scene.gateway.get(READY).status == 200
         third.start()
         first.start()
-        for number in range(numbers.stop, numbers.stop + 1000):
-            publish(number)
+        after(5)
+        for _ in range(500):
+            publish(next(numbers))
             after(0.02)
         wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 30, "the log again")
-        got = [number for number in scene.watchers[0].numbers() if number >= numbers.start]
-        assert got == list(range(numbers.start, numbers.stop + 1000))
+        got = [number for number in scene.watchers[0].numbers() if number >= 1_000_000]
+        assert got == list(range(1_000_000, next(numbers)))
 
 
 @contextlib.contextmanager

@@ -61,15 +61,22 @@ def take(connection: Connection, name: str) -> None:
 
 def subscribe(connection: Connection, name: str, limits: QueueLimits, sink: Sink) -> Any:
     """Declare a queue of our own, bind it to the exchange, begin to consume; return it bound."""
-    queue = own_queue(connection, name, limits)
+    queue = _own_queue(connection, name, limits)
     queue.consume(TAG, partial(hand_on, sink=sink), no_ack=True)
     return queue
 
 
-def own_queue(connection: Connection, name: str, limits: QueueLimits) -> Any:
-    """Declare a queue of our own, bind it to the exchange; return it bound to its channel."""
+def stand_by(connection: Connection, name: str, limits: QueueLimits) -> Any:
+    """Declare a queue of our own, bind it, and leave it alone; return it bound."""
+    return _own_queue(connection, name, limits, stands_by=True)
+
+
+def _own_queue(
+    connection: Connection, name: str, limits: QueueLimits, *, stands_by: bool = False
+) -> Any:
     instance = f"{random.getrandbits(64):016x}"  # a name, not a secret
-    queue = topology.queue(instance, name, limits)(connection.channel())
+    description = topology.queue(instance, name, limits, stands_by=stands_by)
+    queue = description(connection.channel())
     queue.declare()
     return queue
 

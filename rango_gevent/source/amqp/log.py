@@ -78,7 +78,7 @@ class Spare(AmqpSource):
         self._listens = False
         # a channel waits as long as a binding takes, and must not keep deliveries waiting
         self._control = connection.channel()
-        return declare.own_queue(connection, self.exchange, self._limits.queue)
+        return declare.stand_by(connection, self.exchange, self._limits.queue)
 
     def _take(self, key: str, body: bytes, at_s: float, _: int) -> None:
         self._standby.spare(key, body, at_s)

@@ -74,6 +74,7 @@ class Standby:
         self._older: deque[int] = deque()  # those before, as far as the spare may still hold them
         self._turned = 0.0
         self._patient_until = 0.0
+        self._revived = 0.0  # when the log has delivered again after a quiet time
         self._known: dict[int, int] = {}  # of those, what the spare may still bring
         self._owed: dict[int, list[Waiting]] = {}  # the spare only
         self._ahead: dict[int, list[Waiting]] = {}  # the log only
@@ -172,6 +173,7 @@ class Standby:
         """Note that the log delivers."""
         if now - self.heard_at >= QUIET_S:
             self._busy = 0
+            self._revived = now
         self._now = self.heard_at = now
 
     def attached(self, now: float) -> None:
@@ -204,25 +206,28 @@ class Standby:
         elif self.state == LISTENS:
             self._compare(now)
         elif self.state == LIVE:
+            self._forget_known(now)
             self._give_up(now, LATE_S)
             self._try_the_log(now)
         elif self.state == SETTLES and now - self._since >= SYNC_S:
-            self._settled()
+            self._become(LIVE)  # it stalls again
 
     def _become(self, state: str) -> None:
-        self.state = state
+        before, self.state = self.state, state
         self._since = self._now
         self._step = self._steps[state]
         self._busy = 0
         self._synced = 0.0
         self._known = {}
-        if state == LISTENS:  # what waits there was handed on, but for the newest perhaps
+        if self.listening and before in (
+            ASLEEP,
+            SETTLES,
+        ):  # what waits there was handed on, but for the newest
             for mark in (*self._older, *self._handed):
                 self._known[mark] = self._known.get(mark, 0) + 1
 
     def _compare(self, now: float) -> None:
-        if now - self._since >= QUIET_S:
-            self._known = {}  # what has not come by now never will: another may look alike
+        self._forget_known(now)
         if self._give_up(now, GIVEN_UP_S):
             self._on_break(GAP)
         if self._stalls(now):
@@ -236,6 +241,11 @@ class Standby:
             self._owed.clear()
             self._ahead.clear()
             self._become(ASLEEP)
+
+    def _forget_known(self, now: float) -> None:
+        """Give up what was not in the spare any more: what comes later only looks like it."""
+        if now - self._since >= QUIET_S:
+            self._known = {}
 
     def _stalls(self, now: float) -> bool:
         """Tell whether an event waits for the log that has delivered nothing since it came."""
@@ -261,8 +271,10 @@ class Standby:
     def _give_up(self, now: float, after_s: float) -> bool:
         """Count what the log never had, and forget what the spare has not had in a while."""
         missed = self.missed
-        while self._owed and self._oldest(now) >= GIVEN_UP_S:
-            self.missed += len(self._owed.pop(next(iter(self._owed))))
+        for mark, events in list(self._owed.items()):
+            if self.heard_at - max(events[0].since, self._revived) < GIVEN_UP_S:
+                break
+            self.missed += len(self._owed.pop(mark))
         for mark, events in list(self._ahead.items()):
             if now - events[0].since < after_s:
                 break
@@ -272,7 +284,11 @@ class Standby:
     def _try_the_log(self, now: float) -> None:
         if self._oldest(now) >= LATE_S or now - self.heard_at >= GIVEN_UP_S:
             self._synced = 0.0
-        elif self._synced and now - self._synced >= SYNC_S:
+        elif (
+            self._synced
+            and now - self._synced >= SYNC_S
+            and (not self._owed or now - self.heard_at < LATE_S / 2)
+        ):
             ahead = [event for events in self._ahead.values() for event in events]
             self._ahead.clear()
             self._become(SETTLES)
