@@ -8,6 +8,8 @@ breaks it must be said; where the log stalls, events must go on.
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
 from typing import Iterator, Mapping
 
@@ -15,7 +17,7 @@ import pytest
 from log_node import LogQueue
 from rabbitmq_node import PrivateNode
 from scene import Login, Scene, open_scene
-from support import HEALTHY, READY, start_gateway, wait_for
+from support import HEALTHY, READY, server_env, start_gateway, wait_for
 
 LOG = {"RANGO_LOG": "stream"}
 LIVE_AGAIN_S = 5.0
@@ -121,9 +123,14 @@ def test_a_quiet_market_is_no_stall(scene: Scene) -> None:
         scene.feed.every_s = pause_s
         after(2 * pause_s + 1)
     scene.feed.every_s = 0.02
+    after(5)  # long enough that nobody listens to the other queue any more
+    scene.feed.every_s = 2.6
+    after(4)
+    scene.feed.every_s = 0.02
     scene.flows()
     is_whole(scene)
     assert breaks(scene, "gap") == 0
+    assert scene.gateway.metric("rango_broker_connects_total") == 1
     assert scene.gateway.metric("rango_log_fallback_seconds_total") == 0
 
 
@@ -251,3 +258,34 @@ def test_bounds_that_differ_are_taken_as_they_are(node: PrivateNode) -> None:
     with start_gateway(exchange=exchange, env=env) as gateway:
         assert "keeps the bounds that it was declared with" in gateway.log()
         assert gateway.metric("rango_log_attached") == 1
+
+
+# -- the operator ---------------------------------------------------------------------------------
+
+
+def rango_log(node: PrivateNode, what: str, exchange: str) -> subprocess.CompletedProcess[str]:
+    """Run ``rango log``."""
+    env = server_env(exchange, {"RANGO_AMQP_URL": node.amqp_url})
+    words = [sys.executable, "-m", "rango_gevent", "log", what]
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=30)
+
+
+def test_the_log_is_looked_at_and_dropped(node: PrivateNode) -> None:
+    """Also when nothing is in it; and what is not there is told."""
+    exchange = "test.dropped"
+    with Login().connect(node.port) as connection:
+        connection.channel().exchange_declare(exchange, "topic", auto_delete=False)
+    queue = LogQueue(node, exchange)
+    queue.declare()
+    assert "it is empty" in rango_log(node, "status", exchange).stdout
+    queue.publish([str(n) for n in range(100)])
+    assert "offsets 0 to " in rango_log(node, "status", exchange).stdout
+    done = rango_log(node, "drop", exchange)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == f"{queue.name} is unbound from {exchange}"
+    assert queue.name not in node.ctl("list_queues", "name")
+    for what in ("status", "drop"):
+        gone = rango_log(node, what, exchange)
+        assert gone.returncode == 1
+        assert f"there is no log {queue.name}" in gone.stderr
+        assert "guest:guest" not in gone.stderr

@@ -61,24 +61,23 @@ def take(connection: Connection, name: str) -> None:
 
 def subscribe(connection: Connection, name: str, limits: QueueLimits, sink: Sink) -> Any:
     """Declare a queue of our own, bind it to the exchange, begin to consume; return it bound."""
-    queue = _own_queue(connection, name, limits)
+    queue = _described(connection, name, limits)
+    queue.declare()
     queue.consume(TAG, partial(hand_on, sink=sink), no_ack=True)
     return queue
 
 
 def stand_by(connection: Connection, name: str, limits: QueueLimits) -> Any:
     """Declare a queue of our own, bind it, and leave it alone; return it bound."""
-    return _own_queue(connection, name, limits, stands_by=True)
-
-
-def _own_queue(
-    connection: Connection, name: str, limits: QueueLimits, *, stands_by: bool = False
-) -> Any:
-    instance = f"{random.getrandbits(64):016x}"  # a name, not a secret
-    description = topology.queue(instance, name, limits, stands_by=stands_by)
-    queue = description(connection.channel())
+    queue = _described(connection, name, limits)
+    queue.auto_delete = False  # it must outlive its consumer; kombu sets it where exclusive is
     queue.declare()
     return queue
+
+
+def _described(connection: Connection, name: str, limits: QueueLimits) -> Any:
+    instance = f"{random.getrandbits(64):016x}"  # a name, not a secret
+    return topology.queue(instance, name, limits)(connection.channel())
 
 
 def log_queue(connection: Connection, exchange_name: str, limits: LogLimits) -> bool:

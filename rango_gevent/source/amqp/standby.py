@@ -123,6 +123,13 @@ class Standby:
         self._handed.append(hash((key, body)))
         self._hand(key, body, at_s, position)
 
+    def _empties(self, key: str, body: bytes, at_s: float, position: int) -> None:
+        """Take an event while the log owes some from before the spare was left alone."""
+        self._pop(self._owed, hash((key, body)))
+        if not self._owed:
+            self._step = self._asleep
+        self._asleep(key, body, at_s, position)
+
     def _listens(self, key: str, body: bytes, at_s: float, position: int) -> None:
         if not self._pop(self._owed, hash((key, body))):
             self._wait(self._ahead, Waiting(key, body, at_s, self._now))
@@ -201,6 +208,8 @@ class Standby:
         if now - self._turned >= self._keep_s:
             self._older, self._handed, self._turned = self._handed, deque(maxlen=self._most), now
         if self.state == ASLEEP:
+            if self._owed and self._give_up(now, GIVEN_UP_S):
+                self._on_break(GAP)
             if now - self.heard_at >= QUIET_S and now >= self._patient_until:
                 self._become(LISTENS)
         elif self.state == LISTENS:
@@ -238,9 +247,9 @@ class Standby:
             and self._oldest(now) < LATE_S
             and now - max(self._since, self._patient_until) >= SYNC_S
         ):
-            self._owed.clear()
             self._ahead.clear()
             self._become(ASLEEP)
+            self._step = self._empties
 
     def _forget_known(self, now: float) -> None:
         """Give up what was not in the spare any more: what comes later only looks like it."""

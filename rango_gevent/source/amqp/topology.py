@@ -14,16 +14,13 @@ from rango_gevent.source.base import QueueLimits
 EVERYTHING = "#"
 
 
-def queue(
-    instance: str, exchange_name: str, limits: QueueLimits, *, stands_by: bool = False
-) -> Queue:
+def queue(instance: str, exchange_name: str, limits: QueueLimits) -> Queue:
     """Describe a worker's queue, bound to everything the exchange carries.
 
     Args:
         instance: random text that makes the name unique.
         exchange_name: exchange to bind to.
         limits: bounds in the broker.
-        stands_by: it is there also while nobody consumes it.
     """
     return Queue(
         f"rango.instance.{instance}",
@@ -31,7 +28,7 @@ def queue(
         routing_key=EVERYTHING,
         durable=False,
         exclusive=True,
-        auto_delete=not stands_by,
+        auto_delete=True,
         max_length=limits.length,
         message_ttl=limits.ttl_s,
     )
