@@ -260,6 +260,13 @@ def test_bounds_that_differ_are_taken_as_they_are(node: PrivateNode) -> None:
         assert gateway.metric("rango_log_attached") == 1
 
 
+def test_two_brokers_are_warned_of(node: PrivateNode) -> None:
+    """Nobody says how many nodes a cluster has; two URLs are reason enough to ask."""
+    urls = f"{node.amqp_url};{node.amqp_url}"
+    with start_gateway(env={**LOG, "RANGO_AMQP_URL": urls}) as gateway:
+        assert "has no quorum when one is gone" in gateway.log()
+
+
 # -- the operator ---------------------------------------------------------------------------------
 
 

@@ -36,7 +36,9 @@ _CONTENT_SIZE = 21
 _TIMESTAMP = b"\x0ftimestamp_in_ms"  # a short string; a type octet and 8 bytes follow
 _int64, _double = Struct(">q").unpack_from, Struct(">d").unpack_from
 _NUMBERS = {ord("l"): _int64, ord("L"): _int64, ord("d"): _double}  # RabbitMQ's, py-amqp's, floats
-_OFFSET = b"\x0fx-stream-offsetl"  # the same with its type, which RabbitMQ always gives
+# the same with its type, which RabbitMQ always gives; where in the table depends on its version
+_OFFSET = b"\x0fx-stream-offsetl"
+_OFFSET_SIZE = len(_OFFSET)
 _OLDEST_MS = 24 * 60 * 60 * 1000  # nothing waits for a day on its way
 
 
@@ -138,6 +140,15 @@ class Decoder:
             position = after
         return position
 
+    def _begin_to_throw_away(self, buffer: bytes, body: int, size: int, place: int) -> int:
+        """Expect a body that is not collected; return where it starts."""
+        if buffer[body - 1] != _FRAME_END:
+            raise UnexpectedFrame("a frame does not end where it says")
+        self._skip = size
+        if self._chain is not None:
+            self._chain.skip(place, size)
+        return body
+
     def _throw_away(self, buffer: bytes, start: int, size: int) -> None:
         """Count what has come of a body that is not collected."""
         if size > self._skip:
@@ -170,9 +181,11 @@ class Decoder:
         if self._chain is not None:
             if end < body:
                 return self._wait_for(body - position)
-            place = _offset_of(buffer, header, body)
-            if place < 0:
+            at = buffer.find(_OFFSET, header, body - 9)
+            # publishers may send headers with anything in them: twice, and one is not the broker's
+            if at < 0 or buffer.find(_OFFSET, at + 1, body) >= 0:
                 return _PARTED
+            place = _int64(buffer, at + _OFFSET_SIZE)[0]
         if body_size == 0:
             if end < body:
                 return self._wait_for(body - position)
@@ -191,12 +204,7 @@ class Decoder:
             else:
                 _check_size(body_size)
                 if not self._accepts(key, body_size):
-                    if buffer[body - 1] != _FRAME_END:
-                        raise UnexpectedFrame("a frame does not end where it says")
-                    self._skip = body_size
-                    if self._chain is not None:
-                        self._chain.skip(place, body_size)
-                    return body
+                    return self._begin_to_throw_away(buffer, body, body_size, place)
                 content, after = self._long_body(buffer, position, body, body_size)
                 if after in (_INCOMPLETE, _PARTED):
                     return after
@@ -240,19 +248,6 @@ def _check_size(size: int) -> None:
     """Raise UnexpectedFrame for what no message has: it would be collected for ever."""
     if size > _LARGEST:
         raise UnexpectedFrame("more is announced than any message has")
-
-
-def _offset_of(buffer: bytes, start: int, end: int) -> int:
-    """Find the header ``x-stream-offset`` without decoding the table; -1: it must be decoded.
-
-    Where in the table it stands depends on the broker's version. Publishers may send headers
-    with anything in them: found twice, one of the two is not the broker's.
-    """
-    found = buffer.find(_OFFSET, start, end - 9)
-    if found < 0 or buffer.find(_OFFSET, found + 1, end) >= 0:
-        return -1
-    offset: int = _int64(buffer, found + len(_OFFSET))[0]
-    return offset
 
 
 def _published_at(buffer: bytes, start: int, end: int, now_s: float) -> float:

@@ -136,6 +136,7 @@ class LogSource:
         self._kept = kept
         self._standby = Standby(sink, self._broken, most=kept.limits.spare, keep_s=SPARE_TTL_S)
         self._chain = Chain(self._standby.log, self._chain_broke)
+        self._standby.on_step = self._chain.hand_to
         self._spare = Spare(
             urls,
             exchange,
@@ -146,6 +147,12 @@ class LogSource:
             standby=self._standby,
             on_look=self._look,
         )
+        if len(urls) == 2:
+            log.warning(
+                "two brokers are named: if they are all nodes of a cluster, %s has no quorum when "
+                "one is gone, and then holds publishers up; use one node, or three and more",
+                self.name,
+            )
         self._for_readers = exchange, sink, limits, pace, accepts
         self._reader: Reader | None = None
         self._greenlet: Any = None

@@ -56,6 +56,7 @@ class Standby:
         state: one of the words above.
         missed: events that the spare has delivered and the log never had.
         heard_at: when the log has delivered last.
+        on_step: told what takes events of the log from now on, to spare them the way by `log`.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class Standby:
             LIVE: self._live,
             SETTLES: self._settles,
         }
-        self._step = self._asleep
+        self._step: Hand = self._asleep
+        self.on_step: Callable[[Hand], object] = lambda step: None
 
     @property
     def listening(self) -> bool:
@@ -116,10 +118,10 @@ class Standby:
 
     def log(self, key: str, body: bytes, at_s: float, position: int) -> None:
         """Take an event of the log."""
-        # hot path: 0.2 us as long as the spare is asleep
         self._step(key, body, at_s, position)
 
     def _asleep(self, key: str, body: bytes, at_s: float, position: int) -> None:
+        # hot path: 0.3 us, most of it for the hash
         self._handed.append(hash((key, body)))
         self._hand(key, body, at_s, position)
 
@@ -127,7 +129,7 @@ class Standby:
         """Take an event while the log owes some from before the spare was left alone."""
         self._pop(self._owed, hash((key, body)))
         if not self._owed:
-            self._step = self._asleep
+            self._go_by(self._asleep)
         self._asleep(key, body, at_s, position)
 
     def _listens(self, key: str, body: bytes, at_s: float, position: int) -> None:
@@ -221,10 +223,14 @@ class Standby:
         elif self.state == SETTLES and now - self._since >= SYNC_S:
             self._become(LIVE)  # it stalls again
 
+    def _go_by(self, step: Hand) -> None:
+        self._step = step
+        self.on_step(step)
+
     def _become(self, state: str) -> None:
         before, self.state = self.state, state
         self._since = self._now
-        self._step = self._steps[state]
+        self._go_by(self._steps[state])
         self._busy = 0
         self._synced = 0.0
         self._known = {}
@@ -249,7 +255,7 @@ class Standby:
         ):
             self._ahead.clear()
             self._become(ASLEEP)
-            self._step = self._empties
+            self._go_by(self._empties)
 
     def _forget_known(self, now: float) -> None:
         """Give up what was not in the spare any more: what comes later only looks like it."""
