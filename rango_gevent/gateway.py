@@ -124,6 +124,7 @@ class Gateway:
         self._drained: Event | None = None
 
     def _open_source(self, settings: Settings) -> Source:
+        log_bounds = settings.log_bounds
         return open_source(
             settings.broker_urls,
             settings.exchange,
@@ -131,7 +132,7 @@ class Gateway:
             _broker_limits(settings),
             self.dispatcher.pace,
             self._accepts,
-            _log(settings, self._history_broke),
+            None if log_bounds is None else Log(LogLimits(*log_bounds), self._history_broke),
         )
 
     # -- life ---------------------------------------------------------------------------
@@ -445,16 +446,3 @@ def _broker_limits(settings: Settings) -> BrokerLimits:
         heartbeat_s=settings.broker_heartbeat_s,
         queue=QueueLimits(settings.broker_queue_length, settings.broker_queue_ttl_s),
     )
-
-
-def _log(settings: Settings, on_break: Callable[[str], None]) -> Log | None:
-    if settings.log == "off":
-        return None
-    limits = LogLimits(
-        settings.log_bytes,
-        settings.log_segment_bytes,
-        settings.log_window_s,
-        settings.log_fill_s,
-        settings.log_spare,
-    )
-    return Log(limits, on_break)

@@ -616,6 +616,14 @@ class Settings:
         return [f"amqp://{user}:{password}@{host}:{self.rabbitmq_port}/{vhost}"]
 
     @property
+    def log_bounds(self) -> tuple[int, int, float, float, int] | None:
+        """Return what the log is asked for, in the order of `LogLimits`; None: there is none."""
+        if self.log == "off":
+            return None
+        size = self.log_bytes, self.log_segment_bytes
+        return (*size, self.log_window_s, self.log_fill_s, self.log_spare)
+
+    @property
     def asked(self) -> list[str]:
         """Return whom tokens are checked with beside the keys that are set, in words."""
         jwks, service = "keys by JWT_JWKS_URL", "tokens by RANGO_AUTH_URL"
