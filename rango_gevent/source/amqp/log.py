@@ -64,11 +64,19 @@ class Spare(AmqpSource):
     Args:
         standby: takes what comes, and says whether to listen.
         on_look: called a few times a second with the time.
+        gate: waits until events may be handed on.
         others: arguments of `AmqpSource`.
     """
 
-    def __init__(self, *others: Any, standby: Standby, on_look: Callable[[float], object]) -> None:
+    def __init__(
+        self,
+        *others: Any,
+        standby: Standby,
+        on_look: Callable[[float], object],
+        gate: Callable[[], object],
+    ) -> None:
         super().__init__(*others)
+        self._gate = gate
         self._standby = standby
         self._on_look = on_look
         self._control: Any = None
@@ -134,6 +142,8 @@ class LogSource:
         self.exchange = exchange
         self.name = topology.log_name(exchange)
         self._kept = kept
+        self._undisturbed = Event()  # nobody is being told that history breaks
+        self._undisturbed.set()
         self._standby = Standby(sink, self._broken, most=kept.limits.spare, keep_s=SPARE_TTL_S)
         self._chain = Chain(self._standby.log, self._chain_broke)
         self._standby.on_step = self._chain.hand_to
@@ -146,6 +156,7 @@ class LogSource:
             accepts,
             standby=self._standby,
             on_look=self._look,
+            gate=self._undisturbed.wait,
         )
         if len(urls) == 2:
             log.warning(
@@ -254,6 +265,7 @@ class LogSource:
                 span_s=self._span_s(),
                 on_break=self._chain_broke,
                 on_read=self._standby.heard,
+                gate=self._undisturbed.wait,
             )
             started = time.monotonic()
             try:
@@ -319,9 +331,14 @@ class LogSource:
     def _broken(self, why: str) -> None:
         self._breaks[why] += 1
         log.warning("history breaks in %s: %s", self.name, _IN_WORDS[why])
-        self._kept.on_break(why)
+        self._undisturbed.clear()
+        try:
+            self._kept.on_break(why)  # it may give way, and what comes then must come behind it
+        finally:
+            self._undisturbed.set()
 
     def _look(self, now: float) -> None:
+        self._undisturbed.wait()
         if self._refused is not None and not self._was_attached:
             raise self._refused
         self._standby.look(now)

@@ -78,6 +78,7 @@ class AmqpSource:
         self._turn = -1
         self._slice_end = 0.0
         self._declare_after = 0.0
+        self._gate: Callable[[], object] = _pass  # waits until messages may be handed on
         self._connection: Connection | None = None
         self._queue: Any = None
 
@@ -175,6 +176,7 @@ class AmqpSource:
                 if not data:
                     raise ConnectionResetError("the broker closed the connection")
                 connection.bytes_recv += 1  # what the heartbeat looks at
+                self._gate()
                 decoder.feed(data, time.time())
                 beat.heard()
                 self._look()
@@ -198,6 +200,10 @@ class AmqpSource:
         if more and time.monotonic() >= self._slice_end:
             give_way()  # reading what is there already never switches by itself
             self._slice_end = time.monotonic() + _SLICE_S
+
+
+def _pass() -> None:
+    pass
 
 
 def _binder(queue: Any) -> Callable[[], object]:

@@ -55,6 +55,7 @@ class Reader(AmqpSource):
         span_s: seconds from the first event that will be read to now, about.
         on_break: told why what comes does not follow what came.
         on_read: called with the time after each read that brought events.
+        gate: waits until events may be handed on.
         others: arguments of `AmqpSource`.
 
     Attributes:
@@ -72,8 +73,10 @@ class Reader(AmqpSource):
         span_s: float,
         on_break: Callable[[str], object],
         on_read: Callable[[float], object],
+        gate: Callable[[], object],
     ) -> None:
         super().__init__(*others)
+        self._gate = gate
         self._chain = chain
         self._log_limits = log_limits
         self._from_end = from_end
@@ -185,6 +188,7 @@ class Reader(AmqpSource):
 
     def _slowly(self, message: Any) -> None:
         """Take an event on py-amqp's way."""
+        self._gate()
         offset = offset_of(message)
         if offset < 0:
             raise SourceRefused(declare.no_stream(self._name))
