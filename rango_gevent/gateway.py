@@ -107,6 +107,8 @@ class Gateway:
         )
         self.access = Access(settings, keys, self.registry)
         self.source = Supervisor(self._open_source(settings), self._broker_is_lost)
+        if settings.log != "off":  # what it begins with is a minute old
+            self.registry.admission.fills = lambda: self.source.problem
         self._workers = None if sibling_of is None else Workers(self.metrics.text, sibling_of)
         directory = self._workers.directory if self._workers else None
         self.admin = Office(self, *_admin(settings), directory)

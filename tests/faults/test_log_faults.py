@@ -8,6 +8,7 @@ breaks it must be said; where the log stalls, events must go on.
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from log_node import LogQueue
 from rabbitmq_node import PrivateNode
 from scene import Login, Scene, open_scene
 from support import HEALTHY, READY, server_env, start_gateway, wait_for
+from websockets.exceptions import InvalidStatus
 
 LOG = {"RANGO_LOG": "stream"}
 LIVE_AGAIN_S = 5.0
@@ -183,6 +185,50 @@ def test_a_log_that_was_trimmed_meanwhile(node: PrivateNode) -> None:
         assert breaks(scene, "other_history") == 0
         assert "history breaks" in scene.gateway.log()
         wait_for(lambda: scene.watchers[0].has(10_000_999), what="the newest")
+
+
+def filled(node: PrivateNode, exchange: str, count: int) -> LogQueue:
+    """Return a log with events that were published one by one, slow to read back."""
+    with Login().connect(node.port) as connection:
+        connection.channel().exchange_declare(exchange, "topic", auto_delete=False)
+    queue = LogQueue(node, exchange)
+    queue.declare()
+    for part in range(0, count, 1000):
+        queue.publish([f'{{"n":{part + n}}}' for n in range(1000)])
+    return queue
+
+
+def test_the_log_is_read_before_clients_come(node: PrivateNode) -> None:
+    """Until its end is reached it is not ready, says how far it is, and lets nobody in."""
+    exchange = "test.filling"
+    queue = filled(node, exchange, 60_000)
+    env = {**LOG, "RANGO_AMQP_URL": node.amqp_url}
+    with start_gateway(exchange=exchange, env=env, until=HEALTHY) as gateway:
+        said = wait_for(lambda: re.search(r"filling.*", gateway.get(READY).body), 10, "filling")
+        assert re.fullmatch(r"filling from the log: \d+ s behind", said[0])
+        with pytest.raises(InvalidStatus, match="503"):
+            gateway.connect("/public?stream=m.trades")
+        gateway.wait_until(READY, 30)
+        assert gateway.metric("rango_messages_received_total", scope="public") >= 60_000
+        assert gateway.metric("rango_log_fill_seconds") > 0
+        with gateway.connect("/public?stream=m.trades") as client:
+            client.receive()
+            queue.publish(['{"n":1000000}'])
+            assert client.receive_json() == {"m.trades": {"n": 1_000_000}}
+
+
+def test_reading_the_log_is_bounded_in_time(node: PrivateNode) -> None:
+    """What cannot be read by then is left out, which is said."""
+    exchange = "test.slow"
+    queue = filled(node, exchange, 60_000)
+    env = {**LOG, "RANGO_AMQP_URL": node.amqp_url, "RANGO_LOG_FILL_S": "1"}
+    with start_gateway(exchange=exchange, env=env) as gateway:
+        assert "reading rango.log.test.slow took too long" in gateway.log()
+        assert gateway.metric("rango_messages_received_total", scope="public") < 60_000
+        with gateway.connect("/public?stream=m.trades") as client:
+            client.receive()
+            queue.publish(['{"n":1000000}'])
+            assert client.receive_json() == {"m.trades": {"n": 1_000_000}}
 
 
 # -- the broker ----------------------------------------------------------------------------------
