@@ -44,6 +44,10 @@ torment: install ## Attacks, each with bounds on what others may notice (ARGS="-
 	scripts/test-packages rabbitmq-server
 	PYTHONPATH=scripts scripts/with-rabbitmq --private $(BIN)/python -m tests.torment $(ARGS)
 
+continuity: install ## Failures of a RabbitMQ cluster under a log (ARGS="--short" for the first)
+	scripts/test-packages rabbitmq-server
+	scripts/with-rabbitmq $(BIN)/pytest tests/continuity $(ARGS)
+
 fuzz: SECONDS = 60
 fuzz: install ## Look for input that breaks a reader, SECONDS (60) for each target of tests/fuzz
 	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
@@ -71,4 +75,4 @@ types: install ## Check types
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test bench soak bots herd torment fuzz audit conformance lint types clean
+.PHONY: help install run test bench soak bots herd torment continuity fuzz audit conformance lint types clean

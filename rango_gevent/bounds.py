@@ -23,7 +23,7 @@ from rango_gevent.hub.hub import HubLimits
 from rango_gevent.protocol import frames
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.settings import Settings
-from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.base import BrokerLimits, Log, LogLimits, QueueLimits
 
 _SPARE_FILES = 80  # for the broker, logs, what is accepted to be closed
 
@@ -63,11 +63,34 @@ def hub_limits(settings: Settings) -> HubLimits:
 
 
 def history(settings: Settings) -> History | None:
-    """Return what keeps recent events; it tells its positions from those of other instances."""
+    """Return what keeps recent events.
+
+    Without a log it gives positions of its own, told from those of other instances.
+    """
     if not settings.history_bytes:
         return None
     limits = HistoryLimits(settings.history_bytes, settings.history_events, settings.history_s)
-    return History(limits, time.monotonic, check=random.SystemRandom().getrandbits(32))
+    own = random.SystemRandom().getrandbits(32) if settings.log == "off" else None
+    return History(limits, time.monotonic, check=own)
+
+
+def log(settings: Settings, on_break: Callable[[str], None]) -> Log | None:
+    """Return what a source does with a log; None: it has none.
+
+    Args:
+        settings: with the log's bounds.
+        on_break: told why what comes does not follow what came.
+    """
+    if settings.log == "off":
+        return None
+    limits = LogLimits(
+        settings.log_bytes,
+        settings.log_segment_bytes,
+        settings.log_window_s,
+        settings.log_fill_s,
+        settings.log_spare,
+    )
+    return Log(limits, on_break)
 
 
 def _most_sockets(metrics_connections: int) -> int:

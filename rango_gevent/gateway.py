@@ -37,6 +37,7 @@ from rango_gevent.protocol import close, refusals, routing
 from rango_gevent.scrape import Workers
 from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, changes, options, told_changes
+from rango_gevent.source.base import Source
 from rango_gevent.source.kinds import open_source
 from rango_gevent.source.supervisor import Supervisor
 from rango_gevent.throttle import ThrottledLog
@@ -92,15 +93,9 @@ class Gateway:
             pack=bounds.pack(settings),
         )
         self.access = Access(settings, keys, self.registry)
-        source = open_source(
-            settings.broker_urls,
-            settings.exchange,
-            self._publish,
-            bounds.broker_limits(settings),
-            self.dispatcher.pace,
-            self._accepts,
-        )
-        self.source = Supervisor(source, self._broker_is_lost)
+        self.source = Supervisor(self._open_source(settings), self._broker_is_lost)
+        if settings.log != "off":  # what it begins with is a minute old
+            self.registry.admission.fills = lambda: self.source.problem
         self._workers = None if sibling_of is None else Workers(self.metrics.text, sibling_of)
         directory = self._workers.directory if self._workers else None
         self.admin = Office(self, *bounds.admin(settings), directory)
@@ -116,6 +111,17 @@ class Gateway:
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
         self._drained: Event | None = None
+
+    def _open_source(self, settings: Settings) -> Source:
+        return open_source(
+            settings.broker_urls,
+            settings.exchange,
+            self._publish,
+            bounds.broker_limits(settings),
+            self.dispatcher.pace,
+            self._accepts,
+            bounds.log(settings, self._history_broke),
+        )
 
     # -- life ---------------------------------------------------------------------------
 
@@ -285,10 +291,7 @@ class Gateway:
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
-        live = len(self.hub.books) - self.hub.shelf.stale
-        self.hub.drop_books(time.time(), _LOST)
-        log.warning("the broker is lost: %d books are stale until their next snapshots", live)
-        if self.hub.history is not None and self.hub.history.is_own:
+        if self.settings.log == "off":  # else what is published meanwhile still comes
             self._history_broke(GAP)
 
     def _history_broke(self, reason: str) -> None:
@@ -299,7 +302,10 @@ class Gateway:
         Args:
             reason: one of `history.REASONS`, told those who stand before.
         """
+        live = len(self.hub.books) - self.hub.shelf.stale
         self.hub.drop_books(time.time(), _LOST)
+        text = "events were missed (%s): %d books are stale until their next snapshots"
+        log.warning(text, reason, live)
         if self.hub.history is not None:
             self.hub.history.clear(reason)
             self.registry.history_broke(reason)
@@ -353,6 +359,7 @@ class Gateway:
                 "rango_messages_dropped": from_zero(DROPPED, hub.dropped),
                 "rango_frames_skipped": dispatcher.skipped,
                 "rango_requests": registry.requests,
+                **source.reading(),
                 **self.access.reading(),
                 **self.admin.reading(),
                 "rango_connections_closed": from_zero(ENDS, registry.closed),

@@ -92,6 +92,16 @@ TABLE = {
     "rango_broker_connects": Row("Connections made to the broker."),
     "rango_broker_failures": Row("Connections to the broker that failed or broke."),
     "rango_broker_disconnected_seconds": Row("Time without the broker."),
+    "rango_log_attached": Row("Workers that read the log.", is_gauge=True),
+    "rango_log_fallback": Row(
+        "Workers with a queue of their own because the log stalls.", is_gauge=True
+    ),
+    "rango_log_fallback_seconds": Row("Time that this took."),
+    "rango_log_behind_events": Row("Events to the end of the log, at last sight.", is_gauge=True),
+    "rango_log_behind_seconds": Row("Age of an end that is not reached yet.", is_gauge=True),
+    "rango_log_fill_seconds": Row("Time that reading up to the end took.", is_gauge=True),
+    "rango_log_missed": Row("Events that the log lost; seen in the queue that stands by."),
+    "rango_log_breaks": Row("Times that history broke, by reason.", label="reason"),
     "rango_books": Row("Books held.", is_gauge=True),
     "rango_book_bytes": Row("Bytes of all books.", is_gauge=True),
     "rango_books_dropped": Row("Books dropped for passing a bound; stale until the next snapshot."),

@@ -596,6 +596,43 @@ class Settings:
         seconds(1, 86_400),
         "Seconds that a message may wait for a worker in the broker",
     )
+    log: str = _fixed(
+        "off",
+        "RANGO_LOG",
+        one_of("off", "stream"),
+        "off: each worker has a queue of its own; stream: all read one log, RabbitMQ's stream "
+        "queue `rango.log.<exchange>`, and no lost connection loses events; see docs/CONTINUITY.md",
+    )
+    log_bytes: int = _fixed(
+        1_000_000_000,
+        "RANGO_LOG_BYTES",
+        whole(1_000_000, 1 << 50),
+        "Bytes of the log, as it is declared; the broker lets whole segments go",
+    )
+    log_segment_bytes: int = _fixed(
+        50_000_000,
+        "RANGO_LOG_SEGMENT_BYTES",
+        whole(100_000, 3_000_000_000),
+        "Bytes of a segment of the log, as it is declared",
+    )
+    log_window_s: float = _fixed(
+        60.0,
+        "RANGO_LOG_WINDOW_S",
+        seconds(0, 86_400),
+        "Seconds of the log that a worker reads before it is ready",
+    )
+    log_fill_s: float = _fixed(
+        30.0,
+        "RANGO_LOG_FILL_S",
+        seconds(1, 3600),
+        "Seconds that reading up to the end of the log may take; then the rest is left out",
+    )
+    log_spare: int = _fixed(
+        10_000,
+        "RANGO_LOG_SPARE",
+        whole(1, 1_000_000),
+        "Messages that wait in the broker, for a worker each, in case that the log stalls",
+    )
     rbac: Rbac = dataclasses.field(default_factory=lambda: parse_rbac({}))
 
     @property
@@ -705,6 +742,8 @@ def _take_address(
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    if values.get("log") == "stream" and "memory:" in "".join(values.get("amqp_urls", ())):
+        return ["RANGO_LOG=stream: an embedded broker keeps no log; name a RabbitMQ, or give off"]
     ping = values.get("ping_interval_s", Settings.ping_interval_s)
     pong = values.get("pong_timeout_s", Settings.pong_timeout_s)
     if pong <= ping:

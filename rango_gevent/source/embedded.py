@@ -9,7 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from types import TracebackType
-from typing import Callable
+from typing import Callable, Mapping
 
 from gevent.timeout import Timeout
 from kombu.connection import Connection
@@ -18,7 +18,7 @@ from kombu.messaging import Producer
 from rango_gevent import broker
 from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, drop, leave
-from rango_gevent.source.base import Accepts, BrokerLimits, BrokerTimeout, Sink
+from rango_gevent.source.base import Accepts, BrokerLimits, BrokerTimeout, Sink, log_reading
 from rango_gevent.turns import give_way
 from rango_gevent.urls import mask_url
 
@@ -54,6 +54,12 @@ class EmbeddedSource:
         self._sink = sink
         self._limits = limits
         self._connection: Connection | None = None
+
+    waits_for = ""
+
+    def reading(self) -> dict[str, float | Mapping[str, int]]:
+        """Return what is counted of a log: there is none."""
+        return log_reading()
 
     @property
     def place(self) -> str:

@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 import gevent
 
+from rango_gevent.source.amqp.log import LogSource
 from rango_gevent.source.amqp.pump import AmqpSource
-from rango_gevent.source.base import Accepts, BrokerLimits, Sink, Source
+from rango_gevent.source.base import Accepts, BrokerLimits, Log, Sink, Source
 from rango_gevent.source.embedded import EmbeddedSource
 
 KINDS: dict[str, Callable[..., Source]] = {
@@ -26,6 +27,7 @@ def open_source(
     limits: BrokerLimits,
     pace: Callable[[bool], None] = lambda more: gevent.sleep(0),
     accepts: Accepts = lambda key, size: True,
+    log: Log | None = None,
 ) -> Source:
     """Return a source; nothing is connected yet.
 
@@ -36,5 +38,8 @@ def open_source(
         limits: bounds.
         pace: called after each read, and told if more is there; waits until reading pays again.
         accepts: asked before a large body is collected.
+        log: keep one, and read it; for RabbitMQ only.
     """
+    if log is not None:
+        return LogSource(urls, exchange, sink, limits, pace, accepts, log)
     return KINDS[urlsplit(urls[0]).scheme](urls, exchange, sink, limits, pace, accepts)

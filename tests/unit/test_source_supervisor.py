@@ -127,7 +127,7 @@ from rango_gevent import logs
 from rango_gevent.source.base import SourceError, SourceRefused
 
 class Scripted:
-    exchange, place = "x", "here"
+    exchange, place, waits_for = "x", "here", ""
 
     def __init__(self):
         self.calls = []

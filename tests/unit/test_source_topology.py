@@ -57,3 +57,12 @@ def test_queues_of_two_workers_have_two_names() -> None:
     """Only the random part tells them apart."""
     one, other = topology.queue("1", "x", LIMITS), topology.queue("2", "x", LIMITS)
     assert one.name != other.name
+
+
+def test_the_log_is_a_stream_that_is_shared() -> None:
+    """Its name is that of the exchange, its bounds are the settings'."""
+    assert topology.log_name("peatio.events.ranger") == "rango.log.peatio.events.ranger"
+    arguments = topology.log_arguments(1_000_000_000, 50_000_000)
+    assert arguments["x-queue-type"] == "stream"
+    assert arguments["x-max-length-bytes"] == 1_000_000_000
+    assert arguments["x-stream-max-segment-size-bytes"] == 50_000_000

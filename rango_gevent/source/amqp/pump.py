@@ -12,7 +12,7 @@ import contextlib
 import math
 import socket
 import time
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import amqp
 from amqp.exceptions import (
@@ -35,6 +35,7 @@ from rango_gevent.source.base import (
     Sink,
     SourceError,
     SourceRefused,
+    log_reading,
 )
 from rango_gevent.turns import give_way
 from rango_gevent.urls import mask_url
@@ -77,20 +78,32 @@ class AmqpSource:
         self._turn = -1
         self._slice_end = 0.0
         self._declare_after = 0.0
+        self._gate: Callable[[], object] = _pass  # waits until messages may be handed on
         self._connection: Connection | None = None
         self._queue: Any = None
+
+    waits_for = ""
+
+    def reading(self) -> dict[str, float | Mapping[str, int]]:
+        """Return what is counted of a log: there is none."""
+        return log_reading()
 
     @property
     def place(self) -> str:
         """The URL that was connected to, without secrets."""
-        return mask_url(self._urls[self._turn % len(self._urls)])
+        return mask_url(self.url)
+
+    @property
+    def url(self) -> str:
+        """The URL that was connected to, with its secrets."""
+        return self._urls[self._turn % len(self._urls)]
 
     def connect(self, *, hasty: bool) -> None:
         """Connect to the next broker, declare queue and binding, begin to consume."""
         self._turn += 1
         limits = self._limits
         self._connection = broker.describe(
-            self._urls[self._turn % len(self._urls)],
+            self.url,
             heartbeat_s=limits.heartbeat_s,
             silence_s=limits.heartbeat_s * _SILENT_HEARTBEATS,
             timeout_s=limits.timeout_s,
@@ -137,31 +150,49 @@ class AmqpSource:
             # its owner may be about to declare it anew, in their way
             raise SourceError(f"exchange {self.exchange!r} was deleted")
         declare.take(connection, self.exchange)
+        return self._queue_of(connection)
+
+    def _queue_of(self, connection: Connection) -> Any:
+        """Declare our own queue, begin to consume it; return it bound."""
         return declare.subscribe(connection, self.exchange, self._limits.queue, self._sink)
 
     def _pump(self, connection: amqp.Connection, queue: Any) -> None:
         """Read ahead and decode; beat; give way to others."""
         # hot path: one recv for all that is there, then a pause for more to gather
         transport = connection.transport
-        channel = queue.channel.channel_id
-        decoder = Decoder(
-            channel, TAG, self.exchange, self._sink, connection.on_inbound_frame, self._accepts
-        )
-        beat = _Beat(connection.heartbeat, connection.heartbeat_tick, _binder(queue))
+        decoder = self._decoder(connection, queue.channel.channel_id)
+        beat = _Beat(connection.heartbeat, connection.heartbeat_tick, *self._tasks(queue))
         with transport.having_timeout(_PERIOD_S):
+            ahead, transport._read_buffer = transport._read_buffer, b""  # half a frame, if any
+            decoder.feed(ahead, time.time())
             transport._read = _ReadAhead(transport, decoder)
             while True:
                 try:
                     data = transport.sock.recv(_READ_BYTES)
                 except socket.timeout:
                     beat.silence()
+                    self._look()
                     continue
                 if not data:
                     raise ConnectionResetError("the broker closed the connection")
                 connection.bytes_recv += 1  # what the heartbeat looks at
+                self._gate()
                 decoder.feed(data, time.time())
                 beat.heard()
+                self._look()
                 self._pause(len(data) == _READ_BYTES)
+
+    def _decoder(self, connection: amqp.Connection, channel: int) -> Decoder:
+        """Return what decodes the deliveries of a channel."""
+        other = connection.on_inbound_frame
+        return Decoder(channel, TAG, self.exchange, self._sink, other, self._accepts)
+
+    def _tasks(self, queue: Any) -> tuple[Callable[[], object], ...]:
+        """Return what is due every second."""
+        return (_binder(queue),)
+
+    def _look(self) -> None:
+        """Do what is due after each read, and each `_PERIOD_S` without one."""
 
     def _pause(self, more: bool) -> None:
         """Give way: as long as it pays when all was read, for one turn when more is there."""
@@ -169,6 +200,10 @@ class AmqpSource:
         if more and time.monotonic() >= self._slice_end:
             give_way()  # reading what is there already never switches by itself
             self._slice_end = time.monotonic() + _SLICE_S
+
+
+def _pass() -> None:
+    pass
 
 
 def _binder(queue: Any) -> Callable[[], object]:
