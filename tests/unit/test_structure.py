@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environment": {"settings", "auth", "errors"},
     # delivery and source do not know each other, and nobody down here reads settings
     "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
-    "source": {"backoff", "broker", "model", "throttle", "turns", "urls"},
+    "source": {"backoff", "broker", "model", "protocol", "throttle", "turns", "urls"},
     "demo": set(),
     "client": {"backoff", "protocol", "errors"},
     "publisher": {"backoff", "broker", "throttle", "protocol", "urls", "errors"},
@@ -92,7 +92,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|model|settings|errors|parsers|urls|backoff"
-    r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder|chain)"
+    r"|bench\.(scenarios|report)|commands\.load_figures|source\.(base|bindings)|source\.amqp\.(topology|decoder|chain)"
     r"|source\.amqp\.standby"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|resuming|session)"
