@@ -96,7 +96,11 @@ class Fleet:
         self._publishing: gevent.Greenlet[..., None] | None = None
 
     def connect(self, resuming: int, plain: int, exchange: str, rate: float) -> None:
-        """Bring all clients in, then publish."""
+        """Bring all clients in, then publish.
+
+        The log begins with a message that nobody holds: before it there is no position to tell.
+        """
+        self._put(broker_channel(), exchange, "public.first.trades", b"0")
         for number in range(resuming + plain):
             resumes = number < resuming
             public = f"s{number % PUBLIC_STREAMS}.trades"
