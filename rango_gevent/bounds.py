@@ -24,6 +24,7 @@ from rango_gevent.protocol import frames
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.settings import Settings
 from rango_gevent.source.base import BrokerLimits, Log, LogLimits, QueueLimits
+from rango_gevent.source.bindings import AUTO, EVERYTHING, Bindings
 
 _SPARE_FILES = 80  # for the broker, logs, what is accepted to be closed
 
@@ -67,11 +68,22 @@ def history(settings: Settings) -> History | None:
 
     Without a log it gives positions of its own, told from those of other instances.
     """
-    if not settings.history_bytes:
-        return None
+    if not settings.history_bytes or settings.bindings == (AUTO,):
+        return None  # events of streams that nobody held would be missing
     limits = HistoryLimits(settings.history_bytes, settings.history_events, settings.history_s)
     own = random.SystemRandom().getrandbits(32) if settings.log == "off" else None
     return History(limits, time.monotonic, check=own)
+
+
+def bindings(settings: Settings) -> Bindings:
+    """Return what a queue is bound to; what instances are told by is among it always."""
+    control = (settings.control_key,) if settings.control_key else ()
+    if settings.bindings != (AUTO,):
+        is_all = EVERYTHING in settings.bindings
+        return Bindings((*settings.bindings, *(() if is_all else control)), follows=False)
+    return Bindings(
+        control, follows=True, most=settings.bindings_max, keep_s=settings.bindings_keep_s
+    )
 
 
 def log(settings: Settings, on_break: Callable[[str], None]) -> Log | None:

@@ -37,6 +37,7 @@ from rango_gevent.protocol import close, refusals, routing
 from rango_gevent.scrape import Workers
 from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, changes, options, told_changes
+from rango_gevent.source.amqp.binder import Binder
 from rango_gevent.source.base import Source
 from rango_gevent.source.kinds import open_source
 from rango_gevent.source.supervisor import Supervisor
@@ -70,11 +71,13 @@ class Gateway:
         _check_patched()
         self.settings = settings
         self.metrics = Metrics(self._read, settings.metrics_topics)
+        self.binder = Binder(bounds.bindings(settings))
         self.hub = Hub(
             allows=settings.rbac.allows,
             make_queue=SimpleQueue,
             limits=bounds.hub_limits(settings),
             on_stale=self._book_is_stale,
+            on_held=self.binder.held,
             patterns=Patterns() if settings.name_patterns else None,
             history=bounds.history(settings),
         )
@@ -121,6 +124,7 @@ class Gateway:
             self.dispatcher.pace,
             self._accepts,
             bounds.log(settings, self._history_broke),
+            self.binder,
         )
 
     # -- life ---------------------------------------------------------------------------
@@ -146,6 +150,8 @@ class Gateway:
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
         self.spawn("source", self.source.run)
+        if self.binder.follows:
+            self.spawn("bindings", self.binder.run)
         if self.access.jwks is not None:
             self.spawn("jwks", self.access.jwks.run)
         if self._workers is not None:
@@ -350,6 +356,7 @@ class Gateway:
                 "rango_dispatch_slices": dispatcher.slices,
                 "rango_connections_opened": registry.opened,
                 "rango_subscriptions_refused": hub.refused,
+                "rango_bindings": self.binder.count,
                 "rango_broker_connects": source.connects,
                 "rango_broker_failures": source.failures,
                 "rango_broker_disconnected_seconds": source.away_s(),

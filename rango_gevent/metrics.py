@@ -102,6 +102,7 @@ TABLE = {
     "rango_log_fill_seconds": Row("Time that reading up to the end took.", is_gauge=True),
     "rango_log_missed": Row("Events that the log lost; seen in the queue that stands by."),
     "rango_log_breaks": Row("Times that history broke, by reason.", label="reason"),
+    "rango_bindings": Row("Keys that the queue in the broker is bound to.", is_gauge=True),
     "rango_books": Row("Books held.", is_gauge=True),
     "rango_book_bytes": Row("Bytes of all books.", is_gauge=True),
     "rango_books_dropped": Row("Books dropped for passing a bound; stale until the next snapshot."),

@@ -62,6 +62,21 @@ def _entries(value: str) -> list[str]:
     return [entry.strip() for entry in value.split(",") if entry.strip()]
 
 
+_MAX_KEY_BYTES = 255  # a short string of AMQP
+
+
+def bindings(value: str) -> tuple[str, ...]:
+    """Parse a comma list of binding keys of a topic exchange; ``auto`` stands alone."""
+    found = tuple(_entries(value))
+    if not found or (len(found) > 1 and "auto" in found):
+        raise Problem("give #, keys such as public.#,private.#, or auto")
+    for key in found:
+        utf8(key)
+        if len(key.encode()) > _MAX_KEY_BYTES or not key.isprintable() or " " in key:
+            raise Problem(f"{key[:40]!r} is no key of a binding: words parted by dots, * and #")
+    return found
+
+
 def seconds(low: float, high: float) -> Callable[[str], float]:
     """Parse seconds within bounds."""
     return decimal(low, high, "seconds")

@@ -23,6 +23,7 @@ from rango_gevent.parsers import (
     Network,
     Problem,
     amqp_urls,
+    bindings,
     cookie_name,
     decimal,
     filled,
@@ -596,6 +597,28 @@ class Settings:
         seconds(1, 86_400),
         "Seconds that a message may wait for a worker in the broker",
     )
+    bindings: tuple[str, ...] = _fixed(
+        ("#",),
+        "RANGO_BINDINGS",
+        bindings,
+        "What a worker's queue in RabbitMQ is bound to: `#` everything, keys such as "
+        "`public.#,private.#`, or `auto`: what clients hold, by market, user and prefix, which "
+        "leaves no events to come back by; RANGO_CONTROL_KEY then needs a restart to change",
+        show=",".join,
+    )
+    bindings_max: int = _fixed(
+        1000,
+        "RANGO_BINDINGS_MAX",
+        whole(1, 1_000_000),
+        "With `auto`: bindings to markets, to users and to prefixes; where more would be needed "
+        "all of that kind is bound",
+    )
+    bindings_keep_s: float = _fixed(
+        60.0,
+        "RANGO_BINDINGS_KEEP_S",
+        seconds(0, 86400),
+        "With `auto`: seconds for which a binding stays that nobody needs any more",
+    )
     log: str = _fixed(
         "off",
         "RANGO_LOG",
@@ -742,14 +765,21 @@ def _take_address(
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    if values.get("log") == "stream" and "memory:" in "".join(values.get("amqp_urls", ())):
-        return ["RANGO_LOG=stream: an embedded broker keeps no log; name a RabbitMQ, or give off"]
+    found = []
+    if values.get("log") == "stream":
+        if "memory:" in "".join(values.get("amqp_urls", ())):
+            cure = "an embedded broker keeps no log; name a RabbitMQ, or give off"
+            found.append(f"RANGO_LOG=stream: {cure}")
+        keys = values.get("bindings", Settings.bindings)
+        if keys != Settings.bindings:
+            cure = "a log holds everything that is published; leave RANGO_BINDINGS out"
+            found.append(f"RANGO_BINDINGS={','.join(keys)}: {cure}")
     ping = values.get("ping_interval_s", Settings.ping_interval_s)
     pong = values.get("pong_timeout_s", Settings.pong_timeout_s)
     if pong <= ping:
         cure = f"give more than RANGO_PING_INTERVAL_S, which is {ping:g}"
-        return [f"RANGO_PONG_TIMEOUT_S={pong:g}: {cure}"]
-    return []
+        found.append(f"RANGO_PONG_TIMEOUT_S={pong:g}: {cure}")
+    return found
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:

@@ -71,8 +71,10 @@ class Bindings:
             is_held: somebody holds it.
             now_s: monotonic time.
         """
+        if not self._follows or kind not in self._counts:
+            return False
         key = key_of(kind, address)
-        if not self._follows or key is None:
+        if key is None:
             return False
         counts = self._counts[kind]
         if not is_held:

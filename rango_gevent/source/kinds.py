@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import gevent
 
+from rango_gevent.source.amqp.binder import Binder
 from rango_gevent.source.amqp.log import LogSource
 from rango_gevent.source.amqp.pump import AmqpSource
 from rango_gevent.source.base import Accepts, BrokerLimits, Log, Sink, Source
@@ -28,6 +29,7 @@ def open_source(
     pace: Callable[[bool], None] = lambda more: gevent.sleep(0),
     accepts: Accepts = lambda key, size: True,
     log: Log | None = None,
+    binder: Binder | None = None,
 ) -> Source:
     """Return a source; nothing is connected yet.
 
@@ -39,7 +41,10 @@ def open_source(
         pace: called after each read, and told if more is there; waits until reading pays again.
         accepts: asked before a large body is collected.
         log: keep one, and read it; for RabbitMQ only.
+        binder: keeps RabbitMQ's queue bound, to everything by default; a log has everything.
     """
     if log is not None:
         return LogSource(urls, exchange, sink, limits, pace, accepts, log)
-    return KINDS[urlsplit(urls[0]).scheme](urls, exchange, sink, limits, pace, accepts)
+    kind = KINDS[urlsplit(urls[0]).scheme]
+    more = {"binder": binder} if kind is AmqpSource else {}
+    return kind(urls, exchange, sink, limits, pace, accepts, **more)

@@ -18,6 +18,7 @@ from kombu.connection import Connection
 from rango_gevent.broker import exchange, exists
 from rango_gevent.source.amqp import topology
 from rango_gevent.source.base import LogLimits, QueueLimits, Sink, SourceError, SourceRefused
+from rango_gevent.source.bindings import EVERYTHING
 from rango_gevent.source.message import hand_on
 from rango_gevent.throttle import ThrottledLog
 
@@ -61,23 +62,34 @@ def take(connection: Connection, name: str) -> None:
 
 def subscribe(connection: Connection, name: str, limits: QueueLimits, sink: Sink) -> Any:
     """Declare a queue of our own, bind it to the exchange, begin to consume; return it bound."""
-    queue = _described(connection, name, limits)
+    queue = own_queue(connection, name, limits)
+    consume(queue, sink)
+    return queue
+
+
+def own_queue(connection: Connection, name: str, limits: QueueLimits, key: str = EVERYTHING) -> Any:
+    """Declare a queue of our own, bind it by a key; return it bound to its channel."""
+    queue = _described(connection, name, limits, key)
     queue.declare()
-    queue.consume(TAG, partial(hand_on, sink=sink), no_ack=True)
     return queue
 
 
 def stand_by(connection: Connection, name: str, limits: QueueLimits) -> Any:
     """Declare a queue of our own, bind it, and leave it alone; return it bound."""
-    queue = _described(connection, name, limits)
+    queue = _described(connection, name, limits, EVERYTHING)
     queue.auto_delete = False  # it must outlive its consumer; kombu sets it where exclusive is
     queue.declare()
     return queue
 
 
-def _described(connection: Connection, name: str, limits: QueueLimits) -> Any:
+def consume(queue: Any, sink: Sink) -> None:
+    """Begin to consume a queue that was declared."""
+    queue.consume(TAG, partial(hand_on, sink=sink), no_ack=True)
+
+
+def _described(connection: Connection, name: str, limits: QueueLimits, key: str) -> Any:
     instance = f"{random.getrandbits(64):016x}"  # a name, not a secret
-    return topology.queue(instance, name, limits)(connection.channel())
+    return topology.queue(instance, name, limits, key)(connection.channel())
 
 
 def log_queue(connection: Connection, exchange_name: str, limits: LogLimits) -> bool:
@@ -111,7 +123,7 @@ def log_queue(connection: Connection, exchange_name: str, limits: LogLimits) -> 
         if is_new:
             raise SourceRefused(no_rights(name, error)) from None
     try:
-        connection.channel().queue_bind(name, exchange_name, topology.EVERYTHING)
+        connection.channel().queue_bind(name, exchange_name, EVERYTHING)
     except AccessRefused as error:
         raise SourceRefused(no_rights(name, error)) from None
     return is_new

@@ -25,6 +25,7 @@ from kombu.connection import Connection
 
 from rango_gevent import broker
 from rango_gevent.source.amqp import declare
+from rango_gevent.source.amqp.binder import Binder
 from rango_gevent.source.amqp.connection import connect, drop, leave
 from rango_gevent.source.amqp.declare import TAG
 from rango_gevent.source.amqp.decoder import Decoder
@@ -37,6 +38,7 @@ from rango_gevent.source.base import (
     SourceRefused,
     log_reading,
 )
+from rango_gevent.source.bindings import EVERYTHING, Bindings
 from rango_gevent.turns import give_way
 from rango_gevent.urls import mask_url
 
@@ -58,6 +60,7 @@ class AmqpSource:
         limits: bounds.
         pace: called after each read, and told if more is there; waits until reading pays again.
         accepts: asked before a large body is collected.
+        binder: keeps the queue bound; to everything by default.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class AmqpSource:
         limits: BrokerLimits,
         pace: Callable[[bool], None],
         accepts: Accepts,
+        binder: Binder | None = None,
     ) -> None:
         self.exchange = exchange
         self._urls = urls
@@ -75,6 +79,7 @@ class AmqpSource:
         self._limits = limits
         self._pace = pace
         self._accepts = accepts
+        self._binder = binder or Binder(Bindings([EVERYTHING], follows=False))
         self._turn = -1
         self._slice_end = 0.0
         self._declare_after = 0.0
@@ -126,6 +131,7 @@ class AmqpSource:
 
     def drop(self) -> None:
         """Close the connection, if there is one, at once and without a word."""
+        self._binder.detach()
         if self._connection is not None:
             drop(self._connection)
             self._connection = self._queue = None
@@ -154,7 +160,11 @@ class AmqpSource:
 
     def _queue_of(self, connection: Connection) -> Any:
         """Declare our own queue, begin to consume it; return it bound."""
-        return declare.subscribe(connection, self.exchange, self._limits.queue, self._sink)
+        binder = self._binder
+        queue = declare.own_queue(connection, self.exchange, self._limits.queue, binder.first())
+        binder.attach(queue)
+        declare.consume(queue, self._sink)
+        return queue
 
     def _pump(self, connection: amqp.Connection, queue: Any) -> None:
         """Read ahead and decode; beat; give way to others."""
@@ -189,7 +199,7 @@ class AmqpSource:
 
     def _tasks(self, queue: Any) -> tuple[Callable[[], object], ...]:
         """Return what is due every second."""
-        return (_binder(queue),)
+        return (self._binder.again,)
 
     def _look(self) -> None:
         """Do what is due after each read, and each `_PERIOD_S` without one."""
@@ -204,15 +214,6 @@ class AmqpSource:
 
 def _pass() -> None:
     pass
-
-
-def _binder(queue: Any) -> Callable[[], object]:
-    """Return a call that binds the queue again, without waiting for an answer.
-
-    A binding that is there already costs the broker one look-up; when the exchange is gone
-    it answers 404, and an exchange that was deleted and declared again gets its binding.
-    """
-    return lambda: queue.queue_bind(nowait=True)
 
 
 def _detail(error: Exception) -> str:

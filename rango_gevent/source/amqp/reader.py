@@ -26,8 +26,9 @@ from rango_gevent.source.amqp.chain import OTHER, Chain, block_of
 from rango_gevent.source.amqp.declare import TAG
 from rango_gevent.source.amqp.decoder import Decoder
 from rango_gevent.source.amqp.pump import AmqpSource
-from rango_gevent.source.amqp.topology import EVERYTHING, log_name
+from rango_gevent.source.amqp.topology import log_name
 from rango_gevent.source.base import LogLimits, SourceError, SourceRefused
+from rango_gevent.source.bindings import EVERYTHING
 from rango_gevent.source.message import hand_on, offset_of
 
 log = logging.getLogger(__name__)

@@ -11,21 +11,20 @@ from kombu.entity import Exchange, Queue
 
 from rango_gevent.source.base import QueueLimits
 
-EVERYTHING = "#"
 
-
-def queue(instance: str, exchange_name: str, limits: QueueLimits) -> Queue:
-    """Describe a worker's queue, bound to everything the exchange carries.
+def queue(instance: str, exchange_name: str, limits: QueueLimits, key: str) -> Queue:
+    """Describe a worker's queue, bound to what its exchange carries.
 
     Args:
         instance: random text that makes the name unique.
         exchange_name: exchange to bind to.
         limits: bounds in the broker.
+        key: of its first binding.
     """
     return Queue(
         f"rango.instance.{instance}",
         Exchange(exchange_name, type="topic", durable=False, no_declare=True),
-        routing_key=EVERYTHING,
+        routing_key=key,
         durable=False,
         exclusive=True,
         auto_delete=True,
