@@ -46,7 +46,7 @@ def test_only_the_markets_that_are_held_come() -> None:
             server.publish("public.m2.trades", str(number))
             server.publish("public.m1.trades", str(number))
         assert [client.receive() for _ in range(3)] == [
-            '{"m1.trades":%d}' % number for number in range(3)
+            f'{{"m1.trades":{number}}}' for number in range(3)
         ]
         assert received(server) == 3
 
