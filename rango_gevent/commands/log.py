@@ -17,7 +17,8 @@ from amqp.exceptions import AMQPError, NotFound
 from rango_gevent import broker
 from rango_gevent.commands.terminal import say
 from rango_gevent.settings import Settings
-from rango_gevent.source.amqp.topology import EVERYTHING, log_name
+from rango_gevent.source.amqp.topology import log_name
+from rango_gevent.source.bindings import EVERYTHING
 from rango_gevent.source.message import offset_of
 from rango_gevent.urls import mask_url
 
