@@ -169,10 +169,11 @@ class OwnGateway(Gateway):
             os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """End the gateway and delete its exchange."""
+        """End the gateway and delete its exchange, and its log, which would stay."""
         self._own.end()
         with contextlib.suppress(BenchError), broker(self._broker_url) as connection:
             connection.channel().exchange_delete(self._exchange)
+            connection.channel().queue_delete(f"rango.log.{self._exchange}")
 
 
 @contextlib.contextmanager

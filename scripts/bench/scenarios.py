@@ -338,6 +338,26 @@ _LIGHT = (
 )
 
 
+_STREAM = {"RANGO_LOG": "stream"}
+
+_LOG = (
+    *(
+        Scenario(
+            f"log-{name}",
+            f"{name} by the log that all instances share",
+            clients=1,
+            messages=60_000,
+            audience=NOBODY,
+            backlog=name == "backlog",
+            settings=_STREAM,
+            goals=(Goal("us_per_message", 1.3, of=name),),
+        )
+        for name in ("ingest", "backlog")
+    ),
+    _light("log-1x1000", 1, 1000, Goal("p50_ms", 1), Goal("p99_ms", 2), settings=_STREAM),
+)
+
+
 def _bursts(name: str, text: str, *goals: Goal, **more: object) -> Scenario:
     # as fast as the broker passes them on without a queue: at full speed a bare consumer gets the
     # last one after 40 to 90 ms, spread like this after 7 to 13 ms
@@ -401,6 +421,7 @@ _BY_NAME = {
         *_BOOKS,
         *_SLOW,
         *_BURSTS,
+        *_LOG,
         *_RESUME,
         *_PUBLISHING,
     )
@@ -415,6 +436,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "workers": ("fan-400", "fan-1500", *(scenario.name for scenario in _WORKERS)),
     "compression": tuple(scenario.name for scenario in _BOOKS),
     "slow": tuple(scenario.name for scenario in (*_SLOW, *_BURSTS)),
+    "log": ("ingest", "backlog", "light-1x1000", *(scenario.name for scenario in _LOG)),
     "resume": tuple(scenario.name for scenario in _RESUME),
     "publish": tuple(scenario.name for scenario in _PUBLISHING),
     "all": tuple(_BY_NAME),
