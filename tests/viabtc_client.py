@@ -56,10 +56,12 @@ class ViabtcClient:
         while True:
             said = self.read()
             if "method" in said:
-                assert said["id"] is None and set(said) == {"id", "method", "params"}, said
+                assert set(said) == {"id", "method", "params"}, said
+                assert said["id"] is None, said
                 self.pushes.append(said)
                 continue
-            assert set(said) == {"error", "result", "id"} and said["id"] == id, said
+            assert set(said) == {"error", "result", "id"}, said
+            assert said["id"] == id, said
             return said
 
     def ask(self, method: str, *params: Any) -> Any:

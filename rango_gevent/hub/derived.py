@@ -69,14 +69,17 @@ class Deriver:
             subscriber.streams[address] = stream
             self._hub.topics.add(stream)
 
-    def publish(self, stream: DerivedStream, frame: bytes, at_s: float) -> None:
+    def publish(self, stream: DerivedStream, frame: bytes, at_s: float) -> str:
         """Queue a finished frame for all who hold a stream.
 
         Args:
             stream: that somebody holds.
             frame: as it goes out.
             at_s: Unix time at which the event was published that it is made of.
+
+        Returns:
+            What became of it, as of `Hub.publish`.
         """
         hub = self._hub
         hub.sequence += 1
-        hub._enqueue(stream, Event(hub.sequence, frame, 0, at_s))
+        return hub._enqueue(stream, Event(hub.sequence, frame, 0, at_s))

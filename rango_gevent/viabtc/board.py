@@ -16,8 +16,9 @@ import gevent
 from gevent.event import Event as Signal
 
 from rango_gevent.hub.derived import Deriver
-from rango_gevent.hub.hub import Hub
+from rango_gevent.hub.hub import DELIVERED, Hub
 from rango_gevent.protocol import routing
+from rango_gevent.throttle import ThrottledLog
 from rango_gevent.turns import give_way
 from rango_gevent.viabtc import views
 from rango_gevent.viabtc.feeds import Balances, Candles, Deals, Depth, Feed, Orders, Tickers
@@ -32,6 +33,7 @@ _MAX_KEYS = 50_000  # routing keys that are known to mean nothing here
 _SLICE_S = 0.001
 _SHARE = 4  # making views takes one part of the time, and leaves four
 _LOOK_S = 1.0
+_SAY_AGAIN_S = 10.0
 _LINGER_S = 60.0  # a book that nobody holds is followed for so long
 
 
@@ -92,6 +94,7 @@ class Board:
         self._held: dict[str, dict[str, View]] = {}  # by what they are made of
         self._dirty: dict[Depth, float] = {}
         self._work = Signal()
+        self._said = ThrottledLog(log, _SAY_AGAIN_S)
         self._looked_s = self._cleared_s = 0.0
         self.pushes = self.evicted = self.size = 0
         self.tickers = Tickers(self._push, self.limits.topics)
@@ -111,7 +114,8 @@ class Board:
             try:
                 taker(body, at_s)
             except Exception:  # an odd event must not stop all others
-                log.exception("an event could not be read: routing key %r", key[:255])
+                text = "an event could not be read: routing key %r"
+                self._said.error("", text, key[:255], exc_info=True)
 
     def _learn(self, key: str) -> Take | None:
         """Find out what a key means, and remember it within bounds."""
@@ -211,7 +215,8 @@ class Board:
 
     def _push(self, view: View, frame: bytes, at_s: float) -> None:
         self.pushes += 1
-        self.deriver.publish(view, frame, at_s)
+        if self.deriver.publish(view, frame, at_s) != DELIVERED and isinstance(view, DepthView):
+            view.is_whole = False  # its holders missed something, and get all of it next
 
     # -- views --------------------------------------------------------------------------
 
@@ -276,7 +281,7 @@ class Board:
         if spec.uid:
             return self._feeds.get(topic) or self._user_feed(spec, topic)
         if spec.family == views.DEPTH:
-            return self._followed(topic)
+            return self._found(topic)
         return self._feeds.get(topic)
 
     def _user_feed(self, spec: Spec, key: str) -> Feed:
@@ -290,12 +295,11 @@ class Board:
         self._takers[key] = partial(self._keep, feed)
         return feed
 
-    def _followed(self, topic: str) -> Depth | None:
-        """Return a book that is followed from now on, None while nobody publishes it."""
-        book = self._hub.books.get(topic)
+    def _found(self, topic: str) -> Depth | None:
+        """Return the feed of a book, None while nobody publishes it."""
         feed = self._feeds.get(topic)
         if feed is None:
-            if book is None:
+            if topic not in self._hub.books:
                 for key in _keys_of(topic):  # look anew when they come
                     self._takers.pop(key, None)
                     self._takers.pop(_snapshot_key(key), None)
@@ -303,9 +307,13 @@ class Board:
             feed = self._feed(topic)
         assert isinstance(feed, Depth), "no other is made of such a topic"
         feed.idle_since_s = None if feed.views else time.monotonic()
+        return feed
+
+    def _follow(self, topic: str, feed: Depth) -> None:
+        """Begin with the hub's book, unless the book is followed already."""
+        book = self._hub.books.get(topic)
         if not feed.book.synced and book is not None and book.live:
             feed.load(self._hub.shelf.replay(topic))
-        return feed
 
     def show_balance(self, uid: str, asset: str, balance: object) -> None:
         """Push what a user has of an asset, after `fetch` asked for it."""
@@ -327,8 +335,12 @@ class Board:
 
     def book(self, stream: str) -> Depth | None:
         """Return the book of a market, None while it is not known."""
-        feed = self._followed(f"{stream}.{self.names.type_of('depth')}")
-        return feed if feed is not None and feed.book.synced else None
+        topic = f"{stream}.{self.names.type_of('depth')}"
+        feed = self._found(topic)
+        if feed is None:
+            return None
+        self._follow(topic, feed)
+        return feed if feed.book.synced else None
 
     def has_book(self, topic: str) -> bool:
         """Tell whether there is a book of a topic."""
@@ -362,7 +374,10 @@ class Board:
             self._leave_idle(now_s)
         until_s = time.monotonic() + _SLICE_S
         for feed in feeds:
-            for view in list(feed.views.values()):
+            views_now = list(feed.views.values())
+            if views_now and not feed.book.synced:
+                self._follow(views_now[0].topic, feed)
+            for view in views_now:
                 if isinstance(view, DepthView) and feed.book.synced:
                     self._show(view, feed, dirty.get(feed), now_s)
                 if time.monotonic() > until_s:
@@ -388,7 +403,7 @@ class Board:
             view.whole_at_s = view.whole_at_s or now_s
             frame = view.update(feed.book) if at_s is not None else b""
         if frame:
-            self._push(view, frame, time.time() if at_s is None else at_s)
+            self._push(view, frame, at_s or time.time())
 
 
 def _keys_of(topic: str) -> tuple[str, ...]:

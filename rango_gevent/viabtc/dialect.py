@@ -63,7 +63,7 @@ class Dialect:
         self._caller = caller
         self._signer = signer
         self._check = check
-        self._fetches: set[tuple[str, str]] = set()
+        self._fetches: dict[tuple[str, str], bool] = {}  # whether there was another event since
         hall = Hall(
             self.board,
             forms,
@@ -93,14 +93,23 @@ class Dialect:
     def _fetch(self, uid: str, asset: str) -> None:
         """Ask what a user has of an asset, once at a time, and show it."""
         wanted = (uid, asset)
-        if wanted in self._fetches or len(self._fetches) >= _MAX_FETCHES:
-            return
-        if self._backend.knows("asset.query"):
-            self._fetches.add(wanted)
-            gevent.spawn(self._show, uid, asset)
+        if wanted in self._fetches:
+            self._fetches[wanted] = True
+        elif len(self._fetches) < _MAX_FETCHES and self._backend.knows("asset.query"):
+            self._fetches[wanted] = True
+            gevent.spawn(self._show_all, uid, asset)
+
+    def _show_all(self, uid: str, asset: str) -> None:
+        """Ask until nothing has happened since."""
+        wanted = (uid, asset)
+        try:
+            while self._fetches[wanted]:
+                self._fetches[wanted] = False
+                self._show(uid, asset)
+        finally:
+            del self._fetches[wanted]
 
     def _show(self, uid: str, asset: str) -> None:
-        self._fetches.discard((uid, asset))  # whatever happens from now on is asked about anew
         try:
             result = self._backend.ask("asset.query", [asset], uid)
         except Wrong:

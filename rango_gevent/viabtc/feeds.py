@@ -7,7 +7,7 @@ within bounds, and reads an event only when somebody holds a view of it: then on
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Tuple
 
 import msgspec
 
@@ -49,6 +49,28 @@ class Feed:
         return b""
 
 
+_Deal = Tuple[int, msgspec.Raw]
+
+
+class _Kept:
+    """An event with deals, read when somebody wants them, and then once for all."""
+
+    __slots__ = ("_body", "_deals", "size")
+
+    def __init__(self, body: bytes) -> None:
+        self.size = len(body)
+        self._body = body
+        self._deals: list[_Deal] | None = None
+
+    def deals(self) -> list[_Deal]:
+        """Return ids and JSON of the deals, the newest first."""
+        if self._deals is None:
+            found = reversed(shapes.deals(shapes.read(self._body)))
+            self._deals = [(deal["id"], msgspec.Raw(msgspec.json.encode(deal))) for deal in found]
+            self._body = b""
+        return self._deals
+
+
 class Deals(Feed):
     """The last deals of a market.
 
@@ -60,38 +82,46 @@ class Deals(Feed):
     def __init__(self, publish: Publish, most: int) -> None:
         super().__init__(publish)
         self._most = most
-        self._ring: deque[bytes] = deque()
+        self._ring: deque[_Kept] = deque()
+        self._first = b""  # until the next deal
 
     def take(self, body: bytes, at_s: float) -> None:
         """Keep deals, and push them, the newest first."""
-        self._ring.append(body)
+        kept = _Kept(body)
+        self._ring.append(kept)
+        self._first = b""
         self.size += len(body)
         while len(self._ring) > self._most:
-            self.size -= len(self._ring.popleft())
+            self.size -= self._ring.popleft().size
         if self.views:
-            found = shapes.deals(shapes.read(body))
-            found.reverse()
+            found = [raw for _, raw in kept.deals()]
             for view in self.views.values() if found else ():
                 self._publish(view, words.push("deals.update", [view.market, found]), at_s)
 
-    def last(self, limit: int, after: int = 0) -> list[dict[str, Any]]:
+    def last(self, limit: int, after: int = 0) -> list[msgspec.Raw]:
         """Return the newest deals whose id is higher than another, the newest first."""
-        found: list[dict[str, Any]] = []
-        for body in reversed(self._ring):
+        return [raw for _, raw in self._last(limit, after)]
+
+    def _last(self, limit: int, after: int = -1) -> list[_Deal]:
+        found: list[_Deal] = []
+        for kept in reversed(self._ring):
             if len(found) >= limit:
                 break
-            found += [d for d in reversed(shapes.deals(shapes.read(body))) if d["id"] > after]
+            found += [deal for deal in kept.deals() if deal[0] > after]
         return found[:limit]
 
     def covers(self, limit: int, after: int) -> bool:
         """Tell whether what is kept is all that a query wants."""
-        found = self.last(limit)
-        return len(found) >= limit or bool(found and found[-1]["id"] <= after)
+        found = self._last(limit)
+        return len(found) >= limit or bool(found and found[-1][0] <= after)
 
     def first(self, view: View) -> bytes:
         """Return the last deals."""
-        found = self.last(FIRST_DEALS)
-        return words.push("deals.update", [view.market, found]) if found else b""
+        if not self._first:
+            found = self.last(FIRST_DEALS)
+            if found:
+                self._first = words.push("deals.update", [view.market, found])
+        return self._first
 
 
 class Candles(Feed):
@@ -240,7 +270,7 @@ class Depth(Feed):
     Args:
         publish: as `Feed`.
         max_levels: of one side.
-        mark: called when the views may have to change.
+        mark: called when views may have to change, with the Unix time of the event.
 
     Attributes:
         book: followed from the first view on.
@@ -290,13 +320,16 @@ class Depth(Feed):
                 view.is_whole = False
 
     def first(self, view: View) -> bytes:
-        """Return the whole picture that the holders of a view have."""
+        """Return the whole picture that the holders of a view have.
+
+        Where there are none yet it is drawn soon, and sent to all who hold it by then: a client may
+        ask for hundreds at once, and a book takes a millisecond.
+        """
         assert isinstance(view, DepthView), "views of a book are such"
-        if not view.is_whole:
-            if not self.book.synced:
-                return b""
-            view.look(self.book)
-        return view.whole()
+        if view.is_whole:
+            return view.whole()
+        self._mark(self, 0.0)
+        return b""
 
 
 class Orders(Feed):

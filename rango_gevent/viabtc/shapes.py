@@ -144,6 +144,7 @@ def begins_at(body: bytes) -> int | None:
     """Return the time of a candle's array without reading the rest of it."""
     head = body[:40].partition(b",")[0].strip()
     head = head[1:].strip() if head[:1] == b"[" else b""
+    head = head.partition(b".")[0]
     return int(head) if head.isdigit() else None
 
 

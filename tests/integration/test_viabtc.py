@@ -503,7 +503,8 @@ def test_another_user_drops_the_former_ones_streams(
 def test_a_token_that_is_none(client: ViabtcClient) -> None:
     """Code 11 with a word about why; wrong params are code 1."""
     code, text = client.fail("server.auth", "nonsense", "web")
-    assert code == 11 and text
+    assert code == 11
+    assert text
     assert client.fail("server.auth", "nonsense") == INVALID
     assert client.fail("server.auth", "nonsense", "s" * 32) == INVALID
     assert client.fail("server.auth", 7, "web") == INVALID

@@ -64,7 +64,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # imported only where they are switched on
     "viabtc": {
-        "rpc", "remote", "delivery", "hub", "auth", "protocol", "model", "turns", "errors",
+        "rpc", "remote", "delivery", "hub", "auth", "protocol", "model", "throttle", "turns",
+        "errors",
     },
     "rpc": {"remote", "source", "broker", "backoff", "throttle", "urls", "errors"},
     "remote": {"auth", "throttle", "errors"},
