@@ -79,10 +79,14 @@ class Fetcher:
         try:
             with Timeout(self._timeout_s):  # urllib3's own begins anew with each byte that comes
                 return self._request(method, url, sent, body)
-        except (Timeout, urllib3.exceptions.TimeoutError):
+        except Timeout:
             is_late, problem = True, "timeout"
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            is_late, problem = False, type(error).__name__
+            problem = type(error).__name__
+            # one that is refused counts among urllib3's timeouts
+            is_late = isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(
+                error, urllib3.exceptions.NewConnectionError
+            )
         # outside the handler: an error may quote what was sent
         raise Late(problem) if is_late else Unreachable(problem)
 
