@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Callable
 
 from support import Client, Server
@@ -99,6 +99,19 @@ class ViabtcClient:
         """Tell whether nothing came before the reply to a request that is sent now."""
         assert self.ask("server.ping") == "pong"
         return not self.pushes
+
+
+def shown(
+    levels: dict[Decimal, Decimal], is_ask: bool, limit: int, merge: str
+) -> list[tuple[Decimal, Decimal]]:
+    """Return what a view shows of one side of a book, worked out without the code under test."""
+    merged: dict[Decimal, Decimal] = {}
+    step = Decimal(merge)
+    for price, amount in levels.items():
+        rounding = ROUND_CEILING if is_ask else ROUND_FLOOR
+        at = (price / step).to_integral_value(rounding) * step if step else price
+        merged[at] = merged.get(at, Decimal(0)) + amount
+    return sorted(merged.items(), reverse=not is_ask)[:limit]
 
 
 class DepthBook:

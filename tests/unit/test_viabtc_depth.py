@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from viabtc_client import DepthBook
+from viabtc_client import DepthBook, shown
 
 from rango_gevent.viabtc.depth import Book, encode, look
 from rango_gevent.viabtc.views import DEPTH, DepthView, Spec
@@ -20,17 +20,6 @@ SIDES = st.sampled_from(["asks", "bids"])
 CHANGES = st.lists(st.tuples(SIDES, PRICES, AMOUNTS), max_size=60)
 LIMITS = st.sampled_from([1, 2, 5, 100])
 MERGES = st.sampled_from(["0", "0.25", "0.5", "1", "3"])
-
-
-def plain(levels: dict[Decimal, Decimal], is_ask: bool, limit: int, merge: str) -> Any:
-    """Return what a view shows, worked out without the code that is tested."""
-    merged: dict[Decimal, Decimal] = {}
-    step = Decimal(merge)
-    for price, amount in levels.items():
-        rounding = ROUND_CEILING if is_ask else ROUND_FLOOR
-        at = (price / step).to_integral_value(rounding) * step if step else price
-        merged[at] = merged.get(at, Decimal(0)) + amount
-    return sorted(merged.items(), reverse=not is_ask)[:limit]
 
 
 def view(limit: int, merge: str) -> DepthView:
@@ -72,24 +61,24 @@ def test_whole_and_differences_make_the_publishers_book(
         for side, levels in truth.items()
     }
     book.replace({**snapshot, "sequence": 1})
-    shown = view(limit, merge)
+    a_view = view(limit, merge)
     client = DepthBook()
-    client.take(params(shown.update(book)))
+    client.take(params(a_view.update(book)))
     for number, (side, price, amount) in enumerate(changes):
         put(side, price, amount)
         book.change({side: [price, amount], "sequence": 2 + number})
         if number in looks:
-            frame = shown.update(book)
+            frame = a_view.update(book)
             if frame:
                 client.take(params(frame))
-    frame = shown.update(book)
+    frame = a_view.update(book)
     if frame:
         client.take(params(frame))
     asks, bids = client.sides()
-    assert asks == plain(truth["asks"], True, limit, merge)
-    assert bids == plain(truth["bids"], False, limit, merge)
+    assert asks == shown(truth["asks"], True, limit, merge)
+    assert bids == shown(truth["bids"], False, limit, merge)
     late = DepthBook()
-    late.take(params(shown.whole()))
+    late.take(params(a_view.whole()))
     assert late.sides() == client.sides()
 
 
@@ -97,10 +86,10 @@ def test_nothing_is_pushed_where_nothing_changed() -> None:
     """Levels behind those that are shown do not count."""
     book = Book()
     book.replace({"asks": [["1", "1"], ["2", "1"]], "bids": [], "sequence": 1})
-    shown = view(1, "0")
-    assert shown.update(book)
+    a_view = view(1, "0")
+    assert a_view.update(book)
     book.change({"asks": ["2", "5"], "sequence": 2})
-    assert shown.update(book) == b""
+    assert a_view.update(book) == b""
 
 
 def test_a_gap_makes_a_book_unknown() -> None:
@@ -153,8 +142,8 @@ def test_large_numbers_and_small_steps_are_exact() -> None:
     """Nothing is rounded."""
     book = Book()
     book.replace({"asks": [["123456789012345678901234.123456789", "1"]], "bids": []})
-    shown = look(book, 5, Decimal("0.00000001")).whole()
-    assert shown["asks"] == [["123456789012345678901234.12345679", "1"]]
+    asks = look(book, 5, Decimal("0.00000001")).whole()["asks"]
+    assert asks == [["123456789012345678901234.12345679", "1"]]
 
 
 def test_the_form_is_named_for_who_holds_several() -> None:
