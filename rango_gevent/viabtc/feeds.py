@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterable, Tuple
 import msgspec
 
 from rango_gevent.hub.body import sequence_of
-from rango_gevent.model import Segment
+from rango_gevent.model import Event, Segment
 from rango_gevent.viabtc import shapes, views, words
 from rango_gevent.viabtc.depth import Book
 from rango_gevent.viabtc.names import Names
@@ -283,11 +283,15 @@ class Depth(Feed):
         super().__init__(publish)
         self._mark = mark
         self.book = Book(max_levels)
+        self._tried: list[Event] = []  # the snapshot that was begun with last
         self.idle_since_s: float | None = None
 
     def load(self, replay: Iterable[object]) -> None:
         """Begin with what the hub holds: a snapshot and its increments."""
         events = [event for part in replay if isinstance(part, Segment) for event in part.events]
+        if events[:1] == self._tried:
+            return  # there was a gap behind it, and will be until the next snapshot
+        self._tried = events[:1]
         for number, event in enumerate(events):
             said = shapes.read(event.body)
             if number:
