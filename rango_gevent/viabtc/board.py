@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 Take = Callable[[bytes, float], None]
 
+_PRIVATE = f"{routing.PRIVATE}."
 _MAX_KEYS = 50_000  # routing keys that are known to mean nothing here
 _SLICE_S = 0.001
 _SHARE = 4  # making views takes one part of the time, and leaves four
@@ -109,6 +110,8 @@ class Board:
         try:
             taker = self._takers[key]
         except KeyError:
+            if key.startswith(_PRIVATE):
+                return  # users' own are known as long as somebody holds them
             taker = self._learn(key)
         if taker is not None:
             try:
@@ -121,7 +124,7 @@ class Board:
         """Find out what a key means, and remember it within bounds."""
         route = routing.parse_key(key)
         if route is None or route.kind != routing.PUBLIC:
-            return None  # users' own are known as long as somebody holds them
+            return None
         names, topic = self.names, route.address
         stream, _, type_ = topic.partition(".")
         if type_ == names.type_of("ticker"):

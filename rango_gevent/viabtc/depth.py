@@ -29,13 +29,15 @@ class Side:
         max_levels: how many there may be.
     """
 
-    __slots__ = ("_is_ask", "_levels", "_max_levels", "_prices")
+    __slots__ = ("_amounts", "_is_ask", "_levels", "_max_levels", "_merged_at", "_prices")
 
     def __init__(self, is_ask: bool, max_levels: int) -> None:
         self._is_ask = is_ask
         self._max_levels = max_levels
         self._prices: list[Decimal] = []
         self._levels: Levels = {}
+        self._amounts: dict[Decimal, Decimal] = {}
+        self._merged_at: dict[Decimal, dict[Decimal, Decimal]] = {}  # by step, price to multiple
 
     def __len__(self) -> int:
         return len(self._prices)
@@ -51,8 +53,7 @@ class Side:
         known = at in self._levels
         if not much:
             if known:
-                del self._levels[at]
-                del self._prices[bisect_left(self._prices, at)]
+                self._remove(at)
             return True
         if not known:
             if len(self._prices) >= self._max_levels:
@@ -61,7 +62,14 @@ class Side:
             self._levels[at] = (_text(price, at), _text(amount, much))
         else:
             self._levels[at] = (self._levels[at][0], _text(amount, much))
+        self._amounts[at] = much
         return True
+
+    def _remove(self, at: Decimal) -> None:
+        del self._levels[at], self._amounts[at]
+        del self._prices[bisect_left(self._prices, at)]
+        for places in self._merged_at.values():
+            places.pop(at, None)
 
     def __iter__(self) -> Iterator[Decimal]:
         return iter(self._prices) if self._is_ask else reversed(self._prices)
@@ -78,12 +86,20 @@ class Side:
         return found
 
     def _merged(self, limit: int, step: Decimal) -> Levels:
+        # hot path: where a price is merged to is worked out once, it takes most of the time
+        places = self._merged_at.setdefault(step, {})
+        amounts, add = self._amounts, _EXACT.add
         sums: dict[Decimal, Decimal] = {}
         for price in self:
-            at = self._merge(price, step)
-            if at not in sums and len(sums) >= limit:
+            at = places.get(price)
+            if at is None:
+                at = places[price] = self._merge(price, step)
+            if at in sums:
+                sums[at] = add(sums[at], amounts[price])
+            elif len(sums) < limit:
+                sums[at] = amounts[price]
+            else:
                 break
-            sums[at] = _EXACT.add(sums.get(at, _ZERO), Decimal(self._levels[price][1]))
         return {at: (format(at, "f"), format(much, "f")) for at, much in sums.items()}
 
     def _merge(self, price: Decimal, step: Decimal) -> Decimal:

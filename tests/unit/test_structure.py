@@ -136,7 +136,8 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
-    "settings": 1000,  # one table with a row for each setting
+    "settings": 1150,  # one table with a row for each setting
+    "bench.scenarios": 520,  # one table with a row for each scenario
     "cli": 560,  # the arguments and the help of every subcommand
 }
 
