@@ -30,7 +30,7 @@ from rango_gevent.delivery.registry import ENDS, Registry
 from rango_gevent.delivery.resuming import RECOVERED
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.history import GAP, REASONS, History
-from rango_gevent.hub.hub import DROPPED, Hub
+from rango_gevent.hub.hub import DROPPED, QUEUE_FULL, Hub
 from rango_gevent.hub.patterns import Patterns
 from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
 from rango_gevent.protocol import close, refusals, routing
@@ -331,7 +331,7 @@ class Gateway:
         outcome = self.hub.publish(key, body, at_s, position)
         if outcome in DROPPED:
             self._say_dropped(outcome, key)
-        elif self.viabtc is not None:
+        if self.viabtc is not None and (outcome not in DROPPED or outcome == QUEUE_FULL):
             self.viabtc.take(key, body, at_s)
 
     def _accepts(self, key: str, size: int) -> bool:

@@ -83,6 +83,8 @@ def _deal(trade: object) -> dict[str, Any] | None:
     id = trade.get("tid", trade.get("id"))
     price, amount = decimal(trade.get("price")), decimal(trade.get("amount"))
     time = trade.get("date", trade.get("created_at", 0))
+    if isinstance(id, str) and id.isdecimal() and id.isascii() and len(id) < 19:
+        id = int(id)
     if type(id) is not int or price is None or amount is None:
         return None
     side = "sell" if trade.get("taker_type", trade.get("side")) == "sell" else "buy"

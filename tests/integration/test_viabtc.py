@@ -5,6 +5,7 @@ Written from the description of that server, not from what the gateway answers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any, Iterator
@@ -13,6 +14,7 @@ import pytest
 from support import Server, make_token, start_gateway, wait_for
 from viabtc_client import ViabtcClient
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as websockets_connect
 
 OK = {"status": "success"}
 INVALID = (1, "invalid argument")
@@ -528,6 +530,47 @@ def test_what_no_backend_answers(client: ViabtcClient) -> None:
     assert client.fail("asset.query") == INTERNAL
     assert client.fail("asset.history", "BTC", "deposit", 0, 0, 0, 10) == INTERNAL
     assert client.fail("asset.history", "BTC", "deposit", 0, 0, 0) == INVALID
+
+
+# -- names and compression ----------------------------------------------------------------
+
+
+def test_names_by_the_settings() -> None:
+    """Markets, intervals and streams that are called otherwise."""
+    env = {
+        "RANGO_VIABTC": "on",
+        "RANGO_VIABTC_CASE": "same",
+        "RANGO_VIABTC_MARKETS": "BTCBCH=bch-btc",
+        "RANGO_VIABTC_PERIODS": "60=1min",
+        "RANGO_VIABTC_STREAMS": "deals=fills,kline=candle,order=orders",
+    }
+    with start_gateway(env=env) as server, ViabtcClient(server) as client:
+        client.ask("server.auth", token("1"), "web")
+        client.ask("deals.subscribe", "BTCBCH", "EthBCH")
+        client.ask("kline.subscribe", "BTCBCH", 60)
+        client.ask("order.subscribe", "BTCBCH")
+        send(server, "public.bch-btc.fills", trade(1))
+        assert client.push("deals.update") == ["BTCBCH", [deal(1)]]
+        send(server, "public.EthBCH.fills", trade(2))
+        assert client.push("deals.update") == ["EthBCH", [deal(2)]]
+        send(server, "public.bch-btc.candle-1min", [NOW, 1, 1, 1, 1, 1])
+        assert client.push("kline.update")[0][7] == "BTCBCH"
+        send(server, "private.1.orders", {**order("BTCBCH"), "market": "bch-btc"})
+        assert client.push("order.update")[1]["market"] == "BTCBCH"
+
+
+def test_pushes_are_compressed_for_who_takes_that(market: str) -> None:
+    """Once for all of them."""
+    env = {"RANGO_VIABTC": "on", "RANGO_COMPRESSION": "on", "RANGO_COMPRESSION_MIN_BYTES": "1"}
+    with start_gateway(env=env) as server, contextlib.ExitStack() as stack:
+        client = stack.enter_context(websockets_connect(f"{server.url}/viabtc", proxy=None))
+        assert client.response is not None
+        assert "permessage-deflate" in client.response.headers["Sec-WebSocket-Extensions"]
+        request = {"id": 1, "method": "deals.subscribe", "params": [market]}
+        client.send(json.dumps(request))
+        assert json.loads(client.recv(timeout=10))["result"] == OK
+        send(server, f"public.{of(market)}.trades", trade(1))
+        assert json.loads(client.recv(timeout=10))["params"] == [market, [deal(1)]]
 
 
 # -- off ----------------------------------------------------------------------------------
