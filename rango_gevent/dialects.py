@@ -80,12 +80,15 @@ def _desk(settings: Settings) -> tuple[Desk, Caller | None]:
     rows = []
     for pattern, to in settings.viabtc_rpc:
         if to.startswith(("http://", "https://")):
-            rows.append(Row(pattern, by_http(Fetcher(to, timeout_s, settings.auth_concurrency))))
+            at_once = settings.viabtc_rpc_concurrency
+            fetcher = Fetcher(to, timeout_s, at_once, settings.viabtc_rpc_answer_bytes)
+            rows.append(Row(pattern, by_http(fetcher, at_once, timeout_s)))
             continue
         if caller is None:
             limits = CallerLimits(
                 timeout_s=timeout_s,
                 waiting=waiting,
+                answer_bytes=settings.viabtc_rpc_answer_bytes,
                 connect_s=settings.broker_timeout_s,
                 heartbeat_s=settings.broker_heartbeat_s,
             )

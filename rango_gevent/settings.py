@@ -778,6 +778,18 @@ class Settings:
         whole(1, 1_000_000),
         "Such questions of all clients at once; more get error 3",
     )
+    viabtc_rpc_concurrency: int = _fixed(
+        16,
+        "RANGO_VIABTC_RPC_CONCURRENCY",
+        whole(1, 1000),
+        "Requests to one URL at once; other questions wait for their turn",
+    )
+    viabtc_rpc_answer_bytes: int = _fixed(
+        1 << 20,
+        "RANGO_VIABTC_RPC_ANSWER_BYTES",
+        whole(1024, 128 << 20),
+        "Size of an answer, bytes; a larger one is none (error 2)",
+    )
     viabtc_rpc_cache_s: float = _fixed(
         0.5,
         "RANGO_VIABTC_RPC_CACHE_S",

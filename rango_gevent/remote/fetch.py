@@ -40,9 +40,13 @@ class Fetcher:
         url: http or https.
         timeout_s: seconds for all of it, names and certificates included.
         at_once: connections that are kept.
+        max_bytes: size of an answer.
     """
 
-    def __init__(self, url: str, timeout_s: float, at_once: int = 1) -> None:
+    def __init__(
+        self, url: str, timeout_s: float, at_once: int = 1, max_bytes: int = _MAX_BYTES
+    ) -> None:
+        self._max_bytes = max_bytes
         self._url = url
         self._timeout_s = timeout_s
         self._pools = urllib3.PoolManager(
@@ -104,8 +108,8 @@ class Fetcher:
             timeout=self._timeout_s,
         )
         try:
-            data = response.read(_MAX_BYTES + 1)
-            if len(data) > _MAX_BYTES:
+            data = response.read(self._max_bytes + 1)
+            if len(data) > self._max_bytes:
                 raise Unreachable("too large")
             response.release_conn()
             return Answer(response.status, data)

@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple, Optional, cast
 import gevent
 import msgspec
 from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
 
 from rango_gevent.remote import fetch
 from rango_gevent.remote.fetch import Fetcher
@@ -184,16 +185,27 @@ def read_answer(body: bytes) -> bytes:
     return bytes(answer.result)
 
 
-def by_http(fetcher: Fetcher) -> Ask:
-    """Return what asks a URL by POST."""
+def by_http(fetcher: Fetcher, at_once: int, timeout_s: float) -> Ask:
+    """Return what asks a URL by POST.
+
+    Args:
+        fetcher: of the URL.
+        at_once: requests under way.
+        timeout_s: seconds that a question may wait for its turn.
+    """
+    places = BoundedSemaphore(at_once)
 
     def ask(question: bytes) -> bytes:
+        if not places.acquire(timeout=timeout_s):
+            raise Late("others took too long")
         try:
             answer = fetcher.post(question)
         except fetch.Late:
             raise Late("no answer in time") from None
         except fetch.Unreachable as error:
             raise Away(str(error)) from None
+        finally:
+            places.release()
         if answer.status != 200:
             raise Away(f"status {answer.status}")
         return answer.body

@@ -1,8 +1,7 @@
-"""The board: all feeds by routing key, all views by address, and when views of books are made.
+"""The board: all feeds by routing key, all views by address.
 
 Events come in through `Board.take`, after the hub took them; views are opened by sessions. Nothing
-of that yields. `Board.run` is the one greenlet of the dialect: it makes the views of books that
-changed, in slices of a millisecond and at most so often, and shows them whole once in a while.
+of that yields. Views of books are drawn by the `Painter`.
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ import time
 from functools import partial
 from typing import Callable, NamedTuple
 
-import gevent
-from gevent.event import Event as Signal
-
 from rango_gevent.hub.derived import Deriver
 from rango_gevent.hub.hub import DELIVERED, Hub
+from rango_gevent.model import Event
 from rango_gevent.protocol import routing
 from rango_gevent.throttle import ThrottledLog
-from rango_gevent.turns import give_way
 from rango_gevent.viabtc import views
 from rango_gevent.viabtc.feeds import Balances, Candles, Deals, Depth, Feed, Orders, Tickers
 from rango_gevent.viabtc.names import Names
+from rango_gevent.viabtc.painter import Painter
 from rango_gevent.viabtc.views import DepthView, Spec, View
 
 log = logging.getLogger(__name__)
@@ -31,9 +28,8 @@ Take = Callable[[bytes, float], None]
 
 _PRIVATE = f"{routing.PRIVATE}."
 _MAX_KEYS = 50_000  # routing keys that are known to mean nothing here
-_SLICE_S = 0.001
-_SHARE = 4  # making views takes one part of the time, and leaves four
-_LOOK_S = 1.0
+_MARKETS_AT_LEAST = 16  # one market's deals take no more of what is kept than a part of this
+_CLEAR_S = 1.0  # from one search for room to the next
 _SAY_AGAIN_S = 10.0
 _LINGER_S = 60.0  # a book that nobody holds is followed for so long
 
@@ -73,6 +69,7 @@ class Board:
         names: the same.
         tickers: of all markets.
         pushes: frames that were put into views.
+        painter: draws the views of books.
         evicted: topics that were forgotten for the bounds.
         size: bytes kept.
     """
@@ -93,12 +90,11 @@ class Board:
         self._feeds: dict[str, Feed] = {}
         self._views: dict[str, View] = {}
         self._held: dict[str, dict[str, View]] = {}  # by what they are made of
-        self._dirty: dict[Depth, float] = {}
-        self._work = Signal()
         self._said = ThrottledLog(log, _SAY_AGAIN_S)
-        self._looked_s = self._cleared_s = 0.0
+        self._cleared_s = 0.0
         self.pushes = self.evicted = self.size = 0
-        self.tickers = Tickers(self._push, self.limits.topics)
+        self.painter = Painter(self, self.limits.depth_interval_s, self.limits.depth_whole_s)
+        self.tickers = Tickers(self.push, self.limits.topics)
         self._ticker_key = f"global.{names.type_of('ticker')}"
         self._learn_topic(self._ticker_key, self.tickers)
 
@@ -156,10 +152,11 @@ class Board:
     def _make(self, topic: str) -> Feed:
         type_ = topic.partition(".")[2]
         if type_ == self.names.type_of("deals"):
-            return Deals(self._push, self.limits.deals)
+            limits = self.limits
+            return Deals(self.push, limits.deals, limits.kept_bytes // _MARKETS_AT_LEAST)
         if type_ == self.names.type_of("depth"):
-            return Depth(self._push, self.limits.levels, self._mark)
-        return Candles(self._push, self.limits.candles)
+            return Depth(self.push, self.limits.levels, self.painter.mark)
+        return Candles(self.push, self.limits.candles)
 
     def _learn_topic(self, topic: str, feed: Feed) -> None:
         for key in _keys_of(topic):
@@ -189,7 +186,7 @@ class Board:
         limits, now_s = self.limits, time.monotonic()
         if len(self._feeds) < limits.topics and self.size <= limits.kept_bytes:
             return
-        if now_s - self._cleared_s < _LOOK_S:
+        if now_s - self._cleared_s < _CLEAR_S:
             return  # what is held stays, and need not be looked at for each event
         self._cleared_s = now_s
         for topic, feed in list(self._feeds.items()):
@@ -216,7 +213,8 @@ class Board:
             if isinstance(feed, Depth):
                 feed.lost()
 
-    def _push(self, view: View, frame: bytes, at_s: float) -> None:
+    def push(self, view: View, frame: bytes, at_s: float) -> None:
+        """Queue a frame of a view."""
         self.pushes += 1
         if self.deriver.publish(view, frame, at_s) != DELIVERED and isinstance(view, DepthView):
             view.is_whole = False  # its holders missed something, and get all of it next
@@ -290,9 +288,9 @@ class Board:
     def _user_feed(self, spec: Spec, key: str) -> Feed:
         feed: Feed
         if spec.family == views.ORDER:
-            feed = Orders(self._push, self.names, spec.uid)
+            feed = Orders(self.push, self.names, spec.uid)
         else:
-            feed = Balances(self._push, self.names, spec.uid, self._fetch)
+            feed = Balances(self.push, self.names, spec.uid, self._fetch)
         feed.views = self._held[key]
         self._feeds[key] = feed
         self._takers[key] = partial(self._keep, feed)
@@ -312,11 +310,17 @@ class Board:
         feed.idle_since_s = None if feed.views else time.monotonic()
         return feed
 
-    def _follow(self, topic: str, feed: Depth) -> None:
+    def follow(self, topic: str, feed: Depth, pause: Callable[[], bool] = lambda: False) -> None:
         """Begin with the hub's book, unless the book is followed already."""
+        if not feed.is_known:
+            feed.load(partial(self._events_of, topic), pause)
+
+    def _events_of(self, topic: str) -> list[Event]:
+        """Return a book's snapshot and increments, empty while it is not live."""
         book = self._hub.books.get(topic)
-        if not feed.book.synced and book is not None and book.live:
-            feed.load(self._hub.shelf.replay(topic))
+        if book is None or not book.live:
+            return []
+        return [event for part in self._hub.shelf.replay(topic) for event in part.events]
 
     def show_balance(self, uid: str, asset: str, balance: object) -> None:
         """Push what a user has of an asset, after `fetch` asked for it."""
@@ -342,71 +346,23 @@ class Board:
         feed = self._found(topic)
         if feed is None:
             return None
-        self._follow(topic, feed)
-        return feed if feed.book.synced else None
+        self.follow(topic, feed)
+        return feed if feed.is_known else None
 
-    def has_book(self, topic: str) -> bool:
-        """Tell whether there is a book of a topic."""
-        return topic in self._hub.books
+    def books(self) -> list[Depth]:
+        """Return the feeds of books that are followed."""
+        return [feed for feed in self._feeds.values() if isinstance(feed, Depth)]
 
-    # -- books --------------------------------------------------------------------------
-
-    def _mark(self, feed: Depth, at_s: float) -> None:
-        if feed not in self._dirty:
-            self._dirty[feed] = at_s
-            if len(self._dirty) == 1:
-                self._work.set()
-
-    def run(self) -> None:
-        """Make the views of books for ever."""
-        while True:
-            self._work.wait(_LOOK_S)
-            self._work.clear()
-            started_s = time.monotonic()
-            self.make(started_s)
-            worked_s = time.monotonic() - started_s
-            gevent.sleep(max(self.limits.depth_interval_s, _SHARE * worked_s))
-
-    def make(self, now_s: float) -> None:
-        """Push what changed of books since the last time, and whole books where that is due."""
-        dirty, self._dirty = self._dirty, {}
-        feeds = list(dirty)
-        if now_s - self._looked_s >= _LOOK_S:
-            self._looked_s = now_s
-            feeds = [feed for feed in self._feeds.values() if isinstance(feed, Depth)]
-            self._leave_idle(now_s)
-        until_s = time.monotonic() + _SLICE_S
-        for feed in feeds:
-            views_now = list(feed.views.values())
-            if views_now and not feed.book.synced:
-                self._follow(views_now[0].topic, feed)
-            for view in views_now:
-                if isinstance(view, DepthView) and feed.book.synced:
-                    self._show(view, feed, dirty.get(feed), now_s)
-                if time.monotonic() > until_s:
-                    give_way()
-                    until_s = time.monotonic() + _SLICE_S
-
-    def _leave_idle(self, now_s: float) -> None:
+    def leave_idle(self, now_s: float) -> None:
         """Follow no more what nobody has held for a while."""
         for topic, feed in list(self._feeds.items()):
             since_s = feed.idle_since_s if isinstance(feed, Depth) else None
             if since_s is not None and not feed.views and now_s - since_s > _LINGER_S:
                 self._forget(topic)
 
-    def _show(self, view: DepthView, feed: Depth, at_s: float | None, now_s: float) -> None:
-        """Push the changes of a view; where it is time, all of it instead."""
-        if not view.subscribers:
-            return  # they have left while others had their turn
-        if now_s - view.whole_at_s >= self.limits.depth_whole_s and view.whole_at_s:
-            view.look(feed.book)
-            frame = view.whole()
-            view.whole_at_s = now_s
-        else:
-            view.whole_at_s = view.whole_at_s or now_s
-            frame = view.update(feed.book) if at_s is not None else b""
-        if frame:
-            self._push(view, frame, at_s or time.time())
+    def has_book(self, topic: str) -> bool:
+        """Tell whether there is a book of a topic."""
+        return topic in self._hub.books
 
 
 def _keys_of(topic: str) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ class Dialect:
 
     def work(self) -> dict[str, Callable[[], None]]:
         """Return what has to run as long as the gateway, by name."""
-        found: dict[str, Callable[[], None]] = {"viabtc": self.board.run}
+        found: dict[str, Callable[[], None]] = {"viabtc": self.board.painter.run}
         if self._caller is not None:
             found["rpc"] = self._caller.run
         return found

@@ -7,12 +7,12 @@ within bounds, and reads an event only when somebody holds a view of it: then on
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Iterable, Tuple
+from typing import Any, Callable, Tuple
 
 import msgspec
 
 from rango_gevent.hub.body import sequence_of
-from rango_gevent.model import Event, Segment
+from rango_gevent.model import Event
 from rango_gevent.viabtc import shapes, views, words
 from rango_gevent.viabtc.depth import Book
 from rango_gevent.viabtc.names import Names
@@ -22,6 +22,10 @@ from rango_gevent.viabtc.views import DepthView, View
 Publish = Callable[[View, bytes, float], None]
 
 FIRST_DEALS = 100  # in the first push
+_ENTRY_BYTES = 200  # what an entry takes beside its body
+_MAX_CANDLE_BYTES = 1000
+_MAX_TICKER_BYTES = 16 * 1024
+_EVENTS_AT_ONCE = 50  # of a book's, before others may have their turn
 
 
 class Feed:
@@ -58,7 +62,7 @@ class _Kept:
     __slots__ = ("_body", "_deals", "size")
 
     def __init__(self, body: bytes) -> None:
-        self.size = len(body)
+        self.size = len(body) + _ENTRY_BYTES
         self._body = body
         self._deals: list[_Deal] | None = None
 
@@ -77,11 +81,13 @@ class Deals(Feed):
     Args:
         publish: as `Feed`.
         most: events that are kept.
+        max_bytes: of all of them.
     """
 
-    def __init__(self, publish: Publish, most: int) -> None:
+    def __init__(self, publish: Publish, most: int, max_bytes: int) -> None:
         super().__init__(publish)
         self._most = most
+        self._max_bytes = max_bytes
         self._ring: deque[_Kept] = deque()
         self._first = b""  # until the next deal
 
@@ -90,8 +96,8 @@ class Deals(Feed):
         kept = _Kept(body)
         self._ring.append(kept)
         self._first = b""
-        self.size += len(body)
-        while len(self._ring) > self._most:
+        self.size += kept.size
+        while len(self._ring) > self._most or (self.size > self._max_bytes and len(self._ring) > 1):
             self.size -= self._ring.popleft().size
         if self.views:
             found = [raw for _, raw in kept.deals()]
@@ -141,12 +147,15 @@ class Candles(Feed):
     def take(self, body: bytes, at_s: float) -> None:
         """Keep a candle, and push it."""
         start_s = shapes.begins_at(body)
-        if start_s is None:
+        if start_s is None or len(body) > _MAX_CANDLE_BYTES:
             return
-        self.size += len(body) - len(self._kept.get(start_s, b""))
+        before = self._kept.get(start_s)
+        self.size += len(body) + _ENTRY_BYTES
+        if before is not None:
+            self.size -= len(before) + _ENTRY_BYTES
         self._kept[start_s] = self._last = body
         while len(self._kept) > self._most:
-            self.size -= len(self._kept.pop(next(iter(self._kept))))
+            self.size -= len(self._kept.pop(next(iter(self._kept)))) + _ENTRY_BYTES
         for view in self.views.values():
             frame = self._frame(view)
             if frame:
@@ -208,10 +217,15 @@ class Tickers(Feed):
 
     def take_one(self, market: str, body: bytes, at_s: float) -> None:
         """Take the ticker of one market."""
-        self.size += len(body) - len(self._single.pop(market, b""))
+        if len(body) > _MAX_TICKER_BYTES:
+            return
+        before = self._single.pop(market, None)
+        self.size += len(body) + _ENTRY_BYTES
+        if before is not None:
+            self.size -= len(before) + _ENTRY_BYTES
         self._single[market] = body
         if len(self._single) > self._most:
-            self.size -= len(self._single.pop(next(iter(self._single))))
+            self.size -= len(self._single.pop(next(iter(self._single)))) + _ENTRY_BYTES
         if market in self._of_market:
             self._update(market, shapes.read(body), at_s)
 
@@ -283,31 +297,52 @@ class Depth(Feed):
         super().__init__(publish)
         self._mark = mark
         self.book = Book(max_levels)
-        self._tried: list[Event] = []  # the snapshot that was begun with last
+        self._tried: Event | None = None  # the snapshot that was begun with last
+        self._is_loading = False
         self.idle_since_s: float | None = None
 
-    def load(self, replay: Iterable[object]) -> None:
-        """Begin with what the hub holds: a snapshot and its increments."""
-        events = [event for part in replay if isinstance(part, Segment) for event in part.events]
-        if events[:1] == self._tried:
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the book is what the publisher's is."""
+        return self.book.synced and not self._is_loading
+
+    def load(self, fetch: Callable[[], list[Event]], pause: Callable[[], bool]) -> None:
+        """Begin with what the hub holds: a snapshot and its increments.
+
+        Args:
+            fetch: returns them as they are now.
+            pause: called once in a while; True: others had their turn meanwhile.
+        """
+        events = fetch()
+        if self._is_loading or not events or events[0] is self._tried:
             return  # there was a gap behind it, and will be until the next snapshot
-        self._tried = events[:1]
-        for number, event in enumerate(events):
-            said = shapes.read(event.body)
-            if number:
-                self.book.change(said)
-            else:
-                self.book.replace(said)
+        self._tried = snapshot = events[0]
+        self._is_loading = True
+        try:
+            self.book.replace(shapes.read(snapshot.body))
+            at = 1
+            while at < len(events):
+                self.book.change(shapes.read(events[at].body))
+                at += 1
+                if at % _EVENTS_AT_ONCE == 0 and pause():
+                    events = fetch()
+                    if events[:1] != [snapshot]:
+                        self.book.drop()
+                        break
+        finally:
+            self._is_loading = False
 
     def take(self, body: bytes, at_s: float) -> None:
         """Take an increment."""
-        if self.book.synced:
+        if self.is_known:
             self.book.change(shapes.read(body))
             self._changed(at_s)
 
     def take_snapshot(self, body: bytes, at_s: float) -> None:
         """Take a snapshot; one that says what is known costs little."""
         book = self.book
+        if self._is_loading:
+            return  # who loads will see it
         if not book.synced or book.sequence is None or sequence_of(body) != book.sequence:
             book.replace(shapes.read(body))
             self._changed(at_s)

@@ -203,7 +203,7 @@ def test_a_book_begins_with_what_the_hub_holds() -> None:
     room.publish("public.btcbch.ob-inc", {"asks": ["8001", "2"], "sequence": 2})
     _, first = room.hold(DEPTH)
     assert first == b""
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     ((is_whole, sides, market),) = room.sent()
     assert (is_whole, market) == (True, "BTCBCH")
     assert sides["asks"] == [["8000", "1"], ["8001", "2"]]
@@ -216,13 +216,13 @@ def test_changes_between_two_drawings_are_one_push() -> None:
     room = Room()
     room.publish("public.btcbch.ob-snap", BOOK)
     room.hold(DEPTH)
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     room.sent()
     for number in range(2, 100):
         room.publish("public.btcbch.ob-inc", {"asks": ["8000", str(number)], "sequence": number})
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     assert room.sent() == [[False, {"asks": [["8000", "99"]]}, "BTCBCH"]]
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     assert room.sent() == []
 
 
@@ -231,15 +231,15 @@ def test_a_lost_book_is_shown_whole_again() -> None:
     room = Room()
     room.publish("public.btcbch.ob-snap", BOOK)
     room.hold(DEPTH)
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     room.sent()
     room.hub.drop_books(1.0, "a test")
     room.board.lost()
     room.publish("public.btcbch.ob-inc", {"asks": ["8000", "7"], "sequence": 2})
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     assert room.sent() == []
     room.publish("public.btcbch.ob-snap", {**BOOK, "sequence": 9})
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     assert [said[0] for said in room.sent()] == [True]
 
 
@@ -248,13 +248,13 @@ def test_a_gap_in_the_increments_is_healed_by_the_next_snapshot() -> None:
     room = Room()
     room.publish("public.btcbch.ob-snap", BOOK)
     room.hold(DEPTH)
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     room.sent()
     room.publish("public.btcbch.ob-inc", {"asks": ["8000", "7"], "sequence": 3})
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     assert room.sent() == []
     room.publish("public.btcbch.ob-snap", {**BOOK, "bids": [["7000", "5"]], "sequence": 3})
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     assert room.sent() == [[False, {"bids": [["7000", "5"]]}, "BTCBCH"]]
 
 
@@ -264,9 +264,9 @@ def test_a_book_of_the_hub_with_a_gap_is_read_once(reads: list[bytes]) -> None:
     room.publish("public.btcbch.ob-snap", BOOK)
     room.publish("public.btcbch.ob-inc", {"asks": ["8000", "7"], "sequence": 3})
     room.hold(DEPTH)
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     before = len(reads)
-    room.board.make(time.monotonic() + 2)
+    room.board.painter.draw(time.monotonic() + 2)
     assert len(reads) == before
     assert room.sent() == []
 
@@ -276,7 +276,7 @@ def test_a_snapshot_that_says_nothing_new_is_not_read(reads: list[bytes]) -> Non
     room = Room()
     room.publish("public.btcbch.ob-snap", BOOK)
     room.hold(DEPTH)
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     before = len(reads)
     room.publish("public.btcbch.ob-snap", BOOK)
     assert len(reads) == before
@@ -289,10 +289,10 @@ def test_a_full_queue_is_healed_by_the_whole_book() -> None:
     room.hold(DEPTH)
     for number in range(2, 8):
         room.publish("public.btcbch.ob-inc", {"asks": ["8000", str(number)], "sequence": number})
-        room.board.make(time.monotonic())
+        room.board.painter.draw(time.monotonic())
     assert len(room.sent()) == 2
     room.publish("public.btcbch.ob-inc", {"asks": ["8000", "9"], "sequence": 8})
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     ((is_whole, sides, _),) = room.sent()
     assert is_whole
     assert sides["asks"] == [["8000", "9"]]
@@ -303,18 +303,62 @@ def test_a_book_is_followed_no_longer_than_a_while(reads: list[bytes]) -> None:
     room = Room()
     room.publish("public.btcbch.ob-snap", BOOK)
     who, _ = room.hold(DEPTH)
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     room.hub.drop(who)
-    room.board.make(time.monotonic() + 30)
+    room.board.painter.draw(time.monotonic() + 30)
     before = len(reads)
     room.publish("public.btcbch.ob-inc", {"asks": ["8000", "7"], "sequence": 2})
     assert len(reads) == before + 1
-    room.board.make(time.monotonic() + 90)
+    room.board.painter.draw(time.monotonic() + 90)
     room.publish("public.btcbch.ob-inc", {"asks": ["8000", "8"], "sequence": 3})
     assert len(reads) == before + 1
     room.hold(DEPTH)
-    room.board.make(time.monotonic() + 91)
+    room.board.painter.draw(time.monotonic() + 91)
     assert room.sent()[-1][1]["asks"] == [["8000", "8"]]
+
+
+def test_a_long_book_is_read_in_portions_while_it_changes() -> None:
+    """What comes meanwhile is in it, once and in order; a new snapshot begins it anew."""
+    room = Room()
+    room.publish("public.btcbch.ob-snap", BOOK)
+    room.hold(DEPTH)
+    numbers = iter(range(2, 10_000))
+
+    def increment() -> None:
+        number = next(numbers)
+        room.publish("public.btcbch.ob-inc", {"asks": ["8000", str(number)], "sequence": number})
+
+    room.board.painter.draw(time.monotonic())
+    (feed,) = room.board.books()
+    feed.lost()
+    feed._tried = None
+    for _ in range(200):
+        increment()
+    pauses = []
+
+    def pause() -> bool:
+        pauses.append(1)
+        if len(pauses) < 10:
+            increment()
+            assert not feed.is_known, "it is no book yet"
+        return True
+
+    room.board.follow("btcbch.ob-inc", feed, pause)
+    assert feed.is_known
+    assert len(pauses) >= 4
+    assert feed.book.sequence == next(numbers) - 1
+    feed.lost()
+    feed._tried = None
+
+    def begin_anew() -> bool:
+        room.publish("public.btcbch.ob-snap", {**BOOK, "sequence": 77})
+        return True
+
+    room.board.follow("btcbch.ob-inc", feed, begin_anew)
+    assert not feed.is_known
+    room.board.follow("btcbch.ob-inc", feed, begin_anew)
+    assert feed.is_known
+    assert feed.book.sequence == 77
 
 
 # -- bounds -------------------------------------------------------------------------------
@@ -375,5 +419,5 @@ def test_a_name_that_is_learnt_as_nothing_can_be_held_later() -> None:
     room.board.take("public.btcbch.ob-snap", b"{}", 1.0)
     room.hold(DEPTH)
     room.publish("public.btcbch.ob-snap", BOOK)
-    room.board.make(time.monotonic())
+    room.board.painter.draw(time.monotonic())
     assert room.sent()
