@@ -132,8 +132,8 @@ def kline_query(params: list[Any], names: Names) -> CandleQuery:
     """Read market, start, end, interval; the interval need not be that of a stream."""
     _check(len(params) == 4)
     name, start_s, end_s, interval = params
-    times = (_is_whole(value, 0, _MAX_ID) for value in (start_s, end_s))
-    _check(*times, _is_interval(interval), start_s <= end_s if type(end_s) is int else False)
+    _check(*(_is_whole(value, 0, _MAX_ID) for value in (start_s, end_s)), _is_interval(interval))
+    _check(start_s <= end_s)
     return CandleQuery(_need(names.stream_of(name)), start_s, end_s, interval)
 
 

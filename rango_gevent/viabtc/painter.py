@@ -39,25 +39,27 @@ class Books(Protocol):
 
 
 class _Slices:
-    """Work in slices, and how long it took."""
+    """Work in slices, and the processor time that it took: others' load is not our cost."""
 
     def __init__(self) -> None:
         self._before_s = 0.0
-        self._began_s = time.monotonic()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._began_s, self._cpu_s = time.monotonic(), time.process_time()
 
     def pause(self) -> bool:
         """Give way when a slice is over; tell whether others had their turn."""
-        now_s = time.monotonic()
-        if now_s - self._began_s < _SLICE_S:
+        if time.monotonic() - self._began_s < _SLICE_S:
             return False
-        self._before_s += now_s - self._began_s
+        self._before_s = self.taken_s()
         give_way()
-        self._began_s = time.monotonic()
+        self._begin()
         return True
 
     def taken_s(self) -> float:
         """Return the seconds of all slices."""
-        return self._before_s + time.monotonic() - self._began_s
+        return self._before_s + time.process_time() - self._cpu_s
 
 
 class Painter:
@@ -96,7 +98,7 @@ class Painter:
         """Push what changed since the last time, and whole pictures where that is due.
 
         Returns:
-            Seconds that it took, without those in which others had their turn.
+            Seconds of processor time that it took, without those in which others had their turn.
         """
         dirty, self._dirty = self._dirty, {}
         feeds = list(dirty)
