@@ -24,7 +24,7 @@ from gevent.timeout import Timeout
 
 from rango_gevent import broker
 from rango_gevent.backoff import Backoff
-from rango_gevent.rpc.errors import Away, Busy, Late
+from rango_gevent.rpc.errors import Away, Busy, Late, RpcError
 from rango_gevent.source.amqp import connection as link
 from rango_gevent.source.base import BrokerTimeout
 from rango_gevent.throttle import ThrottledLog
@@ -144,7 +144,9 @@ class Caller:
             try:
                 channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True)
                 is_sent = True
-            except (OSError, amqp.exceptions.AMQPError):
+            except RpcError:  # its time was over
+                raise
+            except Exception:  # of a connection that is half closed py-amqp raises anything
                 raise Away("the broker was lost") from None
             finally:
                 if not is_sent:  # in the middle of a frame nothing can follow
