@@ -64,6 +64,7 @@ class Board:
         names: what things are called.
         limits: bounds.
         fetch: asks what a user has of an asset, and calls `show_balance`; must not wait.
+        on_held: told kind and address of a stream that views are made of now, or no more.
 
     Attributes:
         names: the same.
@@ -80,12 +81,14 @@ class Board:
         names: Names,
         limits: BoardLimits | None = None,
         fetch: Callable[[str, str], None] = lambda uid, asset: None,
+        on_held: Callable[[str, str, bool], None] = lambda kind, address, is_held: None,
     ) -> None:
         self.names = names
         self.limits = limits or BoardLimits()
         self.deriver = Deriver(hub)
         self._hub = hub
         self._fetch = fetch
+        self._on_held = on_held
         self._takers: dict[str, Take | None] = {}
         self._feeds: dict[str, Feed] = {}
         self._views: dict[str, View] = {}
@@ -240,21 +243,32 @@ class Board:
         topic = self._topic(spec)
         view = self._views[spec.address] = kind(spec, topic, market, self._close)
         if topic == self._ticker_key:
-            self.tickers.hold(view)
-        else:
-            self._held.setdefault(topic, {})[spec.address] = view
+            if self.tickers.hold(view):
+                self._tell_tickers(spec.of, True)
+            return view
+        held = self._held.setdefault(topic, {})
+        if not held:
+            self._on_held(*_source_of(view), True)
+        held[spec.address] = view
         return view
+
+    def _tell_tickers(self, stream: str, is_held: bool) -> None:
+        """Tell that a market's ticker is needed, which may come with all others or by itself."""
+        for topic in (self._ticker_key, f"{stream}.{self.names.type_of('ticker')}"):
+            self._on_held(routing.PUBLIC, topic, is_held)
 
     def _close(self, address: str) -> None:
         view = self._views.pop(address)
         topic = view.topic
         if topic == self._ticker_key:
-            self.tickers.release(view)
+            if self.tickers.release(view):
+                self._tell_tickers(view.spec.of, False)
             return
         held = self._held[topic]
         del held[address]
         if held:
             return
+        self._on_held(*_source_of(view), False)
         feed = self._feeds.get(topic)
         if isinstance(feed, Depth):
             feed.idle_since_s = time.monotonic()
@@ -363,6 +377,13 @@ class Board:
     def has_book(self, topic: str) -> bool:
         """Tell whether there is a book of a topic."""
         return topic in self._hub.books
+
+
+def _source_of(view: View) -> tuple[str, str]:
+    """Return kind and address of the stream that a view is made of."""
+    if view.spec.uid:
+        return routing.PRIVATE, view.topic.partition(".")[2]
+    return routing.PUBLIC, view.topic
 
 
 def _keys_of(topic: str) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class Dialect:
         signer: who knows signatures.
         check: raises TokenError for an identity that was taken back.
         most_pending: queries of one client that a backend may be asked about at once.
+        on_held: told kind and address of a stream that views are made of now, or no more.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Dialect:
         signer: Signer | None,
         check: Callable[[Identity], None],
         most_pending: int,
+        on_held: Callable[[str, str, bool], None] = lambda kind, address, is_held: None,
     ) -> None:
-        self.board = Board(hub, names, limits, self._fetch)
+        self.board = Board(hub, names, limits, self._fetch, on_held)
         self._registry = registry
         self._desk = desk
         self._backend = RpcBackend(desk)

@@ -255,18 +255,21 @@ class Tickers(Feed):
         said = shapes.read(single) if single is not None else self._everything().get(market)
         return Ticker(said) if isinstance(said, dict) else None
 
-    def hold(self, view: View) -> None:
-        """Make a view of a market from now on."""
+    def hold(self, view: View) -> bool:
+        """Make a view of a market from now on; True: it is the first one of it."""
         self.views[view.address] = view
-        self._of_market.setdefault(view.spec.of, {})[view.address] = view
+        held = self._of_market.setdefault(view.spec.of, {})
+        held[view.address] = view
+        return len(held) == 1
 
-    def release(self, view: View) -> None:
-        """Make it no more."""
-        self.views.pop(view.address, None)
-        held = self._of_market.get(view.spec.of, {})
-        held.pop(view.address, None)
+    def release(self, view: View) -> bool:
+        """Make it no more; True: it was the last one of its market."""
+        del self.views[view.address]
+        held = self._of_market[view.spec.of]
+        del held[view.address]
         if not held:
-            self._of_market.pop(view.spec.of, None)
+            del self._of_market[view.spec.of]
+        return not held
 
     def first(self, view: View) -> bytes:
         """Return the last value; it is what later ones are compared with."""

@@ -18,6 +18,7 @@ from rango_gevent.viabtc.names import Names
 from rango_gevent.viabtc.views import Spec
 
 DEALS = Spec(views.DEALS, "btcbch")
+DEPTH = Spec(views.DEPTH, "btcbch", limit=5, merge="0")
 BOOK = {"asks": [["8000", "1"]], "bids": [["7000", "1"]], "sequence": 1}
 
 
@@ -38,12 +39,18 @@ class Room:
     def __init__(self, hub_limits: HubLimits | None = None, **limits: Any) -> None:
         self.hub = Hub(allows=lambda prefix, role: False, make_queue=SimpleQueue, limits=hub_limits)
         self.fetched: list[tuple[str, str]] = []
+        self.needed: dict[tuple[str, str], bool] = {}
         self.board = Board(
             self.hub,
             Names(),
             BoardLimits(**limits),
             lambda uid, asset: self.fetched.append((uid, asset)),
+            self._on_held,
         )
+
+    def _on_held(self, kind: str, address: str, is_held: bool) -> None:
+        assert self.needed.get((kind, address), False) != is_held or "tickers" in address
+        self.needed[kind, address] = is_held
 
     def publish(self, key: str, body: Any) -> None:
         """Publish as the gateway does."""
@@ -144,6 +151,30 @@ def test_a_view_goes_with_its_last_holder() -> None:
     assert room.sent() == []
 
 
+def test_it_is_told_what_views_are_made_of() -> None:
+    """Once when the first one is held, and once when the last one goes."""
+    room = Room()
+    specs = [
+        DEALS, DEPTH, Spec(views.KLINE, "btcbch", interval=60), Spec(views.PRICE, "btcbch"),
+        Spec(views.STATE, "btcbch"), Spec(views.ORDER, "btcbch", uid="7"),
+        Spec(views.ORDER, "ethbch", uid="7"), Spec(views.ASSET, "BTC", uid="7"),
+    ]  # fmt: skip
+    one, other = Subscriber(), Subscriber()
+    for spec in specs:
+        room.hold(spec, one)
+        room.hold(spec, other)
+    needed = {
+        ("public", "btcbch.trades"), ("public", "btcbch.ob-inc"), ("public", "btcbch.kline-1m"),
+        ("public", "global.tickers"), ("public", "btcbch.tickers"),
+        ("private", "7.order"), ("private", "7.balance"),
+    }  # fmt: skip
+    assert room.needed == dict.fromkeys(needed, True)
+    room.hub.drop(one)
+    assert room.needed == dict.fromkeys(needed, True)
+    room.hub.drop(other)
+    assert room.needed == dict.fromkeys(needed, False)
+
+
 def test_only_what_changed_is_pushed_of_tickers() -> None:
     """The price may stand while the day goes on."""
     room = Room()
@@ -192,8 +223,6 @@ def test_balances_without_an_amount_are_asked_for() -> None:
 
 
 # -- books --------------------------------------------------------------------------------
-
-DEPTH = Spec(views.DEPTH, "btcbch", limit=5, merge="0")
 
 
 def test_a_book_begins_with_what_the_hub_holds() -> None:
