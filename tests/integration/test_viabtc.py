@@ -11,7 +11,7 @@ import time
 from typing import Any, Iterator
 
 import pytest
-from support import Server, make_token, start_gateway, wait_for
+from support import Relay, Server, make_token, start_gateway, wait_for
 from viabtc_client import ViabtcClient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websockets_connect
@@ -381,6 +381,34 @@ def test_the_whole_book_comes_again_and_again(market: str) -> None:
         first = client.push("depth.update")
         assert client.push("depth.update") == first
         assert client.push("depth.update") == first
+
+
+def test_a_book_after_the_broker_was_away(market: str) -> None:
+    """What was missed makes it unknown: it is shown whole with its next snapshot, and not before."""
+    relay = Relay()
+    relay.open()
+    env = {"RANGO_VIABTC": "on", "RANGO_AMQP_URL": relay.url}
+    with start_gateway(env=env) as server, ViabtcClient(server) as client:
+        book(server, market)
+        server.catch_up()
+        client.ask("depth.subscribe", market, 1, "0")
+        assert client.push("depth.update")[0] is True
+        relay.cut()
+        wait_for(lambda: server.get("/readyz").status == 503, what="the loss")
+        level(server, market, 2, "asks", "8000", "")
+        relay.open()
+        wait_for(lambda: server.get("/readyz").status == 200, what="the broker")
+        level(server, market, 3, "asks", "8001", "7")
+        server.catch_up()
+        assert client.is_silent()
+        assert client.fail("depth.query", market, 1, "0") == INTERNAL
+        snapshot = {"asks": [["8001", "7"]], "bids": [["7000", "0.1"]], "sequence": 3}
+        send(server, f"public.{of(market)}.ob-snap", snapshot)
+        whole = {"asks": [["8001", "7"]], "bids": [["7000", "0.1"]]}
+        assert client.push("depth.update") == [True, whole, market]
+        level(server, market, 4, "bids", "7000", "2")
+        assert client.push("depth.update") == [False, {"bids": [["7000", "2"]]}, market]
+    relay.cut()
 
 
 # -- lists --------------------------------------------------------------------------------
