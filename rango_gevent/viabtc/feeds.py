@@ -7,7 +7,7 @@ within bounds, and reads an event only when somebody holds a view of it: then on
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Tuple
+from typing import Any, Callable
 
 import msgspec
 
@@ -16,7 +16,7 @@ from rango_gevent.model import Event
 from rango_gevent.viabtc import shapes, views, words
 from rango_gevent.viabtc.depth import Book
 from rango_gevent.viabtc.names import Names
-from rango_gevent.viabtc.shapes import Ticker
+from rango_gevent.viabtc.shapes import DealJson, Ticker
 from rango_gevent.viabtc.views import DepthView, View
 
 Publish = Callable[[View, bytes, float], None]
@@ -53,9 +53,6 @@ class Feed:
         return b""
 
 
-_Deal = Tuple[int, msgspec.Raw]
-
-
 class _Kept:
     """An event with deals, read when somebody wants them, and then once for all."""
 
@@ -64,13 +61,12 @@ class _Kept:
     def __init__(self, body: bytes) -> None:
         self.size = len(body) + _ENTRY_BYTES
         self._body = body
-        self._deals: list[_Deal] | None = None
+        self._deals: list[DealJson] | None = None
 
-    def deals(self) -> list[_Deal]:
+    def deals(self) -> list[DealJson]:
         """Return ids and JSON of the deals, the newest first."""
         if self._deals is None:
-            found = reversed(shapes.deals(shapes.read(self._body)))
-            self._deals = [(deal["id"], msgspec.Raw(msgspec.json.encode(deal))) for deal in found]
+            self._deals = shapes.deals_json(self._body)
             self._body = b""
         return self._deals
 
@@ -100,16 +96,16 @@ class Deals(Feed):
         while len(self._ring) > self._most or (self.size > self._max_bytes and len(self._ring) > 1):
             self.size -= self._ring.popleft().size
         if self.views:
-            found = [raw for _, raw in kept.deals()]
+            found = kept.deals()
             for view in self.views.values() if found else ():
-                self._publish(view, words.push("deals.update", [view.market, found]), at_s)
+                self._publish(view, _deals_push(view, found), at_s)
 
     def last(self, limit: int, after: int = 0) -> list[msgspec.Raw]:
         """Return the newest deals whose id is higher than another, the newest first."""
-        return [raw for _, raw in self._last(limit, after)]
+        return [msgspec.Raw(deal) for _, deal in self._last(limit, after)]
 
-    def _last(self, limit: int, after: int = -1) -> list[_Deal]:
-        found: list[_Deal] = []
+    def _last(self, limit: int, after: int = -1) -> list[DealJson]:
+        found: list[DealJson] = []
         for kept in reversed(self._ring):
             if len(found) >= limit:
                 break
@@ -124,10 +120,16 @@ class Deals(Feed):
     def first(self, view: View) -> bytes:
         """Return the last deals."""
         if not self._first:
-            found = self.last(FIRST_DEALS)
+            found = self._last(FIRST_DEALS)
             if found:
-                self._first = words.push("deals.update", [view.market, found])
+                self._first = _deals_push(view, found)
         return self._first
+
+
+def _deals_push(view: View, found: list[DealJson]) -> bytes:
+    # hot path: joined, and not encoded again
+    deals = b",".join([deal for _, deal in found])
+    return words.raw_push("deals.update", b"[%b,[%b]]" % (view.market_json, deals))
 
 
 class Candles(Feed):

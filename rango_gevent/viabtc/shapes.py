@@ -7,8 +7,9 @@ become decimal strings, times numbers of seconds.
 
 from __future__ import annotations
 
+import re
 from decimal import Context, Decimal, InvalidOperation
-from typing import Any, Iterable
+from typing import Any, Iterable, List, Tuple, Union
 
 import msgspec
 
@@ -65,6 +66,54 @@ def product(one: object, other: object) -> str:
 
 
 # -- deals --------------------------------------------------------------------------------
+
+
+class _Trade(msgspec.Struct, gc=False):
+    """A trade as nearly all publishers write it."""
+
+    tid: int
+    price: str
+    amount: str
+    date: Union[int, float]
+    taker_type: str = ""
+
+
+class _Trades(msgspec.Struct, gc=False):
+    trades: List[_Trade]
+
+
+class _Deal(msgspec.Struct, gc=False):
+    id: int
+    time: Union[int, float]
+    price: str
+    amount: str
+    type: str
+
+
+_read_trades = msgspec.json.Decoder(_Trades).decode
+_is_plain = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?").fullmatch
+_encode = msgspec.json.Encoder().encode
+
+DealJson = Tuple[int, bytes]
+"""A deal's id, and its JSON."""
+
+
+def deals_json(body: bytes) -> list[DealJson]:
+    """Return the deals of a body as JSON, the newest first."""
+    # hot path: 2 us where the trades are as nearly all publishers write them, else 8
+    found: list[DealJson] = []
+    try:
+        for trade in reversed(_read_trades(body).trades):
+            if not _is_plain(trade.price) or not _is_plain(trade.amount):
+                break
+            side = "sell" if trade.taker_type == "sell" else "buy"
+            deal = _Deal(trade.tid, trade.date, trade.price, trade.amount, side)
+            found.append((trade.tid, _encode(deal)))
+        else:
+            return found
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    return [(deal["id"], _encode(deal)) for deal in reversed(deals(read(body)))]
 
 
 def deals(said: Any) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Callable, NamedTuple
 
+import msgspec
+
 from rango_gevent.hub.derived import DerivedStream
 from rango_gevent.viabtc import depth, words
 
@@ -66,10 +68,11 @@ class View(DerivedStream):
     Attributes:
         spec: what it shows.
         market: what its market is called.
+        market_json: the same as JSON.
         shown: params of the last push of those that are only sent when they changed.
     """
 
-    __slots__ = ("market", "shown", "spec")
+    __slots__ = ("market", "market_json", "shown", "spec")
 
     def __init__(
         self, spec: Spec, topic: str, market: str, on_empty: Callable[[str], None]
@@ -77,6 +80,7 @@ class View(DerivedStream):
         super().__init__(spec.address, topic, on_empty)
         self.spec = spec
         self.market = market
+        self.market_json = msgspec.json.encode(market)
         self.shown = b""
 
 

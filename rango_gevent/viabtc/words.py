@@ -108,4 +108,5 @@ def push(method: str, params: object) -> bytes:
 
 def raw_push(method: str, params: bytes) -> bytes:
     """Word a push whose params are JSON already, as a frame."""
-    return frames.text(b'{"method":"%b","params":%b,"id":null}' % (method.encode(), params))
+    head = b'{"method":"%b","params":' % method.encode()
+    return frames.text(b"".join((head, params, b',"id":null}')))

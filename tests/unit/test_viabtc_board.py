@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, Callable
 
 import msgspec
 import pytest
@@ -85,13 +85,16 @@ def trade(id: int) -> Any:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Return what is decoded from now on."""
     found: list[bytes] = []
-    read = shapes.read
 
-    def counting(body: bytes) -> Any:
-        found.append(body)
-        return read(body)
+    def counted(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        def counting(body: bytes) -> Any:
+            found.append(body)
+            return read(body)
 
-    monkeypatch.setattr(shapes, "read", counting)
+        return counting
+
+    for name in ("read", "deals_json"):
+        monkeypatch.setattr(shapes, name, counted(getattr(shapes, name)))
     return found
 
 

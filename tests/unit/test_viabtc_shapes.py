@@ -44,6 +44,28 @@ def test_anything_is_read_without_an_error(said: Any) -> None:
     shapes.begins_at(body)
 
 
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"tid": st.integers(0, 99) | st.just("7"), "date": st.integers(0, 9) | st.just(1.5)},
+            optional={
+                "price": st.sampled_from(["1", "1.50", "1e3", "x", 7, "-1", ".5"]),
+                "amount": st.sampled_from(["2", "0.00000001", 2.5, None]),
+                "taker_type": st.sampled_from(["sell", "buy", None, 3]),
+                "more": st.just([1]),
+            },
+        ),
+        max_size=4,
+    )
+)
+def test_deals_are_the_same_by_the_short_way_and_the_long_one(trades: list[Any]) -> None:
+    """What is read faster is what would be read anyway, the newest first."""
+    body = json.dumps({"trades": trades}).encode()
+    found = [(id, json.loads(deal)) for id, deal in shapes.deals_json(body)]
+    expected = shapes.deals({"trades": trades})
+    assert found == [(deal["id"], deal) for deal in reversed(expected)]
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
