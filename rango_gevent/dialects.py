@@ -6,7 +6,7 @@ What is off is not imported.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from rango_gevent.access import Access, lookup_limits
 from rango_gevent.auth.identity import Identity
@@ -24,8 +24,21 @@ if TYPE_CHECKING:
     from rango_gevent.viabtc.dialect import Dialect
 
 
-def viabtc(settings: Settings, hub: Hub, registry: Registry, access: Access) -> Dialect | None:
-    """Return ViaBTC's protocol; None where it is off."""
+OnHeld = Callable[[str, str, bool], None]
+
+
+def viabtc(
+    settings: Settings, hub: Hub, registry: Registry, access: Access, on_held: OnHeld
+) -> Dialect | None:
+    """Return ViaBTC's protocol; None where it is off.
+
+    Args:
+        settings: what to run with.
+        hub: whose events it shows.
+        registry: whose clients may speak it.
+        access: who is let in.
+        on_held: told kind and address of a stream that it needs now, or no more.
+    """
     if not settings.viabtc:
         return None
     from rango_gevent.viabtc.board import BoardLimits
@@ -67,6 +80,7 @@ def viabtc(settings: Settings, hub: Hub, registry: Registry, access: Access) -> 
         signer=_signer(settings),
         check=check,
         most_pending=settings.viabtc_pending,
+        on_held=on_held,
     )
 
 

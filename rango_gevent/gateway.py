@@ -96,7 +96,9 @@ class Gateway:
             pack=bounds.pack(settings),
         )
         self.access = Access(settings, keys, self.registry)
-        self.viabtc = dialects.viabtc(settings, self.hub, self.registry, self.access)
+        self.viabtc = dialects.viabtc(
+            settings, self.hub, self.registry, self.access, self.binder.held
+        )
         self.source = Supervisor(self._open_source(settings), self._broker_is_lost)
         if settings.log != "off":  # what it begins with is a minute old
             self.registry.admission.fills = lambda: self.source.problem

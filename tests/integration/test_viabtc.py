@@ -560,6 +560,36 @@ def test_what_no_backend_answers(client: ViabtcClient) -> None:
     assert client.fail("asset.history", "BTC", "deposit", 0, 0, 0) == INVALID
 
 
+# -- bindings -----------------------------------------------------------------------------
+
+
+def test_only_what_is_held_is_received(market: str) -> None:
+    """With RANGO_BINDINGS=auto the broker is asked for what views are made of."""
+    env = {"RANGO_VIABTC": "on", "RANGO_BINDINGS": "auto", "RANGO_BINDINGS_KEEP_S": "0"}
+    with start_gateway(env=env) as server, ViabtcClient(server) as client:
+        none = server.metric("rango_bindings")
+
+        def bound(more: int) -> None:
+            wait_for(lambda: server.metric("rango_bindings") == none + more, what="bindings")
+
+        client.ask("server.auth", token("1"), "web")
+        client.ask("deals.subscribe", market)
+        bound(1)
+        client.ask("order.subscribe", market)
+        bound(2)
+        client.ask("price.subscribe", market)
+        bound(3)  # for those who publish it as public.global.tickers
+        send(server, f"public.{of(market)}.trades", trade(1))
+        assert client.push("deals.update") == [market, [deal(1)]]
+        send(server, "private.1.order", order(market))
+        assert client.push("order.update")[0] == 1
+        tickers(server, **{market: "7"})
+        assert client.push("price.update") == [market, "7"]
+        for family in ("deals", "order", "price"):
+            client.ask(f"{family}.unsubscribe")
+        bound(0)
+
+
 # -- names and compression ----------------------------------------------------------------
 
 
