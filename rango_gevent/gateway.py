@@ -20,7 +20,7 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.queue import SimpleQueue
 
-from rango_gevent import __version__, bounds
+from rango_gevent import __version__, bounds, dialects
 from rango_gevent.access import Access
 from rango_gevent.admin.office import Office
 from rango_gevent.auth.keys import VerificationKey, described
@@ -30,7 +30,7 @@ from rango_gevent.delivery.registry import ENDS, Registry
 from rango_gevent.delivery.resuming import RECOVERED
 from rango_gevent.errors import ConfigError
 from rango_gevent.hub.history import GAP, REASONS, History
-from rango_gevent.hub.hub import DROPPED, Hub
+from rango_gevent.hub.hub import DROPPED, QUEUE_FULL, Hub
 from rango_gevent.hub.patterns import Patterns
 from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
 from rango_gevent.protocol import close, refusals, routing
@@ -96,6 +96,9 @@ class Gateway:
             pack=bounds.pack(settings),
         )
         self.access = Access(settings, keys, self.registry)
+        self.viabtc = dialects.viabtc(
+            settings, self.hub, self.registry, self.access, self.binder.held
+        )
         self.source = Supervisor(self._open_source(settings), self._broker_is_lost)
         if settings.log != "off":  # what it begins with is a minute old
             self.registry.admission.fills = lambda: self.source.problem
@@ -152,6 +155,8 @@ class Gateway:
         self.spawn("source", self.source.run)
         if self.binder.follows:
             self.spawn("bindings", self.binder.run)
+        for name, work in self.viabtc.work().items() if self.viabtc is not None else ():
+            self.spawn(name, work)
         if self.access.jwks is not None:
             self.spawn("jwks", self.access.jwks.run)
         if self._workers is not None:
@@ -300,6 +305,11 @@ class Gateway:
         if self.settings.log == "off":  # else what is published meanwhile still comes
             self._history_broke(GAP)
 
+    def _drop_books(self) -> None:
+        self.hub.drop_books(time.time(), _LOST)
+        if self.viabtc is not None:
+            self.viabtc.lost()
+
     def _history_broke(self, reason: str) -> None:
         """Forget recent events: what comes does not follow them, or nobody knows whether it does.
 
@@ -309,7 +319,7 @@ class Gateway:
             reason: one of `history.REASONS`, told those who stand before.
         """
         live = len(self.hub.books) - self.hub.shelf.stale
-        self.hub.drop_books(time.time(), _LOST)
+        self._drop_books()
         text = "events were missed (%s): %d books are stale until their next snapshots"
         log.warning(text, reason, live)
         if self.hub.history is not None:
@@ -323,6 +333,8 @@ class Gateway:
         outcome = self.hub.publish(key, body, at_s, position)
         if outcome in DROPPED:
             self._say_dropped(outcome, key)
+        if self.viabtc is not None and (outcome not in DROPPED or outcome == QUEUE_FULL):
+            self.viabtc.take(key, body, at_s)
 
     def _accepts(self, key: str, size: int) -> bool:
         refusal = self.hub.refusal(key, size)
@@ -369,6 +381,7 @@ class Gateway:
                 **source.reading(),
                 **self.access.reading(),
                 **self.admin.reading(),
+                **(self.viabtc.reading() if self.viabtc is not None else {}),
                 "rango_connections_closed": from_zero(ENDS, registry.closed),
                 "rango_connections_refused": from_zero(refusals.WORDS, registry.refused),
                 "rango_greenlet_restarts": self.restarts,

@@ -122,6 +122,15 @@ TABLE = {
     "rango_greenlet_restarts": Row(
         "Unexpected ends of long-lived greenlets, by name.", label="name"
     ),
+    "rango_viabtc_views": Row("Views that clients of /viabtc hold.", is_gauge=True),
+    "rango_viabtc_pushes": Row("Pushes made for /viabtc, each once for all who get it."),
+    "rango_viabtc_kept_bytes": Row("Bytes kept for queries of /viabtc.", is_gauge=True),
+    "rango_viabtc_forgotten": Row("Topics forgotten for the bounds on what is kept for /viabtc."),
+    "rango_rpc_questions": Row("Questions to backends by outcome.", label="outcome"),
+    "rango_rpc_cache_bytes": Row("Bytes of answers of backends that are kept.", is_gauge=True),
+    "rango_rpc_connected": Row("Workers that can ask backends over AMQP.", is_gauge=True),
+    "rango_rpc_connects": Row("Connections made to ask backends over AMQP."),
+    "rango_signatures": Row("Signatures that RANGO_SIGN_URL knows, by outcome.", label="outcome"),
     "python_greenlets": Row("Greenlets of the gateway.", is_gauge=True),
     "python_threads": Row("Threads of the process.", is_gauge=True),
     "python_allocated_blocks": Row(
