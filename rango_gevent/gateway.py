@@ -23,6 +23,7 @@ from gevent.queue import SimpleQueue
 from rango_gevent import __version__, bounds
 from rango_gevent.access import Access
 from rango_gevent.admin.office import Office
+from rango_gevent.alerts.watch import Watch, greenlet_incident
 from rango_gevent.auth.keys import VerificationKey, described
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
@@ -32,6 +33,7 @@ from rango_gevent.errors import ConfigError
 from rango_gevent.hub.history import GAP, REASONS, History
 from rango_gevent.hub.hub import DROPPED, Hub
 from rango_gevent.hub.patterns import Patterns
+from rango_gevent.incidents import open_incident
 from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
 from rango_gevent.protocol import close, refusals, routing
 from rango_gevent.scrape import Workers
@@ -113,6 +115,7 @@ class Gateway:
         )
         self._drops = ThrottledLog(log, _DROPS_EVERY_S)
         self.restarts: Counter[str] = Counter()
+        self.watch = Watch(settings, self._alarming, self.restarts)
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
         self._drained: Event | None = None
@@ -134,9 +137,11 @@ class Gateway:
                 self.settings.max_connections,
                 room,
             )
+        self.watch.start()
         self.metrics.watch_gc()
         if self.hub.history is not None:
             self.heartbeat.on_tick = self.hub.history.expire
+        self.spawn("watch", self.watch.run)
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
         self.spawn("source", self.source.run)
@@ -180,9 +185,11 @@ class Gateway:
         while True:
             try:
                 work()
-                log.error("greenlet %s ended", name)
+                open_incident(log, greenlet_incident(name), "greenlet %s ended", name)
             except Exception:
-                log.exception("greenlet %s failed", name)
+                open_incident(
+                    log, greenlet_incident(name), "greenlet %s failed", name, exc_info=True
+                )
             self.restarts[name] += 1
             self._down.add(name)
             gevent.sleep(_RESTART_WAIT_S)
@@ -260,6 +267,7 @@ class Gateway:
         if self._workers is not None:
             self._workers.close()
         log.info("stopped")
+        self.watch.stop()
 
     # -- state --------------------------------------------------------------------------
 
@@ -278,6 +286,10 @@ class Gateway:
         if not self.registry.admission.open:
             return "draining"
         return self.health() or self.source.problem
+
+    def _alarming(self) -> str | None:
+        """Say what people should know if it lasts; None: this is no time to ask."""
+        return None if self._drained is not None else self.readiness()
 
     def _book_is_stale(self, address: str, why: str) -> None:
         if why != _LOST:  # then one line for all
@@ -358,6 +370,7 @@ class Gateway:
                 "rango_connections_closed": from_zero(ENDS, registry.closed),
                 "rango_connections_refused": from_zero(refusals.WORDS, registry.refused),
                 "rango_greenlet_restarts": self.restarts,
+                **self.watch.reading(),
                 "promhttp_metric_handler_requests": self.metrics_server.scrapes,
                 **runtime_gauges(registry.greenlets + len(self._running)),
             },

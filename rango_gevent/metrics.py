@@ -111,6 +111,8 @@ TABLE = {
     "rango_greenlet_restarts": Row(
         "Unexpected ends of long-lived greenlets, by name.", label="name"
     ),
+    "rango_alert_lines": Row("CRITICAL lines and recoveries handed on for alerts."),
+    "rango_alert_messages": Row("Alerts by whether their sink took them.", label="outcome"),
     "python_greenlets": Row("Greenlets of the gateway.", is_gauge=True),
     "python_threads": Row("Threads of the process.", is_gauge=True),
     "python_allocated_blocks": Row(

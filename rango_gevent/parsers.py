@@ -115,6 +115,34 @@ def http_url(value: str) -> str:
     return value
 
 
+def alert_urls(value: str) -> tuple[str, ...]:
+    """Parse URLs of alert sinks, separated by ``;``; which kinds there are, apprise knows."""
+    urls = tuple(part.strip() for part in value.split(";") if part.strip())
+    for number, url in enumerate(urls, 1):
+        problem = _sink_problem(url)
+        if problem:  # by its number: a URL of a sink is a secret
+            raise Problem(f"URL {number} of {len(urls)}: {problem}")
+    return urls
+
+
+def _sink_problem(url: str) -> str:
+    wanted = "give one such as mailto://user:password@example.com, percent-encoded"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return wanted
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://\S", url) or re.search(r"[\s\x00-\x1f]", url):
+        return wanted
+    if parts.scheme == "udp" and not (parts.hostname and port and not parts.path.strip("/")):
+        return "give udp://HOST:PORT"
+    if parts.scheme in ("redis", "rediss") and not (
+        parts.hostname and re.fullmatch(r"(/[0-9]{1,6})?/[^/]+", parts.path)
+    ):
+        return "give redis://HOST:PORT/KEY, such as redis://127.0.0.1:6379/alert:message"
+    return ""
+
+
 def cookie_name(value: str) -> str:
     """Parse the name of a cookie (RFC 6265 section 4.1.1)."""
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,255}", value, re.ASCII):

@@ -22,6 +22,7 @@ from rango_gevent.parsers import (
     SLOW_POLICIES,
     Network,
     Problem,
+    alert_urls,
     amqp_urls,
     cookie_name,
     decimal,
@@ -42,7 +43,7 @@ from rango_gevent.parsers import (
     utf8,
     whole,
 )
-from rango_gevent.urls import mask_url
+from rango_gevent.urls import mask_sink, mask_url
 
 RBAC_PREFIX = "RANGO_RBAC_"
 ENV_FILE = "RANGO_ENV_FILE"  # read before the table: see `rango_gevent.environment`
@@ -595,6 +596,39 @@ class Settings:
         "RANGO_BROKER_QUEUE_TTL_S",
         seconds(1, 86_400),
         "Seconds that a message may wait for a worker in the broker",
+    )
+    alert_urls: tuple[str, ...] = _fixed(
+        (),
+        "RANGO_ALERT_URLS",
+        alert_urls,
+        "Where alerts go, URLs separated by `;`: mailto://, slack://, tgram://, json:// and all "
+        "that apprise knows, redis://HOST:PORT/KEY, udp://HOST:PORT; see docs/ALERTS.md",
+        secret=True,
+        show=lambda urls: ";".join(map(mask_sink, urls)),
+    )
+    alert_name: str = _fixed(
+        "", "RANGO_ALERT_NAME", text, "What alerts call this gateway; empty: the host's name"
+    )
+    alert_interval_s: float = _fixed(
+        60.0,
+        "RANGO_ALERT_INTERVAL_S",
+        seconds(1, 86_400),
+        "Seconds from one alert to the next; what happens meanwhile is gathered and counted",
+    )
+    alert_timeout_s: float = _fixed(
+        10.0, "RANGO_ALERT_TIMEOUT_S", seconds(0.5, 300), "Seconds for a sink to take an alert"
+    )
+    alert_lines: int = _fixed(
+        50,
+        "RANGO_ALERT_LINES",
+        whole(1, 1000),
+        "Different lines in one alert; those beyond are only counted",
+    )
+    alert_not_ready_s: float = _fixed(
+        30.0,
+        "RANGO_ALERT_NOT_READY_S",
+        seconds(1, 86_400),
+        "Seconds without being ready, such as without the broker, after which that is CRITICAL",
     )
     rbac: Rbac = dataclasses.field(default_factory=lambda: parse_rbac({}))
 

@@ -46,14 +46,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {
         "server", "gateway", "client", "publisher", "demo", "remote", "source", "broker",
         "environment", "settings", "logs", "auth", "protocol", "turns", "urls", "errors", "__init__",
+        "alerts",
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
         "access", "admin", "bounds", "delivery", "source", "metrics", "throttle", "scrape", "server",
         "settings",
-        "hub", "auth", "protocol", "errors", "__init__",
+        "hub", "auth", "protocol", "errors", "alerts", "incidents", "__init__",
     },
     "bounds": {"admin", "delivery", "hub", "source", "settings", "protocol"},
+    "alerts": {"settings", "logs", "incidents", "urls", "errors"},
     "access": {
         "server", "delivery", "remote", "settings", "throttle", "auth", "protocol", "metrics",
     },
@@ -63,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # it is handed a gateway, and never knows how one is built
     "server": {
         "environment", "scrape", "logs", "throttle", "auth", "delivery", "protocol", "turns",
-        "errors",
+        "alerts", "incidents", "errors",
     },
     "environment": {"settings", "auth", "errors"},
     # delivery and source do not know each other, and nobody down here reads settings
@@ -79,6 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "scrape": set(),
     "logs": set(),
+    "incidents": set(),
     "turns": set(),
     "model": set(),
     "throttle": set(),
@@ -91,7 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
-    r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|model|settings|errors|parsers|urls|backoff"
+    r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|alerts\.tally|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|resuming|session)"
