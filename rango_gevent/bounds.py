@@ -20,6 +20,7 @@ from rango_gevent.delivery.sender import ConnectionLimits
 from rango_gevent.delivery.session import SessionLimits
 from rango_gevent.hub.history import History, HistoryLimits
 from rango_gevent.hub.hub import HubLimits
+from rango_gevent.kafka_url import read_kafka_url
 from rango_gevent.protocol import frames
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.settings import Settings
@@ -63,11 +64,16 @@ def hub_limits(settings: Settings) -> HubLimits:
 
 
 def history(settings: Settings) -> History | None:
-    """Return what keeps recent events; it tells its positions from those of other instances."""
+    """Return what keeps recent events.
+
+    It tells its positions from those of other instances, but where a source gives the same to all.
+    """
     if not settings.history_bytes:
         return None
     limits = HistoryLimits(settings.history_bytes, settings.history_events, settings.history_s)
-    return History(limits, time.monotonic, check=random.SystemRandom().getrandbits(32))
+    is_shared = bool(settings.source) and read_kafka_url(settings.source).has_one_order
+    check = None if is_shared else random.SystemRandom().getrandbits(32)
+    return History(limits, time.monotonic, check=check)
 
 
 def _most_sockets(metrics_connections: int) -> int:

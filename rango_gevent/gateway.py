@@ -30,6 +30,7 @@ from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.registry import ENDS, Registry
 from rango_gevent.delivery.resuming import RECOVERED
 from rango_gevent.errors import ConfigError
+from rango_gevent.feed import open_feed
 from rango_gevent.hub.history import GAP, REASONS, History
 from rango_gevent.hub.hub import DROPPED, Hub
 from rango_gevent.hub.patterns import Patterns
@@ -39,9 +40,9 @@ from rango_gevent.protocol import close, refusals, routing
 from rango_gevent.scrape import Workers
 from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, changes, options, told_changes
-from rango_gevent.source.kinds import open_source
 from rango_gevent.source.supervisor import Supervisor
 from rango_gevent.throttle import ThrottledLog
+from rango_gevent.urls import mask_url
 
 log = logging.getLogger(__name__)
 
@@ -94,13 +95,8 @@ class Gateway:
             pack=bounds.pack(settings),
         )
         self.access = Access(settings, keys, self.registry)
-        source = open_source(
-            settings.broker_urls,
-            settings.exchange,
-            self._publish,
-            bounds.broker_limits(settings),
-            self.dispatcher.pace,
-            self._accepts,
+        source = open_feed(
+            settings, self._publish, self.dispatcher.pace, self._accepts, self._history_broke
         )
         self.source = Supervisor(source, self._broker_is_lost)
         self._workers = None if sibling_of is None else Workers(self.metrics.text, sibling_of)
@@ -157,10 +153,10 @@ class Gateway:
         settings = self.settings
         metrics = f"metrics on {settings.metrics_host}:{settings.metrics_port}"
         log.info(
-            "rango_gevent %s: port %d, exchange %s, %s, %s",
+            "rango_gevent %s: port %d, %s, %s, %s",
             __version__,
             settings.ws_port,
-            settings.exchange,
+            mask_url(settings.source) if settings.source else f"exchange {settings.exchange}",
             described([*self.access.keys, *settings.asked]),
             metrics if settings.metrics_port else "no metrics",
         )
@@ -297,6 +293,8 @@ class Gateway:
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
+        if self.settings.source:
+            return  # Kafka keeps what is published meanwhile
         live = len(self.hub.books) - self.hub.shelf.stale
         self.hub.drop_books(time.time(), _LOST)
         log.warning("the broker is lost: %d books are stale until their next snapshots", live)
@@ -371,6 +369,7 @@ class Gateway:
                 "rango_connections_refused": from_zero(refusals.WORDS, registry.refused),
                 "rango_greenlet_restarts": self.restarts,
                 **self.watch.reading(),
+                **source.reading(),
                 "promhttp_metric_handler_requests": self.metrics_server.scrapes,
                 **runtime_gauges(registry.greenlets + len(self._running)),
             },

@@ -18,6 +18,7 @@ from rango_gevent.auth import ways
 from rango_gevent.auth.origin import OriginPolicy, parse_origins
 from rango_gevent.auth.rbac import Rbac, parse_rbac
 from rango_gevent.errors import ConfigError
+from rango_gevent.kafka_url import kafka_keys, kafka_url, shown_kafka_keys
 from rango_gevent.parsers import (
     SLOW_POLICIES,
     Network,
@@ -101,6 +102,38 @@ class Settings:
         flag="amqp-addr",
         secret=True,
         show=lambda urls: ";".join(map(mask_url, urls)),
+    )
+    source: str = _fixed(
+        "",
+        "RANGO_SOURCE",
+        kafka_url,
+        "Topics of Kafka in place of RabbitMQ's exchange: kafka://HOST:PORT,.../TOPIC,..., "
+        "kafkas:// for TLS; see docs/KAFKA.md",
+        secret=True,
+        show=mask_url,
+    )
+    kafka_keys: tuple[tuple[str, str], ...] = _fixed(
+        kafka_keys(
+            "orders=private.{body.order.user}.order,balances=private.{body.1}.balance,"
+            "deals=public.{body.1|lower}.trades,*={key}"
+        ),
+        "RANGO_KAFKA_KEYS",
+        kafka_keys,
+        "Routing keys of the messages of topics, comma list of TOPIC=KEY with {key}, {topic} and "
+        "{body.NAME} in it; * is every other topic",
+        show=shown_kafka_keys,
+    )
+    kafka_window_s: float = _fixed(
+        60.0,
+        "RANGO_KAFKA_WINDOW_S",
+        seconds(0, 86_400),
+        "Seconds of the past that are read before clients come, of one partition",
+    )
+    kafka_buffer_bytes: int = _fixed(
+        16 << 20,
+        "RANGO_KAFKA_BUFFER_BYTES",
+        whole(64 << 10, 2 << 30),
+        "Bytes of messages that may wait in the process for each partition of RANGO_SOURCE",
     )
     rabbitmq_host: str = _fixed("localhost", "RABBITMQ_HOST", host, "Host of RabbitMQ")
     rabbitmq_port: int = _fixed(5672, "RABBITMQ_PORT", _PORT, "Port of RabbitMQ")

@@ -5,7 +5,7 @@ Pure: types and values.
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Protocol
+from typing import Callable, Mapping, NamedTuple, Protocol
 
 Sink = Callable[[str, bytes, float, int], object]
 """Takes routing key, body, Unix time of publishing in seconds, and position; must not block.
@@ -52,6 +52,22 @@ class BrokerLimits(NamedTuple):
     queue: QueueLimits
 
 
+class KafkaWishes(NamedTuple):
+    """What a source of Kafka is asked for.
+
+    Attributes:
+        keys: topic to the rule that makes its routing keys.
+        window_s: seconds of the past that are read at first, of one partition.
+        buffer_bytes: of messages that wait for each partition.
+        on_break: told why what comes does not follow what came.
+    """
+
+    keys: Mapping[str, str]
+    window_s: float
+    buffer_bytes: int
+    on_break: Callable[[str], object]
+
+
 class Source(Protocol):
     """One way to get messages. The supervisor calls it in the order of the methods here.
 
@@ -66,6 +82,13 @@ class Source(Protocol):
     @property
     def place(self) -> str:
         """Where from, as a log may show it: the URL that was connected to, without secrets."""
+
+    @property
+    def waits_for(self) -> str:
+        """Why clients should wait though messages can come; empty when they should not."""
+
+    def reading(self) -> dict[str, float | Mapping[str, int]]:
+        """Return what the source has counted, by the names of the table of metrics."""
 
     def connect(self, *, hasty: bool) -> None:
         """Connect and declare all that is needed, in bounded time; messages can come then.

@@ -9,7 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from types import TracebackType
-from typing import Callable
+from typing import Callable, Mapping
 
 from gevent.timeout import Timeout
 from kombu.connection import Connection
@@ -59,6 +59,15 @@ class EmbeddedSource:
     def place(self) -> str:
         """The URL that was connected to, without secrets."""
         return mask_url(self._urls[self._turn % len(self._urls)])
+
+    @property
+    def waits_for(self) -> str:
+        """Nothing: there is no past to be read."""
+        return ""
+
+    def reading(self) -> dict[str, float | Mapping[str, int]]:
+        """Return nothing: the supervisor counts all there is."""
+        return {}
 
     def connect(self, *, hasty: bool) -> None:
         """Connect to the next broker, declare exchange and queue, begin to consume."""

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 from urllib.parse import urlsplit
 
 import gevent
 
 from rango_gevent.source.amqp.pump import AmqpSource
-from rango_gevent.source.base import Accepts, BrokerLimits, Sink, Source
+from rango_gevent.source.base import Accepts, BrokerLimits, KafkaWishes, Sink, Source
 from rango_gevent.source.embedded import EmbeddedSource
+
+
+def _kafka(*arguments: Any) -> Source:
+    """Return a source of Kafka; only who has one needs its library."""
+    from rango_gevent.source.kafka.source import KafkaSource
+
+    return KafkaSource(*arguments)
+
 
 KINDS: dict[str, Callable[..., Source]] = {
     "amqp": AmqpSource,
     "amqps": AmqpSource,
     "pyamqp": AmqpSource,
     "memory": EmbeddedSource,
+    "kafka": _kafka,
+    "kafkas": _kafka,
 }
 
 
@@ -26,6 +36,7 @@ def open_source(
     limits: BrokerLimits,
     pace: Callable[[bool], None] = lambda more: gevent.sleep(0),
     accepts: Accepts = lambda key, size: True,
+    wishes: KafkaWishes | None = None,
 ) -> Source:
     """Return a source; nothing is connected yet.
 
@@ -36,5 +47,7 @@ def open_source(
         limits: bounds.
         pace: called after each read, and told if more is there; waits until reading pays again.
         accepts: asked before a large body is collected.
+        wishes: what else a source of Kafka is asked for.
     """
-    return KINDS[urlsplit(urls[0]).scheme](urls, exchange, sink, limits, pace, accepts)
+    more = () if wishes is None else (wishes,)
+    return KINDS[urlsplit(urls[0]).scheme](urls, exchange, sink, limits, pace, accepts, *more)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import gevent
 
@@ -40,7 +40,6 @@ class Supervisor:
 
     Attributes:
         connected: messages can arrive.
-        problem: why not, for readiness; empty while connected.
         connects: connections made so far.
         failures: connections lost and attempts failed so far.
     """
@@ -56,7 +55,7 @@ class Supervisor:
         self._failure_log = ThrottledLog(log, _SAY_AGAIN_S)
         self._greenlet: Any = None
         self.connected = False
-        self.problem = "not connected to the broker yet"
+        self._problem = "not connected to the broker yet"
         self.connects = 0
         self.failures = 0
         self._away_s = 0.0
@@ -76,6 +75,15 @@ class Supervisor:
         """End `run` from another greenlet; it leaves the broker cleanly, in bounded time."""
         if self._greenlet is not None:
             gevent.killall([self._greenlet], timeout=_STOP_S)
+
+    @property
+    def problem(self) -> str:
+        """Say why clients should not be sent here; empty when they should."""
+        return self._problem or self._source.waits_for
+
+    def reading(self) -> dict[str, float | Mapping[str, int]]:
+        """Return what the source has counted."""
+        return self._source.reading()
 
     def away_s(self) -> float:
         """Return for how many seconds in all there was no broker."""
@@ -103,7 +111,7 @@ class Supervisor:
         self._since = now
         self.connects += 1
         self.connected = True
-        self.problem = ""
+        self._problem = ""
         self._failure_log.clear()
         log.info("consuming %s at %s", self._source.exchange, self._source.place)
 
@@ -124,7 +132,7 @@ class Supervisor:
         if self._is_patient:
             self._backoff.reset()
         detail = str(error) or type(error).__name__
-        self.problem = f"broker: {detail}"
+        self._problem = f"broker: {detail}"
         self._say(error, detail)
 
     def _say(self, error: Exception, detail: str) -> None:

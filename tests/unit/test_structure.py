@@ -46,15 +46,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {
         "server", "gateway", "client", "publisher", "demo", "remote", "source", "broker",
         "environment", "settings", "logs", "auth", "protocol", "turns", "urls", "errors", "__init__",
-        "alerts",
+        "alerts", "feed",
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "access", "admin", "bounds", "delivery", "source", "metrics", "throttle", "scrape", "server",
-        "settings",
+        "access", "admin", "bounds", "feed", "delivery", "source", "urls", "metrics", "throttle",
+        "scrape", "server", "settings",
         "hub", "auth", "protocol", "errors", "alerts", "incidents", "__init__",
     },
-    "bounds": {"admin", "delivery", "hub", "source", "settings", "protocol"},
+    "bounds": {"admin", "delivery", "hub", "source", "kafka_url", "settings", "protocol"},
+    "feed": {"bounds", "settings", "source", "errors"},
+    "kafka_url": {"parsers"},
     "alerts": {"settings", "logs", "incidents", "urls", "errors"},
     "access": {
         "server", "delivery", "remote", "settings", "throttle", "auth", "protocol", "metrics",
@@ -70,11 +72,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environment": {"settings", "auth", "errors"},
     # delivery and source do not know each other, and nobody down here reads settings
     "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
-    "source": {"backoff", "broker", "throttle", "turns", "urls"},
+    "source": {"backoff", "broker", "kafka_url", "model", "throttle", "turns", "urls"},
     "demo": set(),
     "client": {"backoff", "protocol", "errors"},
     "publisher": {"backoff", "broker", "throttle", "protocol", "urls", "errors"},
-    "settings": {"auth", "parsers", "urls", "errors"},
+    "settings": {"auth", "kafka_url", "parsers", "urls", "errors"},
     "hub": {"protocol", "model", "errors"},
     "auth": {"errors"},
     "protocol": {"errors"},
@@ -94,8 +96,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
-    r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|alerts\.tally|model|settings|errors|parsers|urls|backoff"
-    r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.amqp\.(topology|decoder)"
+    r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|alerts\.tally|kafka_url|model|settings|errors|parsers|urls|backoff"
+    r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.kafka\.keys|source\.amqp\.(topology|decoder)"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|resuming|session)"
     r"|publisher\.(body|frames)|server\.(paths|handshake)"

@@ -12,7 +12,7 @@ import contextlib
 import math
 import socket
 import time
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import amqp
 from amqp.exceptions import (
@@ -84,6 +84,15 @@ class AmqpSource:
     def place(self) -> str:
         """The URL that was connected to, without secrets."""
         return mask_url(self._urls[self._turn % len(self._urls)])
+
+    @property
+    def waits_for(self) -> str:
+        """Nothing: there is no past to be read."""
+        return ""
+
+    def reading(self) -> dict[str, float | Mapping[str, int]]:
+        """Return nothing: the supervisor counts all there is."""
+        return {}
 
     def connect(self, *, hasty: bool) -> None:
         """Connect to the next broker, declare queue and binding, begin to consume."""
