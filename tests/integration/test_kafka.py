@@ -14,6 +14,8 @@ from typing import Any, Iterator
 
 import pytest
 from certificate import make_certificate
+from confluent_kafka import Producer
+from kafka_mock import MockCluster
 from kafka_node import KafkaNode, start_kafka
 from support import HOST, Server, free_port, server_env, start_gateway, wait_for
 
@@ -243,6 +245,55 @@ def test_a_gateway_stops_while_its_broker_hangs() -> None:
             assert time.monotonic() - began < 8
             assert "Traceback" not in server.log()
         own.thaw()
+
+
+def _publish_to(cluster: MockCluster, bodies: list[bytes]) -> None:
+    producer = Producer({"bootstrap.servers": cluster.addresses, "log_level": 0})
+    for body in bodies:
+        producer.produce("t", body, b"public.lead.x", 0)
+    assert producer.flush(20) == 0
+
+
+def test_a_leader_that_changes_or_is_lost() -> None:
+    """Another one is found without a word; where there is none that is told. Nothing is lost."""
+    with MockCluster("t") as cluster:
+        cluster.do("leader 1")
+        env = {"RANGO_SOURCE": f"kafka://{cluster.addresses}/t:0"}
+        with (
+            start_gateway(env=env) as server,
+            server.connect("/public?stream=lead.x") as client,
+        ):
+            client.receive()
+            _publish_to(cluster, _numbered(10))
+            cluster.do("leader 2")
+            _publish_to(cluster, _numbered(10, 10))
+            cluster.do("leader -1")
+            told = "t:0 has no leader: check the cluster's brokers"
+            wait_for(lambda: told in server.get("/readyz").body, 15, "no leader to be told")
+            cluster.do("leader 3")
+            wait_for(lambda: server.get("/readyz").status == 200, 15, "to be ready")
+            _publish_to(cluster, _numbered(10, 20))
+            got = [json.loads(client.receive())["lead.x"]["n"] for _ in range(30)]
+            assert got == list(range(30))
+            assert "history breaks" not in server.log()
+
+
+def test_a_broker_of_several_that_goes_down_is_no_outage() -> None:
+    """Its connections break, and another one leads."""
+    with MockCluster("t") as cluster:
+        cluster.do("leader 1")
+        env = {"RANGO_SOURCE": f"kafka://{cluster.addresses}/t:0"}
+        with (
+            start_gateway(env=env) as server,
+            server.connect("/public?stream=lead.x") as client,
+        ):
+            client.receive()
+            cluster.do("down 1")
+            cluster.do("leader 2")
+            _publish_to(cluster, _numbered(10))
+            got = [json.loads(client.receive())["lead.x"]["n"] for _ in range(10)]
+            assert got == list(range(10))
+            assert server.metric("rango_broker_connects_total") == 1
 
 
 def test_a_topic_that_is_made_later_is_found(node: KafkaNode) -> None:
