@@ -130,7 +130,7 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
-    "settings": 760,  # one table with a row for each setting
+    "settings": 960,  # one table with a row for each setting
     "cli": 560,  # the arguments and the help of every subcommand
 }
 
