@@ -1,8 +1,8 @@
 """A cluster of several brokers for tests: librdkafka's own mock, which speaks over real sockets.
 
-It can do what one broker cannot: take the leader of a partition away, and give it to another.
+It can do what one broker cannot: let another one lead a partition, and take one of several down.
 ``python kafka_mock.py TOPIC`` runs one in a process of its own, where a fault of it harms no test:
-it prints where it is, and reads commands: ``leader N``, -1 for none, and ``down N``, ``up N``.
+it prints where it is, and reads commands: ``leader N``, ``down N``, ``up N``.
 """
 
 from __future__ import annotations
