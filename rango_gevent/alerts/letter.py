@@ -53,7 +53,7 @@ def write(tally: Tally, host: str) -> Letter:
     return Letter(subject, body, short)
 
 
-def test_letter(host: str) -> Letter:
+def trial_letter(host: str) -> Letter:
     """Write a message that only tries whether messages arrive."""
     text = f"rango at {host}: a test of alerts, nothing is wrong"
     return Letter(text, f"{text}.", text)

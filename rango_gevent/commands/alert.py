@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Iterator
 
 from rango_gevent.alerts.deliver import Delivery, Job
-from rango_gevent.alerts.letter import test_letter
+from rango_gevent.alerts.letter import trial_letter
 from rango_gevent.alerts.watch import alert_settings
 from rango_gevent.commands.probe import Step
 from rango_gevent.errors import ConfigError
@@ -27,7 +27,7 @@ def try_sinks(settings: Settings) -> Iterator[Step]:
         return
     if not given.urls:
         yield Step(False, "RANGO_ALERT_URLS is not set: nobody is alerted")
-    letter = test_letter(given.host)
+    letter = trial_letter(given.host)
     for number, url in enumerate(given.urls, 1):
         name = f"alert sink {number} ({mask_sink(url)})"
         job = Job(url, given.host, given.timeout_s, letter)
