@@ -10,6 +10,7 @@ import re
 from typing import Callable, Union
 from urllib.parse import urlsplit
 
+_MOST_URL_BYTES = 16_384
 SLOW_POLICIES = ("close", "drop-oldest", "latest")
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -117,6 +118,8 @@ def http_url(value: str) -> str:
 
 def alert_urls(value: str) -> tuple[str, ...]:
     """Parse URLs of alert sinks, separated by ``;``; which kinds there are, apprise knows."""
+    if len(value.encode()) > _MOST_URL_BYTES:  # they are handed on in one message
+        raise Problem(f"give at most {_MOST_URL_BYTES} bytes")
     urls = tuple(part.strip() for part in value.split(";") if part.strip())
     for number, url in enumerate(urls, 1):
         problem = _sink_problem(url)

@@ -187,7 +187,8 @@ class Courier:
                 said_goodbye = self._take(json.loads(message))
             self._turn()
         if not said_goodbye:
-            text = f"the gateway, process {self._parent}, is gone without a goodbye: it was killed"
+            who = f"the gateway, process {self._parent}"
+            text = f"{who}, is gone without a goodbye: killed, or crashed"
             self._tell(Line(CRITICAL, "gone", text, time.time(), time.time(), 1, frozenset()))
         self._finish()
 

@@ -40,6 +40,12 @@ def test_a_bad_url_is_told_by_its_number(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_too_many_urls_are_refused() -> None:
+    """They have to fit into one message to the process that sends."""
+    with pytest.raises(ConfigError, match="give at most 16384 bytes"):
+        load({"RANGO_ALERT_URLS": ";".join(["udp://10.0.0.1:4444"] * 1000)})
+
+
 def test_nobody_is_alerted_by_default() -> None:
     """And nothing needs a library."""
     assert Settings().alert_urls == ()
