@@ -414,6 +414,28 @@ def test_two_gateways_have_the_same_positions(node: KafkaNode, topic: str) -> No
     assert both == [(body, known[body]) for body, _ in both]
 
 
+def test_a_client_comes_back_to_another_gateway(node: KafkaNode, topic: str) -> None:
+    """By its position, with one partition, and gets what it missed, once and in order."""
+    env = _source(node, f"{topic}:0")
+    with start_gateway(env=env) as one, start_gateway(env=env) as other:
+        with one.connect("/public?resume=1&stream=come.x") as client:
+            while "subscribed" not in client.receive():
+                pass
+            node.publish(topic, _numbered(10), b"public.come.x")
+            seen = [json.loads(client.receive()) for _ in range(10)]
+            assert [event["come.x"]["n"] for event in seen] == list(range(10))
+        node.publish(topic, _numbered(10, 10), b"public.come.x")
+        since = seen[-1]["at"]
+        with other.connect(f"/public?resume=1&since={since}&stream=come.x") as client:
+            node.publish(topic, _numbered(1, 20), b"public.come.x")
+            got: list[int] = []
+            while len(got) < 11:
+                said = json.loads(client.receive())
+                if "come.x" in said:
+                    got.append(said["come.x"]["n"])
+            assert got == list(range(10, 21))
+
+
 def test_a_source_that_reconnects_goes_on_where_it_was(node: KafkaNode, topic: str) -> None:
     """Nothing is missing, nothing comes twice, no history breaks."""
     node.publish(topic, _numbered(300), b"public.again.x")
@@ -453,9 +475,8 @@ print(json.dumps([cpu_s * 1e6 / (60_000 - before), got[-1][1].split("-")[0]]))
 def test_memory_is_bounded_however_much_waits(node: KafkaNode, topic: str) -> None:
     """A gateway that reads sixty megabytes of the past holds a part of them at any time."""
     node.publish(topic, [b'{"x":"%s"}' % (b"x" * 10_000)] * 6000, b"public.big.x")
-    env = _source(
-        node, f"{topic}:0", RANGO_KAFKA_BUFFER_BYTES=str(4 << 20), RANGO_KAFKA_WINDOW_S="600"
-    )
+    bounds = {"RANGO_KAFKA_BUFFER_BYTES": str(4 << 20), "RANGO_HISTORY_BYTES": str(1 << 20)}
+    env = _source(node, f"{topic}:0", RANGO_KAFKA_WINDOW_S="600", **bounds)
     with start_gateway(env=env, until="/healthz") as server:
         before = _rss(server)
         peak = [before]
