@@ -40,9 +40,17 @@ herd: install ## 10,000 clients that reconnect at once, 15,000 that are idle (AR
 	scripts/test-packages rabbitmq-server
 	scripts/with-rabbitmq $(BIN)/python -m tests.soak.herd $(ARGS)
 
+fleet: install ## Three gateways behind HAProxy, restarted and killed under clients that resume
+	scripts/test-packages rabbitmq-server haproxy
+	scripts/with-rabbitmq $(BIN)/python -m tests.fleet $(ARGS)
+
 torment: install ## Attacks, each with bounds on what others may notice (ARGS="--list", "--short")
 	scripts/test-packages rabbitmq-server
 	PYTHONPATH=scripts scripts/with-rabbitmq --private $(BIN)/python -m tests.torment $(ARGS)
+
+continuity: install ## Failures of a RabbitMQ cluster under a log (ARGS="--short" for the first)
+	scripts/test-packages rabbitmq-server
+	scripts/with-rabbitmq $(BIN)/pytest tests/continuity $(ARGS)
 
 fuzz: SECONDS = 60
 fuzz: install ## Look for input that breaks a reader, SECONDS (60) for each target of tests/fuzz
@@ -71,4 +79,4 @@ types: install ## Check types
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test bench soak bots herd torment fuzz audit conformance lint types clean
+.PHONY: help install run test bench soak bots herd fleet torment continuity fuzz audit conformance lint types clean

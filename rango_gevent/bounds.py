@@ -24,7 +24,8 @@ from rango_gevent.kafka_url import read_kafka_url
 from rango_gevent.protocol import frames
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.settings import Settings
-from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.base import BrokerLimits, Log, LogLimits, QueueLimits
+from rango_gevent.source.bindings import AUTO, EVERYTHING, Bindings
 
 _SPARE_FILES = 80  # for the broker, logs, what is accepted to be closed
 
@@ -66,14 +67,45 @@ def hub_limits(settings: Settings) -> HubLimits:
 def history(settings: Settings) -> History | None:
     """Return what keeps recent events.
 
-    It tells its positions from those of other instances, but where a source gives the same to all.
+    Where the source gives none it gives positions of its own, told from those of other instances.
     """
-    if not settings.history_bytes:
-        return None
+    if not settings.history_bytes or settings.bindings == (AUTO,):
+        return None  # events of streams that nobody held would be missing
     limits = HistoryLimits(settings.history_bytes, settings.history_events, settings.history_s)
     is_shared = bool(settings.source) and read_kafka_url(settings.source).has_one_order
-    check = None if is_shared else random.SystemRandom().getrandbits(32)
-    return History(limits, time.monotonic, check=check)
+    is_own = settings.log == "off" and not is_shared
+    own = random.SystemRandom().getrandbits(32) if is_own else None
+    return History(limits, time.monotonic, check=own)
+
+
+def bindings(settings: Settings) -> Bindings:
+    """Return what a queue is bound to; what instances are told by is among it always."""
+    control = (settings.control_key,) if settings.control_key else ()
+    if settings.bindings != (AUTO,):
+        is_all = EVERYTHING in settings.bindings
+        return Bindings((*settings.bindings, *(() if is_all else control)), follows=False)
+    return Bindings(
+        control, follows=True, most=settings.bindings_max, keep_s=settings.bindings_keep_s
+    )
+
+
+def log(settings: Settings, on_break: Callable[[str], None]) -> Log | None:
+    """Return what a source does with a log; None: it has none.
+
+    Args:
+        settings: with the log's bounds.
+        on_break: told why what comes does not follow what came.
+    """
+    if settings.log == "off":
+        return None
+    limits = LogLimits(
+        settings.log_bytes,
+        settings.log_segment_bytes,
+        settings.log_window_s,
+        settings.log_fill_s,
+        settings.log_spare,
+    )
+    return Log(limits, on_break)
 
 
 def _most_sockets(metrics_connections: int) -> int:

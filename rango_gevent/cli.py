@@ -478,6 +478,18 @@ def _alert(arguments: argparse.Namespace) -> int:
     return 0 if is_good else _FAILED
 
 
+def _add_log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("status", "drop"), help="look at it, or delete it")
+    _add_setting_flags(parser, "amqp-addr", "exchange")
+    parser.set_defaults(run=_log)
+
+
+def _log(arguments: argparse.Namespace) -> int:
+    from rango_gevent.commands import log
+
+    return log.run(arguments.what, load_settings(_flags(arguments)).settings)
+
+
 # Name: summary, description, example, what adds its arguments.
 _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser], Any]]] = {
     "serve": (
@@ -552,5 +564,12 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "Show every setting, its value and where that came from; secrets are masked.",
         "example:\n  RABBITMQ_HOST=rabbit rango config --check --connect",
         _add_config,
+    ),
+    "log": (
+        "look at the log of RANGO_LOG=stream, or delete it",
+        "With `drop` unbind and delete the stream queue that instances share; first set\n"
+        "RANGO_LOG=off for all of them, or they declare it again.",
+        "example:\n  RABBITMQ_HOST=rabbit rango log status",
+        _add_log,
     ),
 }

@@ -1,4 +1,4 @@
-"""Builds the source that the settings name: RabbitMQ's exchange, or topics of Kafka."""
+"""Builds the source that RANGO_SOURCE names: topics of Kafka."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from rango_gevent.bounds import broker_limits
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import Settings
 from rango_gevent.source.base import (
-    Accepts,
     KafkaWishes,
     Sink,
     Source,
@@ -21,7 +20,6 @@ def open_feed(
     settings: Settings,
     sink: Sink,
     pace: Callable[[bool], None],
-    accepts: Accepts,
     on_break: Callable[[str], object],
 ) -> Source:
     """Return the source; nothing is connected yet.
@@ -30,16 +28,11 @@ def open_feed(
         settings: what to run with.
         sink: where messages go.
         pace: called after each read, and told if more is there; waits until reading pays again.
-        accepts: asked before a large body is collected.
         on_break: told why what comes does not follow what came.
 
     Raises:
         ConfigError: a library that it needs is not installed.
     """
-    limits = broker_limits(settings)
-    if not settings.source:
-        urls = settings.broker_urls
-        return open_source(urls, settings.exchange, sink, limits, pace, accepts)
     if importlib.util.find_spec("confluent_kafka") is None:
         raise ConfigError(
             "RANGO_SOURCE: confluent_kafka is not installed: pip install 'rango-gevent[kafka]'"
@@ -47,4 +40,4 @@ def open_feed(
     wishes = KafkaWishes(
         dict(settings.kafka_keys), settings.kafka_window_s, settings.kafka_buffer_bytes, on_break
     )
-    return open_source([settings.source], "", sink, limits, pace, accepts, wishes)
+    return open_source([settings.source], "", sink, broker_limits(settings), pace, wishes=wishes)

@@ -40,6 +40,9 @@ from rango_gevent.protocol import close, refusals, routing
 from rango_gevent.scrape import Workers
 from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings, changes, options, told_changes
+from rango_gevent.source.amqp.binder import Binder
+from rango_gevent.source.base import Source
+from rango_gevent.source.kinds import open_source
 from rango_gevent.source.supervisor import Supervisor
 from rango_gevent.throttle import ThrottledLog
 from rango_gevent.urls import mask_url
@@ -72,11 +75,13 @@ class Gateway:
         _check_patched()
         self.settings = settings
         self.metrics = Metrics(self._read, settings.metrics_topics)
+        self.binder = Binder(bounds.bindings(settings))
         self.hub = Hub(
             allows=settings.rbac.allows,
             make_queue=SimpleQueue,
             limits=bounds.hub_limits(settings),
             on_stale=self._book_is_stale,
+            on_held=self.binder.held,
             patterns=Patterns() if settings.name_patterns else None,
             history=bounds.history(settings),
         )
@@ -95,10 +100,9 @@ class Gateway:
             pack=bounds.pack(settings),
         )
         self.access = Access(settings, keys, self.registry)
-        source = open_feed(
-            settings, self._publish, self.dispatcher.pace, self._accepts, self._history_broke
-        )
-        self.source = Supervisor(source, self._broker_is_lost)
+        self.source = Supervisor(self._open_source(settings), self._broker_is_lost)
+        if settings.log != "off":  # what it begins with is a minute old
+            self.registry.admission.fills = lambda: self.source.problem
         self._workers = None if sibling_of is None else Workers(self.metrics.text, sibling_of)
         directory = self._workers.directory if self._workers else None
         self.admin = Office(self, *bounds.admin(settings), directory)
@@ -115,6 +119,20 @@ class Gateway:
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
         self._drained: Event | None = None
+
+    def _open_source(self, settings: Settings) -> Source:
+        if settings.source:
+            return open_feed(settings, self._publish, self.dispatcher.pace, self._history_broke)
+        return open_source(
+            settings.broker_urls,
+            settings.exchange,
+            self._publish,
+            bounds.broker_limits(settings),
+            self.dispatcher.pace,
+            self._accepts,
+            bounds.log(settings, self._history_broke),
+            self.binder,
+        )
 
     # -- life ---------------------------------------------------------------------------
 
@@ -141,6 +159,8 @@ class Gateway:
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
         self.spawn("source", self.source.run)
+        if self.binder.follows:
+            self.spawn("bindings", self.binder.run)
         if self.access.jwks is not None:
             self.spawn("jwks", self.access.jwks.run)
         if self._workers is not None:
@@ -293,12 +313,9 @@ class Gateway:
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
-        if self.settings.source:
-            return  # Kafka keeps what is published meanwhile
-        live = len(self.hub.books) - self.hub.shelf.stale
-        self.hub.drop_books(time.time(), _LOST)
-        log.warning("the broker is lost: %d books are stale until their next snapshots", live)
-        if self.hub.history is not None and self.hub.history.is_own:
+        if (
+            self.settings.log == "off" and not self.settings.source
+        ):  # they keep what comes meanwhile
             self._history_broke(GAP)
 
     def _history_broke(self, reason: str) -> None:
@@ -309,7 +326,10 @@ class Gateway:
         Args:
             reason: one of `history.REASONS`, told those who stand before.
         """
+        live = len(self.hub.books) - self.hub.shelf.stale
         self.hub.drop_books(time.time(), _LOST)
+        text = "events were missed (%s): %d books are stale until their next snapshots"
+        log.warning(text, reason, live)
         if self.hub.history is not None:
             self.hub.history.clear(reason)
             self.registry.history_broke(reason)
@@ -354,6 +374,7 @@ class Gateway:
                 "rango_dispatch_slices": dispatcher.slices,
                 "rango_connections_opened": registry.opened,
                 "rango_subscriptions_refused": hub.refused,
+                "rango_bindings": self.binder.count,
                 "rango_broker_connects": source.connects,
                 "rango_broker_failures": source.failures,
                 "rango_broker_disconnected_seconds": source.away_s(),

@@ -95,6 +95,17 @@ TABLE = {
     "rango_kafka_behind": Row("Messages of Kafka up to the ends, at last sight.", is_gauge=True),
     "rango_kafka_unroutable": Row("Messages of Kafka that RANGO_KAFKA_KEYS makes no key of."),
     "rango_kafka_breaks": Row("Times that history broke in Kafka, by reason.", label="reason"),
+    "rango_log_attached": Row("Workers that read the log.", is_gauge=True),
+    "rango_log_fallback": Row(
+        "Workers with a queue of their own because the log stalls.", is_gauge=True
+    ),
+    "rango_log_fallback_seconds": Row("Time that this took."),
+    "rango_log_behind_events": Row("Events to the end of the log, at last sight.", is_gauge=True),
+    "rango_log_behind_seconds": Row("Age of an end that is not reached yet.", is_gauge=True),
+    "rango_log_fill_seconds": Row("Time that reading up to the end took.", is_gauge=True),
+    "rango_log_missed": Row("Events that the log lost; seen in the queue that stands by."),
+    "rango_log_breaks": Row("Times that history broke, by reason.", label="reason"),
+    "rango_bindings": Row("Keys that the queue in the broker is bound to.", is_gauge=True),
     "rango_books": Row("Books held.", is_gauge=True),
     "rango_book_bytes": Row("Bytes of all books.", is_gauge=True),
     "rango_books_dropped": Row("Books dropped for passing a bound; stale until the next snapshot."),

@@ -63,6 +63,21 @@ def _entries(value: str) -> list[str]:
     return [entry.strip() for entry in value.split(",") if entry.strip()]
 
 
+_MAX_KEY_BYTES = 255  # a short string of AMQP
+
+
+def bindings(value: str) -> tuple[str, ...]:
+    """Parse a comma list of binding keys of a topic exchange; ``auto`` stands alone."""
+    found = tuple(_entries(value))
+    if not found or (len(found) > 1 and "auto" in found) or not all(map(_is_key, found)):
+        raise Problem("give #, keys of bindings such as public.#,private.#, or auto")
+    return found
+
+
+def _is_key(text: str) -> bool:
+    return len(utf8(text).encode()) <= _MAX_KEY_BYTES and text.isprintable() and " " not in text
+
+
 def seconds(low: float, high: float) -> Callable[[str], float]:
     """Parse seconds within bounds."""
     return decimal(low, high, "seconds")

@@ -25,6 +25,7 @@ from rango_gevent.parsers import (
     Problem,
     alert_urls,
     amqp_urls,
+    bindings,
     cookie_name,
     decimal,
     filled,
@@ -663,6 +664,65 @@ class Settings:
         seconds(1, 86_400),
         "Seconds without being ready, such as without the broker, after which that is CRITICAL",
     )
+    bindings: tuple[str, ...] = _fixed(
+        ("#",),
+        "RANGO_BINDINGS",
+        bindings,
+        "What a worker's queue in RabbitMQ is bound to: `#` everything, keys such as "
+        "`public.#,private.#`, or `auto`: what clients hold, by market, user and prefix, which "
+        "leaves no events to come back by; RANGO_CONTROL_KEY then needs a restart to change",
+        show=",".join,
+    )
+    bindings_max: int = _fixed(
+        1000,
+        "RANGO_BINDINGS_MAX",
+        whole(1, 1_000_000),
+        "With `auto`: bindings to markets, to users and to prefixes; where more would be needed "
+        "all of that kind is bound",
+    )
+    bindings_keep_s: float = _fixed(
+        60.0,
+        "RANGO_BINDINGS_KEEP_S",
+        seconds(0, 86400),
+        "With `auto`: seconds for which a binding stays that nobody needs any more",
+    )
+    log: str = _fixed(
+        "off",
+        "RANGO_LOG",
+        one_of("off", "stream"),
+        "off: each worker has a queue of its own; stream: all read one log, RabbitMQ's stream "
+        "queue `rango.log.<exchange>`, and no lost connection loses events; see docs/CONTINUITY.md",
+    )
+    log_bytes: int = _fixed(
+        1_000_000_000,
+        "RANGO_LOG_BYTES",
+        whole(1_000_000, 1 << 50),
+        "Bytes of the log, as it is declared; the broker lets whole segments go",
+    )
+    log_segment_bytes: int = _fixed(
+        50_000_000,
+        "RANGO_LOG_SEGMENT_BYTES",
+        whole(100_000, 3_000_000_000),
+        "Bytes of a segment of the log, as it is declared",
+    )
+    log_window_s: float = _fixed(
+        60.0,
+        "RANGO_LOG_WINDOW_S",
+        seconds(0, 86_400),
+        "Seconds of the log that a worker reads before it is ready",
+    )
+    log_fill_s: float = _fixed(
+        30.0,
+        "RANGO_LOG_FILL_S",
+        seconds(1, 3600),
+        "Seconds that reading up to the end of the log may take; then the rest is left out",
+    )
+    log_spare: int = _fixed(
+        10_000,
+        "RANGO_LOG_SPARE",
+        whole(1, 1_000_000),
+        "Messages that wait in the broker, for a worker each, in case that the log stalls",
+    )
     rbac: Rbac = dataclasses.field(default_factory=lambda: parse_rbac({}))
 
     @property
@@ -772,12 +832,23 @@ def _take_address(
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    found = []
+    if values.get("log") == "stream" and values.get("source"):
+        found.append("RANGO_LOG=stream: RANGO_SOURCE is a log already; give off")
+    if values.get("log") == "stream":
+        if "memory:" in "".join(values.get("amqp_urls", ())):
+            cure = "an embedded broker keeps no log; name a RabbitMQ, or give off"
+            found.append(f"RANGO_LOG=stream: {cure}")
+        keys = values.get("bindings", Settings.bindings)
+        if keys != Settings.bindings:
+            cure = "a log holds everything that is published; leave RANGO_BINDINGS out"
+            found.append(f"RANGO_BINDINGS={','.join(keys)}: {cure}")
     ping = values.get("ping_interval_s", Settings.ping_interval_s)
     pong = values.get("pong_timeout_s", Settings.pong_timeout_s)
     if pong <= ping:
         cure = f"give more than RANGO_PING_INTERVAL_S, which is {ping:g}"
-        return [f"RANGO_PONG_TIMEOUT_S={pong:g}: {cure}"]
-    return []
+        found.append(f"RANGO_PONG_TIMEOUT_S={pong:g}: {cure}")
+    return found
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:

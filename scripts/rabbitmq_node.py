@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -141,6 +142,7 @@ class PrivateNode:
 
     Args:
         port: AMQP port; a free one by default.
+        cluster: that it is to become a member of, by `join`; alone by default.
 
     Attributes:
         port: AMQP port, the same after a restart.
@@ -148,11 +150,12 @@ class PrivateNode:
         control: program that is ``rabbitmqctl`` for this node.
     """
 
-    def __init__(self, port: int | None = None) -> None:
+    def __init__(self, port: int | None = None, cluster: Cluster | None = None) -> None:
+        self._cluster = cluster
         self.port = port or free_port()
         self.directory = Path(tempfile.gettempdir()) / f"rango-rabbitmq-{uuid.uuid4().hex[:12]}"
         self.control = self.directory / "ctl"
-        self._epmd_port = free_port()
+        self._epmd_port = free_port() if cluster is None else cluster.epmd_port
         self._dist_port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -171,6 +174,16 @@ class PrivateNode:
     def amqp_url(self) -> str:
         """Return the node's URL for kombu."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    @property
+    def name(self) -> str:
+        """Return the node's name in Erlang."""
+        return f"rango-{self.directory.name[-12:]}@localhost"
+
+    @property
+    def runs(self) -> bool:
+        """Tell whether the node was started and neither stopped nor killed."""
+        return self._server is not None
 
     @property
     def pid(self) -> int:
@@ -221,6 +234,20 @@ class PrivateNode:
             raise RuntimeError(f"rabbitmqctl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
+    def join(self, other: PrivateNode) -> None:
+        """Become a member of another node's cluster; both run, with the same `Cluster`."""
+        self.ctl("stop_app")
+        self.ctl("join_cluster", other.name)
+        self.ctl("start_app")
+
+    def freeze(self) -> None:
+        """Stop the node's process where it is; its connections stay open and nothing answers."""
+        _signal(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        _signal(self.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """Kill the node at once; `start` brings it up again with its port and its data."""
         _end_all(self.directory)
@@ -249,11 +276,7 @@ class PrivateNode:
         if self.directory.exists():
             return
         self.directory.mkdir(mode=0o700)
-        self._guard = subprocess.Popen(
-            [sys.executable, __file__, str(self.directory)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,  # the terminal's Ctrl-C is not for it
-        )
+        self._guard = _guard(self.directory)
         (self.directory / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
             "disk_free_limit.absolute = 20MB\n"
@@ -261,6 +284,10 @@ class PrivateNode:
             "log.console = false\n"
         )
         (self.directory / "enabled_plugins").write_text("[].\n")
+        if self._cluster is not None:
+            cookie = self.directory / ".erlang.cookie"
+            cookie.write_text(self._cluster.cookie)
+            cookie.chmod(0o400)
 
     def _write_control(self, control: str) -> None:
         words = ["env", "-i", *(f"{name}={value}" for name, value in self._environ().items())]
@@ -278,7 +305,7 @@ class PrivateNode:
             "HOME": str(at),  # the Erlang cookie is made there
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"rango-{self.directory.name[-12:]}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CONFIG_FILE": str(at / "rabbitmq"),
             "RABBITMQ_CONFIG_FILES": str(at / "conf.d" / "*.conf"),
@@ -314,6 +341,60 @@ class PrivateNode:
             time.sleep(0.05)
 
 
+class Cluster:
+    """Nodes that are one broker; a context manager that starts and stops them.
+
+    The port mapper is a process of its own here: it must outlive a node that is killed.
+
+    Args:
+        size: number of nodes.
+
+    Attributes:
+        nodes: the nodes.
+        epmd_port: port of their port mapper.
+        cookie: what they know one another by.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.epmd_port = free_port()
+        self.cookie = uuid.uuid4().hex
+        self._mark = Path(tempfile.gettempdir()) / f"rango-cluster-{self.cookie[:12]}"
+        self._guard: subprocess.Popen[bytes] | None = None
+        self.nodes = [PrivateNode(cluster=self) for _ in range(size)]
+
+    def __enter__(self) -> Cluster:
+        """Start the nodes and join them."""
+        program = shutil.which("epmd")
+        if program is None:
+            raise RuntimeError("Erlang's epmd is not installed")
+        try:
+            self._guard = _guard(self._mark)
+            subprocess.run(
+                [program, "-daemon", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
+                env={**os.environ, _MARK: str(self._mark)},
+                check=True,
+            )
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(PrivateNode.start, self.nodes))
+            for node in self.nodes[1:]:
+                node.join(self.nodes[0])
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop all."""
+        for node in reversed(self.nodes):
+            with suppress(RuntimeError, subprocess.TimeoutExpired):
+                node.thaw()
+            node.kill()  # a member that waits for the others would not end in order
+            node.stop()
+        if self._guard is not None:
+            self._guard.communicate(timeout=_STOP_TIMEOUT_S)
+        self._guard = None
+
+
 # -- its processes ----------------------------------------------------------------------------
 
 
@@ -346,6 +427,15 @@ def _end_all(directory: Path) -> None:
 def _signal(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):  # it ended by itself
         os.kill(pid, number)
+
+
+def _guard(directory: Path) -> subprocess.Popen[bytes]:
+    """Start a process that cleans up when its standard input ends, and so when we do."""
+    return subprocess.Popen(
+        [sys.executable, __file__, str(directory)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # the terminal's Ctrl-C is not for it
+    )
 
 
 def _stand_guard(directory: Path) -> None:

@@ -85,7 +85,7 @@ def _probe_kafka(settings: Settings) -> Step:
     """Connect as the gateway would, and look for all partitions."""
     place = mask_url(settings.source)
     try:
-        source = open_feed(settings, _nowhere, lambda more: None, _nowhere, _nowhere)
+        source = open_feed(settings, _nowhere, lambda more: None, _nowhere)
         try:
             source.connect(hasty=False)
         finally:

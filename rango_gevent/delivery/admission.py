@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from typing import Iterable, Mapping, NamedTuple, Union
+from typing import Callable, Iterable, Mapping, NamedTuple, Union
 
 from rango_gevent.errors import Refused
 from rango_gevent.protocol import refusals
@@ -45,11 +45,13 @@ class Admission:
 
     Attributes:
         open: newcomers are let in.
+        fills: tells whether what comes from the source is still old; asked until it no more is.
     """
 
     def __init__(self, limits: AdmissionLimits, trusted: Iterable[Network] = ()) -> None:
         self.limits = limits
         self.open = True
+        self.fills: Callable[[], object] | None = None
         self._trusted = list(trusted)
         self._handshakes = 0
         self._handshakes_of: Counter[str] = Counter()
@@ -100,12 +102,16 @@ class Admission:
         """Check that one more connection may come.
 
         Raises:
-            Refused: 503 when the gateway is full or drains, 429 when the address or the
+            Refused: 503 when the gateway is full, fills or drains, 429 when the address or the
                 user has its share.
         """
         limits = self.limits
         if not self.open:
             raise Refused(refusals.DRAINING)
+        if self.fills is not None:
+            if self.fills():
+                raise Refused(refusals.FILLING)
+            self.fills = None
         if self._count >= limits.connections:
             raise Refused(refusals.TOO_MANY_CONNECTIONS)
         if limits.per_address and self._by_address[address] >= limits.per_address:

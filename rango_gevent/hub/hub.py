@@ -79,6 +79,8 @@ class Hub:
         wake: called when the first stream becomes dirty; must not switch greenlets.
         limits: bounds.
         on_stale: told the address of a book that was dropped, and why.
+        on_held: told kind and address of a stream that somebody holds now, or nobody any more;
+            must not switch greenlets.
         patterns: names such as ``*.trades`` are patterns; None: they are names.
         history: keeps what is published for who comes back; None: nobody does.
 
@@ -94,6 +96,7 @@ class Hub:
         wake: Callable[[], None] = lambda: None,
         limits: HubLimits | None = None,
         on_stale: Callable[[str, str], None] = lambda address, why: None,
+        on_held: Callable[[str, str, bool], None] = lambda kind, address, is_held: None,
         patterns: Patterns | None = None,
         history: History | None = None,
     ) -> None:
@@ -101,6 +104,7 @@ class Hub:
         self._make_queue = make_queue
         self.wake = wake
         self.on_stale = on_stale
+        self._on_held = on_held
         self.patterns = patterns
         self.history = history
         self.on_overflow: Callable[[Stream], None] = lambda stream: None
@@ -196,6 +200,7 @@ class Hub:
         stream = registry.get(address)
         if stream is None:
             stream = registry[address] = Stream(kind, address, name)
+            self._on_held(kind, address, True)
             if kind == routing.PUBLIC:
                 self.shelf.hold(address, True)
         return stream
@@ -218,6 +223,7 @@ class Hub:
         self.topics.remove(stream)
         if not stream.subscribers:
             del self.streams[stream.kind][stream.address]
+            self._on_held(stream.kind, stream.address, False)
             if stream.kind == routing.PUBLIC:
                 self.shelf.hold(stream.address, False)
 

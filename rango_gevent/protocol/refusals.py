@@ -39,6 +39,7 @@ ORIGIN = Refusal(403, "origin", "This origin may not connect.")
 NO_TOKEN = Refusal(401, "no_token", "A token is needed: Authorization: Bearer <jwt>.", _BEARER)
 BAD_TOKEN = Refusal(401, "bad_token", "The token is not valid.", _BEARER)
 NO_ANSWER = Refusal(503, "token_unchecked", "Tokens cannot be checked at the moment.", _RETRY)
+FILLING = Refusal(503, "filling", "The gateway is still reading its log.", _RETRY)
 DRAINING = Refusal(503, "draining", "The gateway is shutting down.", _RETRY)
 TOO_MANY_CONNECTIONS = Refusal(503, "too_many_connections", "The gateway is full.", _RETRY)
 TOO_MANY_OF_ADDRESS = Refusal(429, "too_many_of_address", "Too many connections.", _RETRY)
@@ -57,6 +58,7 @@ TABLE = (
     NO_TOKEN,
     BAD_TOKEN,
     NO_ANSWER,
+    FILLING,
     DRAINING,
     TOO_MANY_CONNECTIONS,
     TOO_MANY_OF_ADDRESS,

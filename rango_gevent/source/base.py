@@ -68,6 +68,44 @@ class KafkaWishes(NamedTuple):
     on_break: Callable[[str], object]
 
 
+class LogLimits(NamedTuple):
+    """What a source with a log is asked for.
+
+    Attributes:
+        bytes: of the log, about; the broker lets go whole segments.
+        segment_bytes: size of one.
+        window_s: seconds of the past to begin with.
+        fill_s: seconds that reading them may take.
+        spare: messages that may wait in the queue that stands by.
+    """
+
+    bytes: int
+    segment_bytes: int
+    window_s: float
+    fill_s: float
+    spare: int
+
+
+class Log(NamedTuple):
+    """A log as a source is told to keep one.
+
+    Attributes:
+        limits: its bounds.
+        on_break: told why positions before and after this moment do not belong together.
+    """
+
+    limits: LogLimits
+    on_break: Callable[[str], object]
+
+
+def log_reading(**values: float | Mapping[str, int]) -> dict[str, float | Mapping[str, int]]:
+    """Return what is counted of a log, by the names of the table of metrics; zeros by default."""
+    names = "attached", "fallback", "fallback_seconds", "behind_events", "behind_seconds"
+    zeros = dict.fromkeys((*names, "fill_seconds", "missed"), 0.0)
+    reading: dict[str, float | Mapping[str, int]] = {**zeros, "breaks": {}, **values}
+    return {f"rango_log_{name}": value for name, value in reading.items()}
+
+
 class Source(Protocol):
     """One way to get messages. The supervisor calls it in the order of the methods here.
 

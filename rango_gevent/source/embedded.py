@@ -18,7 +18,7 @@ from kombu.messaging import Producer
 from rango_gevent import broker
 from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, drop, leave
-from rango_gevent.source.base import Accepts, BrokerLimits, BrokerTimeout, Sink
+from rango_gevent.source.base import Accepts, BrokerLimits, BrokerTimeout, Sink, log_reading
 from rango_gevent.turns import give_way
 from rango_gevent.urls import mask_url
 
@@ -55,19 +55,16 @@ class EmbeddedSource:
         self._limits = limits
         self._connection: Connection | None = None
 
+    waits_for = ""
+
+    def reading(self) -> dict[str, float | Mapping[str, int]]:
+        """Return what is counted of a log: there is none."""
+        return log_reading()
+
     @property
     def place(self) -> str:
         """The URL that was connected to, without secrets."""
         return mask_url(self._urls[self._turn % len(self._urls)])
-
-    @property
-    def waits_for(self) -> str:
-        """Nothing: there is no past to be read."""
-        return ""
-
-    def reading(self) -> dict[str, float | Mapping[str, int]]:
-        """Return nothing: the supervisor counts all there is."""
-        return {}
 
     def connect(self, *, hasty: bool) -> None:
         """Connect to the next broker, declare exchange and queue, begin to consume."""

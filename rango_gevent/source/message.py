@@ -19,6 +19,12 @@ def hand_on(message: Any, sink: Sink) -> None:
     sink(key, bytes(body), published_at(headers), 0)
 
 
+def offset_of(message: Any) -> int:
+    """Return where a message of py-amqp's stands in the log; -1: its queue is none."""
+    offset = (message.headers or {}).get("x-stream-offset")
+    return offset if isinstance(offset, int) and offset >= 0 else -1
+
+
 def published_at(headers: dict[str, Any] | None) -> float:
     """Return when a message was published, in Unix seconds; now where it does not say.
 

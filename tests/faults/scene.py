@@ -57,6 +57,8 @@ class Feed:
         accepted: number and time of each message that the broker has confirmed.
         every_s: seconds between two messages.
         fill: bytes to make the next messages longer by.
+        confirms: wait for the broker's confirmation of each; else a message is accepted once
+            it is sent.
     """
 
     def __init__(self, port: int, login: Login, exchange: str, every_s: float) -> None:
@@ -68,6 +70,7 @@ class Feed:
         self._ended = threading.Event()
         self.accepted: list[tuple[int, float]] = []
         self.fill = 0
+        self.confirms = True
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
 
@@ -98,7 +101,8 @@ class Feed:
         number, self._next = self._next, self._next + 1
         body = f'{{"n":{number},"fill":"{"x" * self.fill}"}}'
         message = amqp.basic_message.Message(body)
-        channel.basic_publish_confirm(message, exchange=self._exchange, routing_key=KEY)
+        publish = channel.basic_publish_confirm if self.confirms else channel.basic_publish
+        publish(message, exchange=self._exchange, routing_key=KEY)
         self.accepted.append((number, time.monotonic()))
 
 
@@ -341,6 +345,7 @@ def open_scene(
     scheme: str = "amqp",
     env: Mapping[str, str] | None = None,
     until: str = READY,
+    exchange: str | None = None,
 ) -> Iterator[Scene]:
     """Run a gateway behind a relay, with clients and a feed.
 
@@ -351,6 +356,7 @@ def open_scene(
         scheme: scheme of the gateway's broker URL.
         env: more settings of the gateway.
         until: path whose 200 is waited for before the clients connect.
+        exchange: the gateway's exchange; one of its own by default.
     """
     login = login or Login()
     with Relay(target_port or port) as relay:
@@ -359,7 +365,7 @@ def open_scene(
             "RANGO_BROKER_HEARTBEAT_S": str(HEARTBEAT_S),
             **(env or {}),
         }
-        with start_gateway(env=settings, until=until) as gateway:
+        with start_gateway(exchange=exchange, env=settings, until=until) as gateway:
             scene = Scene(gateway, relay, port, login)
             try:
                 yield scene

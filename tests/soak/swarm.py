@@ -30,21 +30,21 @@ class Lost(Exception):
 class Connection:
     """A WebSocket connection, as much of one as the soak needs."""
 
-    def __init__(self, port: int, path: str) -> None:
+    def __init__(self, port: int, path: str, headers: str = "") -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_TIMEOUT_S)
         self.close_code: int | None = None
         self._buffer = b""
         try:
-            self._shake_hands(port, path)
+            self._shake_hands(port, path, headers)
         except BaseException:
             self.sock.close()  # a greenlet that is killed here would keep it open
             raise
 
-    def _shake_hands(self, port: int, path: str) -> None:
+    def _shake_hands(self, port: int, path: str, headers: str) -> None:
         self.sock.sendall(
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {_KEY}\r\n\r\n"
-            "".encode()
+            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {_KEY}\r\n"
+            f"{headers}\r\n".encode()
         )
         head = self._until(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 101"):

@@ -29,6 +29,16 @@ def test_the_total_is_bounded_and_comes_back() -> None:
     admission.check("1.2.3.4", None)
 
 
+def test_nobody_is_let_in_while_old_events_come() -> None:
+    """Once they have all come it is not asked again."""
+    admission, answers = Admission(_NONE), ["", "3 s behind"]
+    admission.fills = answers.pop
+    assert _refusal(admission) == "503 filling"
+    admission.check("1.2.3.4", None)
+    admission.check("1.2.3.4", None)
+    assert answers == []
+
+
 def test_an_address_has_its_share() -> None:
     """One address is refused with 429 over its limit; another is not."""
     admission = Admission(AdmissionLimits(10, 2, 0))

@@ -60,6 +60,12 @@ def test_a_url_is_shown_without_its_secrets() -> None:
     assert "hunter2" not in repr(settings)
 
 
+def test_it_needs_no_log_of_rabbitmq_s() -> None:
+    """It is one itself."""
+    with pytest.raises(ConfigError, match="RANGO_SOURCE is a log already; give off"):
+        load({"RANGO_SOURCE": "kafka://h/t", "RANGO_LOG": "stream"})
+
+
 def test_the_rules_of_viabtc_s_topics_are_there() -> None:
     """With one for all others."""
     assert shown_kafka_keys(Settings().kafka_keys) == (

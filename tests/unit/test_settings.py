@@ -239,6 +239,10 @@ def test_one_url_beats_all_parts() -> None:
         ("RANGO_LOG_FORMAT", "xml"),
         ("RANGO_MAX_MESSAGE_BYTES", "124"),
         ("RANGO_WORKERS", "0"),
+        ("RANGO_BINDINGS", ","),
+        ("RANGO_BINDINGS", "auto,public.#"),
+        ("RANGO_BINDINGS", "public .#"),
+        ("RANGO_BINDINGS", "x" * 256),
         ("RANGO_AMQP_URL", "http://x"),
         ("RANGO_AMQP_URL", "localhost:5672"),
         ("RANGO_AMQP_URL", "amqp://x:0"),
@@ -335,6 +339,15 @@ def test_a_pong_is_waited_for_longer_than_a_ping(environ: dict[str, str], is_goo
         assert problem.startswith("RANGO_PONG_TIMEOUT_S=")
 
 
+def test_a_log_is_read_whole() -> None:
+    """All that is wrong is told at once."""
+    problems = problems_of(
+        {"RANGO_LOG": "stream", "RANGO_BINDINGS": "auto", "RANGO_PONG_TIMEOUT_S": "1"}
+    )
+    named = {problem.partition("=")[0] for problem in problems}
+    assert named == {"RANGO_BINDINGS", "RANGO_PONG_TIMEOUT_S"}
+
+
 def test_policies_are_parsed() -> None:
     """Roles and origins arrive as the rules that the rooms work with."""
     settings = load({"RANGO_RBAC_ADMIN": "admin", "API_CORS_ORIGINS": "https://a.example"}).settings
@@ -423,6 +436,8 @@ def test_settings_cannot_change() -> None:
 @pytest.mark.parametrize(
     ("env", "text", "value"),
     [
+        ("RANGO_BINDINGS", "public.#, private.#", ("public.#", "private.#")),
+        ("RANGO_BINDINGS", "auto", ("auto",)),
         ("RANGO_SLOW_STREAMS", "*.a=latest, b=close", (("*.a", "latest"), ("b", "close"))),
         ("RANGO_TRUSTED_PROXIES", "10.0.0.1/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
         ("RANGO_COMPRESSION", "ON", True),

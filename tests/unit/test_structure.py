@@ -72,7 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environment": {"settings", "auth", "errors"},
     # delivery and source do not know each other, and nobody down here reads settings
     "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
-    "source": {"backoff", "broker", "kafka_url", "model", "throttle", "turns", "urls"},
+    "source": {"backoff", "broker", "kafka_url", "model", "protocol", "throttle", "turns", "urls"},
     "demo": set(),
     "client": {"backoff", "protocol", "errors"},
     "publisher": {"backoff", "broker", "throttle", "protocol", "urls", "errors"},
@@ -97,7 +97,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|alerts\.tally|kafka_url|model|settings|errors|parsers|urls|backoff"
-    r"|bench\.(scenarios|report)|commands\.load_figures|source\.base|source\.kafka\.keys|source\.amqp\.(topology|decoder)"
+    r"|bench\.(scenarios|report)|commands\.load_figures|source\.(base|bindings|kafka\.keys)|source\.amqp\.(topology|decoder|chain)"
+    r"|source\.amqp\.standby"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|resuming|session)"
     r"|publisher\.(body|frames)|server\.(paths|handshake)"
@@ -130,8 +131,8 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
-    "settings": 960,  # one table with a row for each setting
-    "cli": 560,  # the arguments and the help of every subcommand
+    "settings": 1000,  # one table with a row for each setting
+    "cli": 600,  # the arguments and the help of every subcommand
 }
 
 

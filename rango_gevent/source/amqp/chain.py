@@ -70,6 +70,12 @@ class Chain:
         """Tell whether events still pass by."""
         return self._hand is not self._on
 
+    def hand_to(self, hand: Hand) -> None:
+        """Hand events to somebody else from now on."""
+        if not self.joining:
+            self._hand = hand
+        self._on = hand
+
     # -- attaching -----------------------------------------------------------------------
 
     def begin(self, upto: int = -1) -> None:

@@ -5,7 +5,7 @@ and decoding ``basic.deliver`` with its header and body here is several times ch
 other frame, and a delivery whose frames are parted by others, goes to py-amqp as it is.
 
 A body that is announced as larger than what is taken is not collected: its frames are thrown
-away one by one.
+away one by one, or, of a log, counted into its chain.
 
 Pure: bytes in, calls out. Frames are AMQP 0-9-1 section 4.2, content is section 4.2.6:
 a method frame, a header frame with the body's size, then as many body frames as it takes.
@@ -18,6 +18,7 @@ from typing import Callable
 
 from amqp.exceptions import UnexpectedFrame
 
+from rango_gevent.source.amqp.chain import Chain
 from rango_gevent.source.base import Accepts, Sink
 
 _METHOD, _HEADER, _BODY = 1, 2, 3
@@ -35,6 +36,9 @@ _CONTENT_SIZE = 21
 _TIMESTAMP = b"\x0ftimestamp_in_ms"  # a short string; a type octet and 8 bytes follow
 _int64, _double = Struct(">q").unpack_from, Struct(">d").unpack_from
 _NUMBERS = {ord("l"): _int64, ord("L"): _int64, ord("d"): _double}  # RabbitMQ's, py-amqp's, floats
+# the same with its type, which RabbitMQ always gives; where in the table depends on its version
+_OFFSET = b"\x0fx-stream-offsetl"
+_OFFSET_SIZE = len(_OFFSET)
 _OLDEST_MS = 24 * 60 * 60 * 1000  # nothing waits for a day on its way
 
 
@@ -45,9 +49,11 @@ class Decoder:
         channel: channel number of the consumer.
         consumer_tag: its tag.
         exchange: exchange whose messages it gets: all have it in their method frame.
-        sink: called with routing key, body, Unix time of publishing, and 0: AMQP has no position.
+        sink: called with routing key, body, Unix time of publishing, and the offset in the log,
+            0 where there is none.
         other: called with every frame that is not part of such a delivery.
         accepts: asked with routing key and size whether to collect a body of several frames.
+        chain: of the log, where that is what is consumed; the sink gets offsets then.
     """
 
     def __init__(
@@ -58,9 +64,11 @@ class Decoder:
         sink: Sink,
         other: Callable[[tuple[int, int, bytes]], object],
         accepts: Accepts = lambda key, size: True,
+        chain: Chain | None = None,
     ) -> None:
-        self._channel = channel
+        self._chain = chain
         self._sink = sink
+        self._channel = channel
         self._other = other
         self._accepts = accepts
         tag, name = consumer_tag.encode(), exchange.encode()
@@ -126,17 +134,28 @@ class Decoder:
             if buffer[after - 1] != _FRAME_END:
                 raise UnexpectedFrame("a frame does not end where it says")
             if self._skip and kind == _BODY and channel == self._channel:
-                self._throw_away(size)
+                self._throw_away(buffer, position + 7, size)
             else:
                 self._other((kind, channel, buffer[position + 7 : after - 1]))
             position = after
         return position
 
-    def _throw_away(self, size: int) -> None:
+    def _begin_to_throw_away(self, buffer: bytes, body: int, size: int, place: int) -> int:
+        """Expect a body that is not collected; return where it starts."""
+        if buffer[body - 1] != _FRAME_END:
+            raise UnexpectedFrame("a frame does not end where it says")
+        self._skip = size
+        if self._chain is not None:
+            self._chain.skip(place, size)
+        return body
+
+    def _throw_away(self, buffer: bytes, start: int, size: int) -> None:
         """Count what has come of a body that is not collected."""
         if size > self._skip:
             raise UnexpectedFrame("a body does not end where it says")
         self._skip -= size
+        if self._chain is not None:
+            self._chain.skip_part(buffer[start : start + size])
 
     def _delivery(self, buffer: bytes, position: int, header: int, now_s: float) -> int:
         """Decode the delivery whose method frame ends at ``header``.
@@ -158,6 +177,15 @@ class Decoder:
             raise UnexpectedFrame("a routing key does not end where its frame does")
         key = buffer[key_at + 1 : header - 1].decode("utf-8", "surrogateescape")
         body = header + _OVERHEAD + size
+        place = 0
+        if self._chain is not None:
+            if end < body:
+                return self._wait_for(body - position)
+            at = buffer.find(_OFFSET, header, body - 9)
+            # publishers may send headers with anything in them: twice, and one is not the broker's
+            if at < 0 or buffer.find(_OFFSET, at + 1, body) >= 0:
+                return _PARTED
+            place = _int64(buffer, at + _OFFSET_SIZE)[0]
         if body_size == 0:
             if end < body:
                 return self._wait_for(body - position)
@@ -176,10 +204,7 @@ class Decoder:
             else:
                 _check_size(body_size)
                 if not self._accepts(key, body_size):
-                    if buffer[body - 1] != _FRAME_END:
-                        raise UnexpectedFrame("a frame does not end where it says")
-                    self._skip = body_size
-                    return body
+                    return self._begin_to_throw_away(buffer, body, body_size, place)
                 content, after = self._long_body(buffer, position, body, body_size)
                 if after in (_INCOMPLETE, _PARTED):
                     return after
@@ -187,7 +212,7 @@ class Decoder:
             raise UnexpectedFrame("a frame does not end where it says")
         if flags & _HAS_HEADERS:
             now_s = _published_at(buffer, header, body, now_s)
-        self._sink(key, content, now_s, 0)
+        self._sink(key, content, now_s, place)
         return after
 
     def _long_body(

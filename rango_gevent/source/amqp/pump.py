@@ -25,6 +25,7 @@ from kombu.connection import Connection
 
 from rango_gevent import broker
 from rango_gevent.source.amqp import declare
+from rango_gevent.source.amqp.binder import Binder
 from rango_gevent.source.amqp.connection import connect, drop, leave
 from rango_gevent.source.amqp.declare import TAG
 from rango_gevent.source.amqp.decoder import Decoder
@@ -35,7 +36,9 @@ from rango_gevent.source.base import (
     Sink,
     SourceError,
     SourceRefused,
+    log_reading,
 )
+from rango_gevent.source.bindings import EVERYTHING, Bindings
 from rango_gevent.turns import give_way
 from rango_gevent.urls import mask_url
 
@@ -57,6 +60,7 @@ class AmqpSource:
         limits: bounds.
         pace: called after each read, and told if more is there; waits until reading pays again.
         accepts: asked before a large body is collected.
+        binder: keeps the queue bound; to everything by default.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class AmqpSource:
         limits: BrokerLimits,
         pace: Callable[[bool], None],
         accepts: Accepts,
+        binder: Binder | None = None,
     ) -> None:
         self.exchange = exchange
         self._urls = urls
@@ -74,32 +79,36 @@ class AmqpSource:
         self._limits = limits
         self._pace = pace
         self._accepts = accepts
+        self._binder = binder or Binder(Bindings([EVERYTHING], follows=False))
         self._turn = -1
         self._slice_end = 0.0
         self._declare_after = 0.0
+        self._gate: Callable[[], object] = _pass  # waits until messages may be handed on
         self._connection: Connection | None = None
         self._queue: Any = None
+
+    waits_for = ""
+
+    def reading(self) -> dict[str, float | Mapping[str, int]]:
+        """Return what is counted of a log: there is none."""
+        return log_reading()
 
     @property
     def place(self) -> str:
         """The URL that was connected to, without secrets."""
-        return mask_url(self._urls[self._turn % len(self._urls)])
+        return mask_url(self.url)
 
     @property
-    def waits_for(self) -> str:
-        """Nothing: there is no past to be read."""
-        return ""
-
-    def reading(self) -> dict[str, float | Mapping[str, int]]:
-        """Return nothing: the supervisor counts all there is."""
-        return {}
+    def url(self) -> str:
+        """The URL that was connected to, with its secrets."""
+        return self._urls[self._turn % len(self._urls)]
 
     def connect(self, *, hasty: bool) -> None:
         """Connect to the next broker, declare queue and binding, begin to consume."""
         self._turn += 1
         limits = self._limits
         self._connection = broker.describe(
-            self._urls[self._turn % len(self._urls)],
+            self.url,
             heartbeat_s=limits.heartbeat_s,
             silence_s=limits.heartbeat_s * _SILENT_HEARTBEATS,
             timeout_s=limits.timeout_s,
@@ -122,6 +131,7 @@ class AmqpSource:
 
     def drop(self) -> None:
         """Close the connection, if there is one, at once and without a word."""
+        self._binder.detach()
         if self._connection is not None:
             drop(self._connection)
             self._connection = self._queue = None
@@ -146,31 +156,53 @@ class AmqpSource:
             # its owner may be about to declare it anew, in their way
             raise SourceError(f"exchange {self.exchange!r} was deleted")
         declare.take(connection, self.exchange)
-        return declare.subscribe(connection, self.exchange, self._limits.queue, self._sink)
+        return self._queue_of(connection)
+
+    def _queue_of(self, connection: Connection) -> Any:
+        """Declare our own queue, begin to consume it; return it bound."""
+        binder = self._binder
+        queue = declare.own_queue(connection, self.exchange, self._limits.queue, binder.first())
+        binder.attach(queue)
+        declare.consume(queue, self._sink)
+        return queue
 
     def _pump(self, connection: amqp.Connection, queue: Any) -> None:
         """Read ahead and decode; beat; give way to others."""
         # hot path: one recv for all that is there, then a pause for more to gather
         transport = connection.transport
-        channel = queue.channel.channel_id
-        decoder = Decoder(
-            channel, TAG, self.exchange, self._sink, connection.on_inbound_frame, self._accepts
-        )
-        beat = _Beat(connection.heartbeat, connection.heartbeat_tick, _binder(queue))
+        decoder = self._decoder(connection, queue.channel.channel_id)
+        beat = _Beat(connection.heartbeat, connection.heartbeat_tick, *self._tasks(queue))
         with transport.having_timeout(_PERIOD_S):
+            ahead, transport._read_buffer = transport._read_buffer, b""  # half a frame, if any
+            decoder.feed(ahead, time.time())
             transport._read = _ReadAhead(transport, decoder)
             while True:
                 try:
                     data = transport.sock.recv(_READ_BYTES)
                 except socket.timeout:
                     beat.silence()
+                    self._look()
                     continue
                 if not data:
                     raise ConnectionResetError("the broker closed the connection")
                 connection.bytes_recv += 1  # what the heartbeat looks at
+                self._gate()
                 decoder.feed(data, time.time())
                 beat.heard()
+                self._look()
                 self._pause(len(data) == _READ_BYTES)
+
+    def _decoder(self, connection: amqp.Connection, channel: int) -> Decoder:
+        """Return what decodes the deliveries of a channel."""
+        other = connection.on_inbound_frame
+        return Decoder(channel, TAG, self.exchange, self._sink, other, self._accepts)
+
+    def _tasks(self, queue: Any) -> tuple[Callable[[], object], ...]:
+        """Return what is due every second."""
+        return (self._binder.again,)
+
+    def _look(self) -> None:
+        """Do what is due after each read, and each `_PERIOD_S` without one."""
 
     def _pause(self, more: bool) -> None:
         """Give way: as long as it pays when all was read, for one turn when more is there."""
@@ -180,13 +212,8 @@ class AmqpSource:
             self._slice_end = time.monotonic() + _SLICE_S
 
 
-def _binder(queue: Any) -> Callable[[], object]:
-    """Return a call that binds the queue again, without waiting for an answer.
-
-    A binding that is there already costs the broker one look-up; when the exchange is gone
-    it answers 404, and an exchange that was deleted and declared again gets its binding.
-    """
-    return lambda: queue.queue_bind(nowait=True)
+def _pass() -> None:
+    pass
 
 
 def _detail(error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""Several gateways behind HAProxy, restarted, killed and stalled under clients that resume."""
