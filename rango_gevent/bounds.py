@@ -20,6 +20,7 @@ from rango_gevent.delivery.sender import ConnectionLimits
 from rango_gevent.delivery.session import SessionLimits
 from rango_gevent.hub.history import History, HistoryLimits
 from rango_gevent.hub.hub import HubLimits
+from rango_gevent.kafka_url import read_kafka_url
 from rango_gevent.protocol import frames
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.settings import Settings
@@ -66,12 +67,14 @@ def hub_limits(settings: Settings) -> HubLimits:
 def history(settings: Settings) -> History | None:
     """Return what keeps recent events.
 
-    Without a log it gives positions of its own, told from those of other instances.
+    Where the source gives none it gives positions of its own, told from those of other instances.
     """
     if not settings.history_bytes or settings.bindings == (AUTO,):
         return None  # events of streams that nobody held would be missing
     limits = HistoryLimits(settings.history_bytes, settings.history_events, settings.history_s)
-    own = random.SystemRandom().getrandbits(32) if settings.log == "off" else None
+    is_shared = bool(settings.source) and read_kafka_url(settings.source).has_one_order
+    is_own = settings.log == "off" and not is_shared
+    own = random.SystemRandom().getrandbits(32) if is_own else None
     return History(limits, time.monotonic, check=own)
 
 

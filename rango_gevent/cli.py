@@ -463,6 +463,21 @@ def _probe(loaded: Loaded) -> int:
     return 0 if is_good else _FAILED
 
 
+def _add_alert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--test", action="store_true", required=True, help="send a test")
+    parser.set_defaults(run=_alert)
+
+
+def _alert(arguments: argparse.Namespace) -> int:
+    from rango_gevent.commands.alert import try_sinks
+
+    is_good = True
+    for step in try_sinks(load_settings(_flags(arguments)).settings):
+        print(step, flush=True)
+        is_good = is_good and step.is_good
+    return 0 if is_good else _FAILED
+
+
 def _add_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("status", "drop"), help="look at it, or delete it")
     _add_setting_flags(parser, "amqp-addr", "exchange")
@@ -537,6 +552,12 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "  rango load wss://shop.example/ws eurusd.trades --clients 1000 --connect-rate 200\n"
         "  rango load ws://127.0.0.1:8080 --publish amqp://localhost --rate 100 --seconds 30",
         _add_load,
+    ),
+    "alert": (
+        "try the alert sinks",
+        "Send a test to every sink of RANGO_ALERT_URLS; exit code 1 when one does not take it.",
+        "example:\n  RANGO_ALERT_URLS=udp://127.0.0.1:4444 rango alert --test",
+        _add_alert,
     ),
     "config": (
         "show and check the settings",

@@ -23,15 +23,18 @@ from gevent.queue import SimpleQueue
 from rango_gevent import __version__, bounds, dialects
 from rango_gevent.access import Access
 from rango_gevent.admin.office import Office
+from rango_gevent.alerts.watch import Watch, greenlet_incident
 from rango_gevent.auth.keys import VerificationKey, described
 from rango_gevent.delivery.connection import Connection
 from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.registry import ENDS, Registry
 from rango_gevent.delivery.resuming import RECOVERED
 from rango_gevent.errors import ConfigError
+from rango_gevent.feed import open_feed
 from rango_gevent.hub.history import GAP, REASONS, History
 from rango_gevent.hub.hub import DROPPED, QUEUE_FULL, Hub
 from rango_gevent.hub.patterns import Patterns
+from rango_gevent.incidents import open_incident
 from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
 from rango_gevent.protocol import close, refusals, routing
 from rango_gevent.scrape import Workers
@@ -42,6 +45,7 @@ from rango_gevent.source.base import Source
 from rango_gevent.source.kinds import open_source
 from rango_gevent.source.supervisor import Supervisor
 from rango_gevent.throttle import ThrottledLog
+from rango_gevent.urls import mask_url
 
 log = logging.getLogger(__name__)
 
@@ -114,11 +118,14 @@ class Gateway:
         )
         self._drops = ThrottledLog(log, _DROPS_EVERY_S)
         self.restarts: Counter[str] = Counter()
+        self.watch = Watch(settings, self._alarming, self.restarts)
         self._running: dict[str, gevent.Greenlet[..., None]] = {}
         self._down: set[str] = set()
         self._drained: Event | None = None
 
     def _open_source(self, settings: Settings) -> Source:
+        if settings.source:
+            return open_feed(settings, self._publish, self.dispatcher.pace, self._history_broke)
         return open_source(
             settings.broker_urls,
             settings.exchange,
@@ -147,9 +154,11 @@ class Gateway:
                 self.settings.max_connections,
                 room,
             )
+        self.watch.start()
         self.metrics.watch_gc()
         if self.hub.history is not None:
             self.heartbeat.on_tick = self.hub.history.expire
+        self.spawn("watch", self.watch.run)
         self.spawn("dispatcher", self.dispatcher.run)
         self.spawn("heartbeat", self.heartbeat.run)
         self.spawn("source", self.source.run)
@@ -169,10 +178,10 @@ class Gateway:
         settings = self.settings
         metrics = f"metrics on {settings.metrics_host}:{settings.metrics_port}"
         log.info(
-            "rango_gevent %s: port %d, exchange %s, %s, %s",
+            "rango_gevent %s: port %d, %s, %s, %s",
             __version__,
             settings.ws_port,
-            settings.exchange,
+            mask_url(settings.source) if settings.source else f"exchange {settings.exchange}",
             described([*self.access.keys, *settings.asked]),
             metrics if settings.metrics_port else "no metrics",
         )
@@ -197,9 +206,11 @@ class Gateway:
         while True:
             try:
                 work()
-                log.error("greenlet %s ended", name)
+                open_incident(log, greenlet_incident(name), "greenlet %s ended", name)
             except Exception:
-                log.exception("greenlet %s failed", name)
+                open_incident(
+                    log, greenlet_incident(name), "greenlet %s failed", name, exc_info=True
+                )
             self.restarts[name] += 1
             self._down.add(name)
             gevent.sleep(_RESTART_WAIT_S)
@@ -277,6 +288,7 @@ class Gateway:
         if self._workers is not None:
             self._workers.close()
         log.info("stopped")
+        self.watch.stop()
 
     # -- state --------------------------------------------------------------------------
 
@@ -296,13 +308,19 @@ class Gateway:
             return "draining"
         return self.health() or self.source.problem
 
+    def _alarming(self) -> str | None:
+        """Say what people should know if it lasts; None: this is no time to ask."""
+        return None if self._drained is not None else self.readiness()
+
     def _book_is_stale(self, address: str, why: str) -> None:
         if why != _LOST:  # then one line for all
             self._drops.warning(why, "book %s is stale until its next snapshot: %s", address, why)
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
-        if self.settings.log == "off":  # else what is published meanwhile still comes
+        if (
+            self.settings.log == "off" and not self.settings.source
+        ):  # they keep what comes meanwhile
             self._history_broke(GAP)
 
     def _drop_books(self) -> None:
@@ -378,13 +396,14 @@ class Gateway:
                 "rango_messages_dropped": from_zero(DROPPED, hub.dropped),
                 "rango_frames_skipped": dispatcher.skipped,
                 "rango_requests": registry.requests,
-                **source.reading(),
                 **self.access.reading(),
                 **self.admin.reading(),
                 **(self.viabtc.reading() if self.viabtc is not None else {}),
                 "rango_connections_closed": from_zero(ENDS, registry.closed),
                 "rango_connections_refused": from_zero(refusals.WORDS, registry.refused),
                 "rango_greenlet_restarts": self.restarts,
+                **self.watch.reading(),
+                **source.reading(),
                 "promhttp_metric_handler_requests": self.metrics_server.scrapes,
                 **runtime_gauges(registry.greenlets + len(self._running)),
             },

@@ -27,6 +27,7 @@ _LEVELS = {
 }
 _EXTRA = ("conn", "peer", "uid")
 _shows_pid = False
+_handler: logging.Handler | None = None
 
 
 def _escaped(text: str) -> str:
@@ -81,10 +82,12 @@ def _level(record: logging.LogRecord) -> str:
 
 
 def configure(level: str, log_format: str, stream: TextIO | None = None) -> None:
-    """Send this package's log to a stream, standard error by default."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    """Send this package's log to a stream, standard error by default; other handlers stay."""
+    global _handler
+    others = [handler for handler in log.handlers if handler is not _handler]
+    _handler = handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
-    log.handlers[:] = [handler]
+    log.handlers[:] = [handler, *others]
     log.setLevel(_LEVELS[level])
     log.propagate = False
 

@@ -92,6 +92,9 @@ TABLE = {
     "rango_broker_connects": Row("Connections made to the broker."),
     "rango_broker_failures": Row("Connections to the broker that failed or broke."),
     "rango_broker_disconnected_seconds": Row("Time without the broker."),
+    "rango_kafka_behind": Row("Messages of Kafka up to the ends, at last sight.", is_gauge=True),
+    "rango_kafka_unroutable": Row("Messages of Kafka that RANGO_KAFKA_KEYS makes no key of."),
+    "rango_kafka_breaks": Row("Times that history broke in Kafka, by reason.", label="reason"),
     "rango_log_attached": Row("Workers that read the log.", is_gauge=True),
     "rango_log_fallback": Row(
         "Workers with a queue of their own because the log stalls.", is_gauge=True
@@ -131,6 +134,8 @@ TABLE = {
     "rango_rpc_connected": Row("Workers that can ask backends over AMQP.", is_gauge=True),
     "rango_rpc_connects": Row("Connections made to ask backends over AMQP."),
     "rango_signatures": Row("Signatures that RANGO_SIGN_URL knows, by outcome.", label="outcome"),
+    "rango_alert_lines": Row("CRITICAL lines and recoveries handed on for alerts."),
+    "rango_alert_messages": Row("Alerts by whether their sink took them.", label="outcome"),
     "python_greenlets": Row("Greenlets of the gateway.", is_gauge=True),
     "python_threads": Row("Threads of the process.", is_gauge=True),
     "python_allocated_blocks": Row(

@@ -10,6 +10,7 @@ import re
 from typing import Callable, Union
 from urllib.parse import urlsplit
 
+_MOST_URL_BYTES = 16_384
 SLOW_POLICIES = ("close", "drop-oldest", "latest")
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -161,6 +162,36 @@ def http_url(value: str) -> str:
     if value and not re.fullmatch(r"https?://[^\s/?#@]+([/?][^\s#@]*)?", value):
         raise Problem("give a URL such as https://auth.example/verify, without user and fragment")
     return value
+
+
+def alert_urls(value: str) -> tuple[str, ...]:
+    """Parse URLs of alert sinks, separated by ``;``; which kinds there are, apprise knows."""
+    if len(value.encode()) > _MOST_URL_BYTES:  # they are handed on in one message
+        raise Problem(f"give at most {_MOST_URL_BYTES} bytes")
+    urls = tuple(part.strip() for part in value.split(";") if part.strip())
+    for number, url in enumerate(urls, 1):
+        problem = _sink_problem(url)
+        if problem:  # by its number: a URL of a sink is a secret
+            raise Problem(f"URL {number} of {len(urls)}: {problem}")
+    return urls
+
+
+def _sink_problem(url: str) -> str:
+    wanted = "give one such as mailto://user:password@example.com, percent-encoded"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return wanted
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://\S", url) or re.search(r"[\s\x00-\x1f]", url):
+        return wanted
+    if parts.scheme == "udp" and not (parts.hostname and port and not parts.path.strip("/")):
+        return "give udp://HOST:PORT"
+    if parts.scheme in ("redis", "rediss") and not (
+        parts.hostname and re.fullmatch(r"(/[0-9]{1,6})?/[^/]+", parts.path)
+    ):
+        return "give redis://HOST:PORT/KEY, such as redis://127.0.0.1:6379/alert:message"
+    return ""
 
 
 def cookie_name(value: str) -> str:

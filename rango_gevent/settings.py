@@ -18,10 +18,12 @@ from rango_gevent.auth import ways
 from rango_gevent.auth.origin import OriginPolicy, parse_origins
 from rango_gevent.auth.rbac import Rbac, parse_rbac
 from rango_gevent.errors import ConfigError
+from rango_gevent.kafka_url import kafka_keys, kafka_url, shown_kafka_keys
 from rango_gevent.parsers import (
     SLOW_POLICIES,
     Network,
     Problem,
+    alert_urls,
     amqp_urls,
     bindings,
     cookie_name,
@@ -45,7 +47,7 @@ from rango_gevent.parsers import (
     utf8,
     whole,
 )
-from rango_gevent.urls import mask_url
+from rango_gevent.urls import mask_sink, mask_url
 
 RBAC_PREFIX = "RANGO_RBAC_"
 ENV_FILE = "RANGO_ENV_FILE"  # read before the table: see `rango_gevent.environment`
@@ -103,6 +105,38 @@ class Settings:
         flag="amqp-addr",
         secret=True,
         show=lambda urls: ";".join(map(mask_url, urls)),
+    )
+    source: str = _fixed(
+        "",
+        "RANGO_SOURCE",
+        kafka_url,
+        "Topics of Kafka in place of RabbitMQ's exchange: kafka://HOST:PORT,.../TOPIC,..., "
+        "kafkas:// for TLS; see docs/KAFKA.md",
+        secret=True,
+        show=mask_url,
+    )
+    kafka_keys: tuple[tuple[str, str], ...] = _fixed(
+        kafka_keys(
+            "orders=private.{body.order.user}.order,balances=private.{body.1}.balance,"
+            "deals=public.{body.1|lower}.trades,*={key}"
+        ),
+        "RANGO_KAFKA_KEYS",
+        kafka_keys,
+        "Routing keys of the messages of topics, comma list of TOPIC=KEY with {key}, {topic} and "
+        "{body.NAME} in it; * is every other topic",
+        show=shown_kafka_keys,
+    )
+    kafka_window_s: float = _fixed(
+        60.0,
+        "RANGO_KAFKA_WINDOW_S",
+        seconds(0, 86_400),
+        "Seconds of the past that are read before clients come, of one partition",
+    )
+    kafka_buffer_bytes: int = _fixed(
+        16 << 20,
+        "RANGO_KAFKA_BUFFER_BYTES",
+        whole(64 << 10, 2 << 30),
+        "Bytes of messages that may wait in the process for each partition of RANGO_SOURCE",
     )
     rabbitmq_host: str = _fixed("localhost", "RABBITMQ_HOST", host, "Host of RabbitMQ")
     rabbitmq_port: int = _fixed(5672, "RABBITMQ_PORT", _PORT, "Port of RabbitMQ")
@@ -599,6 +633,39 @@ class Settings:
         seconds(1, 86_400),
         "Seconds that a message may wait for a worker in the broker",
     )
+    alert_urls: tuple[str, ...] = _fixed(
+        (),
+        "RANGO_ALERT_URLS",
+        alert_urls,
+        "Where alerts go, URLs separated by `;`: mailto://, slack://, tgram://, json:// and all "
+        "that apprise knows, redis://HOST:PORT/KEY, udp://HOST:PORT; see docs/ALERTS.md",
+        secret=True,
+        show=lambda urls: ";".join(map(mask_sink, urls)),
+    )
+    alert_name: str = _fixed(
+        "", "RANGO_ALERT_NAME", text, "What alerts call this gateway; empty: the host's name"
+    )
+    alert_interval_s: float = _fixed(
+        60.0,
+        "RANGO_ALERT_INTERVAL_S",
+        seconds(1, 86_400),
+        "Seconds from one alert to the next; what happens meanwhile is gathered and counted",
+    )
+    alert_timeout_s: float = _fixed(
+        10.0, "RANGO_ALERT_TIMEOUT_S", seconds(0.5, 300), "Seconds for a sink to take an alert"
+    )
+    alert_lines: int = _fixed(
+        50,
+        "RANGO_ALERT_LINES",
+        whole(1, 1000),
+        "Different lines in one alert; those beyond are only counted",
+    )
+    alert_not_ready_s: float = _fixed(
+        30.0,
+        "RANGO_ALERT_NOT_READY_S",
+        seconds(1, 86_400),
+        "Seconds without being ready, such as without the broker, after which that is CRITICAL",
+    )
     bindings: tuple[str, ...] = _fixed(
         ("#",),
         "RANGO_BINDINGS",
@@ -918,6 +985,8 @@ def _take_address(
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
     found = []
+    if values.get("log") == "stream" and values.get("source"):
+        found.append("RANGO_LOG=stream: RANGO_SOURCE is a log already; give off")
     if values.get("log") == "stream":
         if "memory:" in "".join(values.get("amqp_urls", ())):
             cure = "an embedded broker keeps no log; name a RabbitMQ, or give off"

@@ -19,13 +19,14 @@ from rango_gevent import broker
 from rango_gevent.auth.keys import described
 from rango_gevent.environment import load_keys
 from rango_gevent.errors import ConfigError
+from rango_gevent.feed import open_feed
 from rango_gevent.remote.fetch import Fetcher, Unreachable
 from rango_gevent.remote.jwks import read_keys
 from rango_gevent.remote.lookup import read_answer
 from rango_gevent.settings import Settings
 from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, leave
-from rango_gevent.source.base import BrokerTimeout, QueueLimits, SourceRefused
+from rango_gevent.source.base import BrokerTimeout, QueueLimits, SourceError, SourceRefused
 from rango_gevent.urls import mask_url
 
 _LIMITS = QueueLimits(length=1, ttl_s=1.0)
@@ -52,6 +53,9 @@ def probe(settings: Settings) -> Iterator[Step]:
         yield _probe_jwks(settings)
     if settings.auth_url:
         yield _probe_service(settings)
+    if settings.source:
+        yield _probe_kafka(settings)
+        return
     for url in settings.broker_urls:
         if url.startswith("memory"):
             yield Step(True, "the broker lives inside of the gateway: nothing to connect to")
@@ -75,6 +79,20 @@ def _probe_service(settings: Settings) -> Step:
     except (Unreachable, ValueError) as error:
         return Step(False, f"RANGO_AUTH_URL {mask_url(url)}: {error}")
     return Step(True, "RANGO_AUTH_URL answers")
+
+
+def _probe_kafka(settings: Settings) -> Step:
+    """Connect as the gateway would, and look for all partitions."""
+    place = mask_url(settings.source)
+    try:
+        source = open_feed(settings, _nowhere, lambda more: None, _nowhere)
+        try:
+            source.connect(hasty=False)
+        finally:
+            source.drop()
+    except (ConfigError, SourceError) as error:
+        return Step(False, f"{place}: {error}")
+    return Step(True, f"{place}: {source.exchange}")
 
 
 def _probe_broker(url: str, settings: Settings) -> Iterator[Step]:
@@ -122,6 +140,10 @@ def _probe_exchange(connection: Connection, name: str) -> Iterator[Step]:
         )
     else:
         yield Step(True, "rights to declare a queue, to bind it and to consume it")
+
+
+def _nowhere(*message: object) -> bool:
+    return True
 
 
 def _words(error: Exception) -> str:

@@ -20,8 +20,11 @@ from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
+from rango_gevent.alerts.handler import Alerts
+from rango_gevent.alerts.watch import share
 from rango_gevent.environment import load_settings, print_problems
 from rango_gevent.errors import ConfigError
+from rango_gevent.incidents import end_incident, open_incident
 from rango_gevent.scrape import forget_workers
 from rango_gevent.server.listener import allow_open_files, listen
 from rango_gevent.server.reload import reload_settings
@@ -32,6 +35,9 @@ BAD_SETTINGS = 2
 _NOTIFY_S = 1.0
 _LOOP_S = 10.0
 _LOOP_WAIT_S = 2.0
+_LOOP = "worker loop"
+_STEADY_S = 15.0  # a worker that lives so long ends the loop
+_FORGET_S = 60.0
 
 
 class ReusePortWorker(GeventWebSocketWorker):
@@ -71,6 +77,9 @@ class ReusePortWorker(GeventWebSocketWorker):
         A worker that says nothing for ``timeout`` seconds is killed with all its clients.
         """
         gevent.signal_handler(signal.SIGHUP, reload_settings, self.wsgi.gateway, {})
+        if _loop.is_on:
+            ended = "workers live again: this one has for %g s"
+            gevent.spawn_later(_STEADY_S, end_incident, _LOOP, ended, _STEADY_S)
         super().run()
         drain = gevent.spawn(self.wsgi.gateway.drain)
         while not drain.ready():
@@ -87,7 +96,27 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
     worker.tmp.notify()
 
 
-_deaths: deque[float] = deque()
+class _Loop:
+    """The parent's memory of workers that died; the workers that it forks have it too."""
+
+    def __init__(self) -> None:
+        self.deaths: deque[float] = deque()
+        self.is_on = False
+
+    def died(self, now: float, most: int) -> bool:
+        """Note a death; tell whether the last ``most`` came too fast."""
+        if not self.deaths or now - self.deaths[-1] > _FORGET_S:
+            self.is_on = False
+        self.deaths.append(now)
+        while len(self.deaths) > most:
+            self.deaths.popleft()
+        is_fast = len(self.deaths) == most and now - self.deaths[0] < _LOOP_S
+        self.is_on = self.is_on or is_fast
+        return is_fast
+
+
+_loop = _Loop()
+_alerts: Alerts | None = None
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:
@@ -98,14 +127,13 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
     """
     now = time.monotonic()
     most = 2 * server.num_workers + 4  # more than a shutdown or a reload has
-    _deaths.append(now)
-    while len(_deaths) > most:
-        _deaths.popleft()
-    if len(_deaths) == most and now - _deaths[0] < _LOOP_S:
-        log.critical(
+    if _loop.died(now, most):
+        open_incident(
+            log,
+            _LOOP,
             "workers die in a loop: %d in %.1f s; waiting %g s before the next one",
             most,
-            now - _deaths[0],
+            now - _loop.deaths[0],
             _LOOP_WAIT_S,
         )
         time.sleep(_LOOP_WAIT_S)
@@ -121,19 +149,23 @@ def _hang_up(server: Arbiter) -> None:
 
 
 def on_starting(server: Arbiter) -> None:
-    """Take over SIGHUP, and refuse a taken port.
+    """Take over SIGHUP, refuse a taken port, and start the alerts that all workers share.
 
     With SO_REUSEPORT two gateways would share a port in silence.
     """
     server.handle_hup = partial(_hang_up, server)  # type: ignore[method-assign]
-    settings = load_settings().settings
+    global _alerts
     try:
+        settings = load_settings().settings
         listen(settings.ws_host, settings.ws_port).close()
+        _alerts = share(settings, log)
     except ConfigError as error:
         print_problems(error)
         sys.exit(BAD_SETTINGS)
 
 
 def on_exit(server: Arbiter) -> None:
-    """Take away what the workers shared for their metrics."""
+    """Take away what the workers shared for their metrics, and end their alerts in peace."""
     forget_workers(os.getpid())
+    if _alerts is not None:
+        _alerts.goodbye()

@@ -52,6 +52,22 @@ class BrokerLimits(NamedTuple):
     queue: QueueLimits
 
 
+class KafkaWishes(NamedTuple):
+    """What a source of Kafka is asked for.
+
+    Attributes:
+        keys: topic to the rule that makes its routing keys.
+        window_s: seconds of the past that are read at first, of one partition.
+        buffer_bytes: of messages that wait for each partition.
+        on_break: told why what comes does not follow what came.
+    """
+
+    keys: Mapping[str, str]
+    window_s: float
+    buffer_bytes: int
+    on_break: Callable[[str], object]
+
+
 class LogLimits(NamedTuple):
     """What a source with a log is asked for.
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from patched import run_patched
 
+from rango_gevent.kafka_url import KAFKA_SCHEMES
 from rango_gevent.settings import load
-from rango_gevent.source.base import BrokerLimits, QueueLimits
+from rango_gevent.source.base import BrokerLimits, KafkaWishes, QueueLimits
 from rango_gevent.source.kinds import KINDS, open_source
 from rango_gevent.source.message import published_at
 
@@ -106,7 +107,7 @@ print(json.dumps({
     assert found["log"].count("no broker at amqp://user:***@127.0.0.1:") == 1, "said once"
 
 
-@pytest.mark.parametrize("scheme", KINDS)
+@pytest.mark.parametrize("scheme", sorted(KINDS.keys() - set(KAFKA_SCHEMES)))
 def test_the_url_chooses_the_kind(scheme: str) -> None:
     """The settings take the scheme of every kind, and a source says where it is, masked."""
     url = f"{scheme}://u:p@h:1/v"
@@ -115,6 +116,17 @@ def test_the_url_chooses_the_kind(scheme: str) -> None:
     assert source.exchange == "x"
     assert "p@" not in source.place
     assert type(source) is KINDS[scheme]
+
+
+@pytest.mark.parametrize("scheme", KAFKA_SCHEMES)
+def test_a_url_of_kafka_chooses_its_kind(scheme: str) -> None:
+    """By a setting of its own; the source says what it reads and where it is, masked."""
+    url = f"{scheme}://u:p@h:1/v,w:0"
+    assert load({"RANGO_SOURCE": url}).settings.source == url
+    wishes = KafkaWishes({"*": "{key}"}, 1.0, 1 << 20, lambda why: None)
+    source = open_source([url], "x", lambda *event: None, LIMITS, wishes=wishes)
+    assert source.exchange == "v, w"
+    assert source.place == f"{scheme}://u:***@h:1/v,w:0"
 
 
 def test_a_source_of_any_kind_is_supervised_alike() -> None:
