@@ -1,0 +1,119 @@
+"""What keeps market data: a file of SQLite, PostgreSQL or Redis, told apart by a URL.
+
+All that changed is saved in one step, together with where in the log it stood. One process at a
+time writes: who opens a store last owns it, and who owned it before is refused from then on. So a
+new process can take over before the old one has ended.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from rango_gevent.errors import ConfigError
+from rango_gevent.marketdata.candles import Candle
+from rango_gevent.marketdata.desk import Changes, Saved
+from rango_gevent.urls import mask_url
+
+FORMAT = "1"
+_SQL = ("sqlite", "postgresql", "postgres")
+_REDIS = ("redis", "rediss", "unix")
+_ALIVE_S = 15.0
+
+
+class StoreError(Exception):
+    """The store cannot be reached or refuses; trying again may help."""
+
+
+class TakenOver(Exception):
+    """Another process owns the store now."""
+
+
+class Store(Protocol):
+    """Keeps candles, trades and where they stood. `StoreError` may come from every method."""
+
+    def load(self) -> Saved:
+        """Return where to go on from."""
+
+    def read(self, market: str, period: int, start_s: int, end_s: int) -> list[Candle]:
+        """Return the candles that begin from one time to before another, in their order."""
+
+    def save(self, changes: Changes) -> None:
+        """Save all of it, or nothing.
+
+        Raises:
+            TakenOver: another process owns the store.
+        """
+
+    def note(self, name: str) -> str:
+        """Return what was saved under a name, or nothing."""
+
+    def prune(self, market: str, oldest: dict[int, int]) -> None:
+        """Remove candles of each period that begin before a time."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Owner:
+    """Who writes: a name of this process, and whether another one seems to be at work."""
+
+    def __init__(self) -> None:
+        self.name = uuid.uuid4().hex
+        self.now_s = time.time
+
+    def is_alive(self, seen_s: float) -> bool:
+        """Tell whether whoever was seen then is likely to be there still."""
+        return 0 <= self.now_s() - seen_s < _ALIVE_S
+
+
+def open_store(url: str, exchange: str, *, takes_over: bool = True) -> Store:
+    """Open a store, make it if it is not there, and own it.
+
+    Args:
+        url: ``sqlite:///path``, ``postgresql://…``, ``redis://…``.
+        exchange: whose market data it keeps: a store is of one exchange.
+        takes_over: own it even if another process is at work on it.
+
+    Raises:
+        ConfigError: the URL or what is behind it is wrong; the text names the cure.
+    """
+    scheme = urlsplit(url).scheme.partition("+")[0]
+    try:
+        if scheme in _SQL:
+            from rango_gevent.marketdata.sqlstore import SqlStore
+
+            return SqlStore(url, exchange, takes_over=takes_over)
+        if scheme in _REDIS:
+            from rango_gevent.marketdata.redisstore import RedisStore
+
+            return RedisStore(url, exchange, takes_over=takes_over)
+    except ImportError as error:
+        raise ConfigError(
+            f"RANGO_MARKETDATA_STORE={mask_url(url)!r} needs {error.name}: "
+            "pip install 'rango-gevent[marketdata]'"
+        ) from None
+    except StoreError as error:
+        raise ConfigError(f"RANGO_MARKETDATA_STORE={mask_url(url)!r}: {error}") from None
+    raise ConfigError(
+        f"RANGO_MARKETDATA_STORE={mask_url(url)!r}: give sqlite:///path, postgresql://host/name "
+        "or redis://host/0"
+    )
+
+
+def check(found: str, exchange: str, form: str) -> None:
+    """Raise `StoreError` when what is there is not ours."""
+    if form != FORMAT:
+        raise StoreError(f"its format is {form}, and this version reads {FORMAT}")
+    if found != exchange:
+        raise StoreError(
+            f"it is of exchange {found!r}, not {exchange!r}: give each exchange its own"
+        )
+
+
+def check_alone(owner: Owner, seen_s: float, takes_over: bool) -> None:
+    """Raise `StoreError` when another process is at work and must not be disturbed."""
+    if not takes_over and owner.is_alive(seen_s):
+        raise StoreError("`rango marketdata` is at work on it: stop that first")
