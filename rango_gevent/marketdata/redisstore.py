@@ -35,7 +35,7 @@ class RedisStore:
         self._owner = Owner()
         self._prefix = f"rango:marketdata:{exchange}:"
         try:
-            self._redis = redis.Redis.from_url(
+            self._redis: Any = redis.Redis.from_url(
                 url,
                 socket_timeout=_TIMEOUT_S,
                 socket_connect_timeout=_TIMEOUT_S,
@@ -44,7 +44,7 @@ class RedisStore:
         except ValueError as error:
             raise StoreError(str(error)) from None
         with _in_our_words():
-            form = self._redis.get(self._key("format")) or FORMAT
+            form = str(self._redis.get(self._key("format")) or FORMAT)
             check(exchange, exchange, form)
             check_alone(self._owner, float(self._redis.get(self._key("seen")) or 0), takes_over)
             with self._redis.pipeline() as pipe:
@@ -92,7 +92,7 @@ class RedisStore:
     def note(self, name: str) -> str:
         """Return what was saved under a name, or nothing."""
         with _in_our_words():
-            return self._redis.hget(self._key("notes"), name) or ""
+            return str(self._redis.hget(self._key("notes"), name) or "")
 
     def save(self, changes: Changes) -> None:
         """Save all of it, or nothing."""
