@@ -17,7 +17,7 @@ def text(value: Decimal) -> str:
 
 
 def kline(candle: Candle) -> bytes:
-    """Return Peatio's array ``[start, open, high, low, close, volume]``, numbers with all digits."""
+    """Return Peatio's array ``[start, open, high, low, close, volume]``, with all digits."""
     return (
         f"[{candle.start_s},{candle.open:f},{candle.high:f},{candle.low:f},"
         f"{candle.close:f},{candle.volume:f}]"
