@@ -1,0 +1,157 @@
+"""``rango marketdata``: candles and tickers from trades, in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Callable
+from zoneinfo import ZoneInfo
+
+import gevent
+
+from rango_gevent import logs
+from rango_gevent.commands import marketdata_options
+from rango_gevent.commands.marketdata_options import Options
+from rango_gevent.errors import ConfigError
+from rango_gevent.marketdata.desk import Limits
+from rango_gevent.marketdata.metrics import text_of
+from rango_gevent.marketdata.store import TakenOver, open_store
+from rango_gevent.marketdata.worker import Plan, Worker
+from rango_gevent.server.exchange import status_line
+from rango_gevent.server.metrics_port import MetricsServer
+from rango_gevent.settings import Settings
+from rango_gevent.source.base import BrokerLimits, LogLimits, QueueLimits
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+_FAILED = 1
+_TAKEN_OVER = 3
+_HEALTH = ("/healthz", "/readyz")
+_METRICS_TIMEOUT_S = 10.0
+_LIVE_QUEUE = QueueLimits(length=500_000, ttl_s=600)
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Run until a signal.
+
+    Args:
+        arguments: with the flags of `marketdata_options`.
+        settings: of the gateway: broker, exchange, log level, metrics address.
+
+    Returns:
+        0 after a signal, 1 when a part of it failed, 3 when another process has taken over.
+
+    Raises:
+        ConfigError: a setting is wrong, or the store cannot be opened.
+    """
+    options = marketdata_options.load(arguments, os.environ)
+    if any(url.startswith("memory:") for url in settings.broker_urls):
+        raise ConfigError("memory:// is no broker that another process could hear")
+    logs.configure(settings.log_level, settings.log_format)
+    store = open_store(options.store, settings.exchange)
+    worker = Worker(_plan(options, settings), store)
+    port = _Port(worker, settings.metrics_host, options.metrics_port)
+    if options.metrics_port:
+        try:
+            port.start()
+        except OSError as error:
+            raise ConfigError(
+                f"RANGO_MARKETDATA_METRICS_PORT={options.metrics_port}: "
+                f"{os.strerror(error.errno or 0)}; give another port, or 0 for none"
+            ) from None
+    worker.start()
+    _end_on_signals(worker)
+    worker.wait()
+    worker.stop()
+    port.stop()
+    return _outcome(worker)
+
+
+def _outcome(worker: Worker) -> int:
+    if worker.failure is None:
+        return 0
+    if isinstance(worker.failure, TakenOver):
+        logs.log.error("another process has taken over the store: this one ends")
+        return _TAKEN_OVER
+    logs.log.error("ended: %s", worker.failure)
+    return _FAILED
+
+
+def _end_on_signals(worker: Worker) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, worker.end)
+
+
+def _plan(options: Options, settings: Settings) -> Plan:
+    source = options.source
+    if source == "auto":
+        source = "stream" if os.environ.get("RANGO_LOG") == "stream" else "live"
+    return Plan(
+        urls=list(settings.broker_urls),
+        exchange=settings.exchange,
+        broker=BrokerLimits(
+            timeout_s=settings.broker_timeout_s,
+            heartbeat_s=settings.broker_heartbeat_s,
+            queue=_LIVE_QUEUE,
+        ),
+        log_limits=LogLimits(10**9, 5 * 10**7, 0.0, 1e9, 0) if source == "stream" else None,
+        from_end=options.begin == "next",
+        limits=Limits(options.trades, options.late_s, options.ahead_s, options.markets),
+        max_unsaved=options.unsaved,
+        flush_s=options.flush_s,
+        publish_s=options.publish_s,
+        tickers_s=options.tickers_s,
+        periods=options.periods,
+        quotes=options.quotes,
+        is_flat=options.silent == "flat",
+        midnight=midnight_in(options.timezone),
+        keep_s=dict(options.keep),
+        max_points=options.points,
+        rpc_queue=options.rpc_queue,
+        rpc_limits=QueueLimits(options.rpc_waiting, options.rpc_wait_s),
+    )
+
+
+def midnight_in(timezone: str) -> Callable[[float], int]:
+    """Return what tells when the day of a time began in a time zone, in Unix time."""
+    zone = ZoneInfo(timezone)
+
+    def midnight(at_s: float) -> int:
+        day = datetime.fromtimestamp(at_s, zone)
+        return int(day.replace(hour=0, minute=0, second=0, microsecond=0, fold=0).timestamp())
+
+    return midnight
+
+
+class _Port(MetricsServer):
+    """The metrics port; it answers for the worker's health too."""
+
+    def __init__(self, worker: Worker, host: str, port: int) -> None:
+        super().__init__(
+            lambda: text_of(worker), host, port, connections=20, timeout_s=_METRICS_TIMEOUT_S
+        )
+        self._worker = worker
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a scrape, or a question for health."""
+        if environ.get("PATH_INFO") not in _HEALTH:
+            return super().__call__(environ, start_response)
+        problem = self._worker.problem
+        status = 503 if problem and environ["PATH_INFO"] == "/readyz" else 200
+        body = json.dumps(
+            {
+                "ready": not problem,
+                "problem": problem,
+                "saved_ago_s": round(time.monotonic() - self._worker.saved_at, 1),
+                "lag_s": round(self._worker.lag_s, 3),
+            }
+        ).encode()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        start_response(status_line(status), headers)
+        return [body]
