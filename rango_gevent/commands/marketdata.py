@@ -20,7 +20,8 @@ from rango_gevent.commands.marketdata_options import Options
 from rango_gevent.errors import ConfigError
 from rango_gevent.marketdata.desk import Limits
 from rango_gevent.marketdata.metrics import text_of
-from rango_gevent.marketdata.store import TakenOver, open_store
+from rango_gevent.marketdata.opening import open_store
+from rango_gevent.marketdata.store import TakenOver
 from rango_gevent.marketdata.worker import Plan, Worker
 from rango_gevent.server.exchange import status_line
 from rango_gevent.server.metrics_port import MetricsServer

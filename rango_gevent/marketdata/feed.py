@@ -14,7 +14,7 @@ from typing import Any, Callable
 from kombu.connection import Connection
 
 from rango_gevent.marketdata.desk import Place
-from rango_gevent.source.amqp import topology
+from rango_gevent.source.amqp import declare, topology
 from rango_gevent.source.amqp.chain import GAP, OTHER, Chain
 from rango_gevent.source.amqp.declare import TAG
 from rango_gevent.source.amqp.pump import AmqpSource
@@ -90,6 +90,10 @@ class LoggedTrades(Reader):
             on_read=lambda now: None,
             gate=lambda: None,
         )
+
+    def _subscribe(self, connection: Connection) -> Any:
+        declare.take(connection, self.exchange)
+        return super()._subscribe(connection)
 
     def _begin(self, connection: Connection) -> None:
         """Attach to a log that nothing is known of."""

@@ -3,10 +3,10 @@
 A trade goes into the candle of its second; `Market.fold` puts those seconds into the longer
 periods, so that what a trade costs does not depend on how many of them there are.
 
-Known are the newest trades, some thousands. Whatever stands above the newest one that was forgotten
-is known or new, for certain; whatever stands below is late. A known id that comes again is a
-duplicate, with another price or amount a correction, with amount 0 a cancellation. A correction
-computes candles anew, each from its parts.
+Known are the newest trades, some thousands. What stands above all that was forgotten, by time or
+by id, is known or new, for certain; whatever stands below by both may have been known, and is late.
+A known id that comes again is a duplicate, with another price or amount a correction, with amount 0
+a cancellation. A correction computes candles anew, each from its parts.
 
 Pure: what is not in memory is read through a function that comes in.
 """
@@ -39,12 +39,14 @@ class Head(NamedTuple):
     Attributes:
         newest_s: Unix time of the newest trade.
         floor: key of the newest trade that was forgotten.
+        floor_id: highest id that was forgotten.
         chunk: number of the newest chunk of trades.
     """
 
     name: str
     newest_s: float
     floor: Key
+    floor_id: int
     chunk: int
 
 
@@ -100,6 +102,7 @@ class Market:
         self._late_s = late_s
         self._known: dict[int, Trade] = {}
         self._floor: Key = NO_KEY
+        self._floor_id = -1
         self._seconds: dict[int, Candle] = {}  # not folded yet
         self._held: dict[int, dict[int, Candle]] = {period: {} for period in _ALL}
         self._complete_from = dict.fromkeys(_ALL, 0)  # all candles from then on are held
@@ -107,13 +110,13 @@ class Market:
         self._unsaved: set[Place] = set()
         self._saving: set[Place] = set()
         self._chunk = 0
-        self._chunks: deque[tuple[int, Key]] = deque()  # number and newest trade of those saved
+        self._chunks: deque[tuple[int, Key, int]] = deque()  # number, newest trade, highest id
 
     def restore(self, head: Head, chunks: Iterable[Chunk]) -> None:
         """Go on from what was saved."""
-        self.newest_s, self._floor, self._chunk = head.newest_s, head.floor, head.chunk
+        _, self.newest_s, self._floor, self._floor_id, self._chunk = head
         for chunk in chunks:
-            self._chunks.append((chunk.number, max(trade.key for trade in chunk.trades)))
+            self._chunks.append(_bounds(chunk))
             self._known.update((trade.id, trade) for trade in chunk.trades)
         self._forget_late_ones()
         for period in _ALL:
@@ -133,7 +136,9 @@ class Market:
         if known is not None:
             return self._again(known, trade)
         key = (at_s, number)
-        if key <= self._floor or at_s < self.newest_s - self._late_s or not amount:
+        if key <= self._floor and number <= self._floor_id:
+            return LATE
+        if at_s < self.newest_s - self._late_s or not amount:
             return LATE
         self._known[number] = trade
         self.fresh.append(trade)
@@ -153,12 +158,13 @@ class Market:
         if excess > self._max_trades // 8:
             for trade in sorted(self._known.values())[:excess]:
                 del self._known[trade.id]
+                self._floor_id = max(self._floor_id, trade.id)
             self._floor = max(self._floor, trade.key)
 
     def _forget_late_ones(self) -> None:
         """Forget what was forgotten before: chunks are saved as a whole."""
         for trade in list(self._known.values()):
-            if trade.key <= self._floor:
+            if trade.key <= self._floor and trade.id <= self._floor_id:
                 del self._known[trade.id]
 
     def trades(self) -> list[Trade]:
@@ -302,9 +308,13 @@ class Market:
                 removed.append((period, start_s))
             else:
                 candles.append((period, candle.row()))
-        gone = [number for number, newest in self._chunks if newest <= self._floor]
+        gone = [
+            number
+            for number, newest, highest in self._chunks
+            if newest <= self._floor and highest <= self._floor_id
+        ]
         return MarketChanges(
-            Head(self.name, self.newest_s, self._floor, self._chunk + 1),
+            Head(self.name, self.newest_s, self._floor, self._floor_id, self._chunk + 1),
             candles,
             removed,
             list(self.fresh),
@@ -316,8 +326,7 @@ class Market:
         self._saving = set()
         self._chunk = changes.head.chunk
         if changes.trades:
-            newest = max(trade.key for trade in changes.trades)
-            self._chunks.append((self._chunk, newest))
+            self._chunks.append(_bounds(Chunk(self._chunk, changes.trades)))
             del self.fresh[: len(changes.trades)]
         gone = set(changes.gone)
         self._chunks = deque(entry for entry in self._chunks if entry[0] not in gone)
@@ -339,6 +348,12 @@ class Market:
                         del held[start_s]
 
 
+def _bounds(chunk: Chunk) -> tuple[int, Key, int]:
+    """Return a chunk's number, its newest trade and its highest id."""
+    newest = max(trade.key for trade in chunk.trades)
+    return chunk.number, newest, max(trade.id for trade in chunk.trades)
+
+
 def _adjust(candle: Candle, old: Trade, new: Trade) -> None:
     """Correct sums where the parts are not there any more; prices stay as they were."""
     candle.volume = EXACT.subtract(EXACT.add(candle.volume, new.amount), old.amount)
@@ -357,15 +372,13 @@ def filled(
     Args:
         candles: those from one time to before another, in order.
         period: seconds of each.
-        start_s: when the first of them may begin.
+        start_s: when the first of them begins.
         end_s: no candle begins then or later.
         before: the newest one before them.
     """
     whole: list[Candle] = []
     rest = deque(candles)
-    at_s = start_of(period, start_s)
-    if at_s < start_s:
-        at_s = end_of(period, at_s)
+    at_s = start_s
     while at_s < end_s:
         if rest and rest[0].start_s <= at_s:
             before = rest.popleft()

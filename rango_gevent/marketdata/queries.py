@@ -113,12 +113,10 @@ class Queries:
         ]
 
     def _candles(self, market: Market, period: int, start_s: int, end_s: int) -> list[Candle]:
-        """Return candles of any interval, which begin from one time to before another."""
+        """Return candles of any interval, from the one of a time to before another."""
         kept = kept_period(period)
         begin_s = start_of(period, start_s)
-        if begin_s < start_s:
-            begin_s = end_of(period, begin_s)
-        if begin_s >= end_s:
+        if start_s >= end_s:
             return []
         last_s = end_of(period, start_of(period, end_s - 1))
         candles = market.candles(kept, begin_s, last_s)

@@ -29,7 +29,7 @@ _decode = msgspec.json.decode
 
 
 class RedisStore:
-    """A database of Redis. Arguments and errors are those of `store.open_store`."""
+    """A database of Redis. Arguments and errors are those of `opening.open_store`."""
 
     def __init__(self, url: str, exchange: str, *, takes_over: bool = True) -> None:
         self._owner = Owner()
@@ -166,8 +166,8 @@ def _fields(period: int, start_s: int, end_s: int) -> list[str] | None:
 
 
 def _head(values: list[Any]) -> Head:
-    name, newest_s, floor, chunk = values
-    return Head(name, newest_s, (floor[0], floor[1]), chunk)
+    name, newest_s, floor, floor_id, chunk = values
+    return Head(name, newest_s, (floor[0], floor[1]), floor_id, chunk)
 
 
 def _candle(values: list[Any]) -> Candle:

@@ -42,6 +42,7 @@ _markets = sa.Table(
     sa.Column("market", sa.Text, primary_key=True),
     sa.Column("newest_s", sa.Double, nullable=False),
     sa.Column("floor_s", sa.Double, nullable=False),
+    sa.Column("floor_trade", _WHOLE, nullable=False),
     sa.Column("floor_id", _WHOLE, nullable=False),
     sa.Column("chunk", _WHOLE, nullable=False),
 )
@@ -77,7 +78,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SqlStore:
-    """A database. Arguments and errors are those of `store.open_store`."""
+    """A database. Arguments and errors are those of `opening.open_store`."""
 
     def __init__(self, url: str, exchange: str, *, takes_over: bool = True) -> None:
         self._owner = Owner()
@@ -123,7 +124,13 @@ class SqlStore:
                 chunk = Chunk(row.chunk, _decode_trades(row.trades))
                 chunks.setdefault(row.market, []).append(chunk)
             heads = [
-                Head(row.market, row.newest_s, (row.floor_s, row.floor_id), row.chunk)
+                Head(
+                    row.market,
+                    row.newest_s,
+                    (row.floor_s, row.floor_trade),
+                    row.floor_id,
+                    row.chunk,
+                )
                 for row in connection.execute(sa.select(_markets))
             ]
         place = self.note("place").split()
@@ -258,7 +265,8 @@ def _head_row(head: Head) -> dict[str, Any]:
         "market": head.name,
         "newest_s": head.newest_s,
         "floor_s": head.floor[0],
-        "floor_id": head.floor[1],
+        "floor_trade": head.floor[1],
+        "floor_id": head.floor_id,
         "chunk": head.chunk,
     }
 

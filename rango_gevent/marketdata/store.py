@@ -1,4 +1,4 @@
-"""What keeps market data: a file of SQLite, PostgreSQL or Redis, told apart by a URL.
+"""What keeps market data: what every store does alike.
 
 All that changed is saved in one step, together with where in the log it stood. One process at a
 time writes: who opens a store last owns it, and who owned it before is refused from then on. So a
@@ -10,16 +10,11 @@ from __future__ import annotations
 import time
 import uuid
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from rango_gevent.errors import ConfigError
 from rango_gevent.marketdata.candles import Candle
 from rango_gevent.marketdata.desk import Changes, Saved
-from rango_gevent.urls import mask_url
 
 FORMAT = "1"
-_SQL = ("sqlite", "postgresql", "postgres")
-_REDIS = ("redis", "rediss", "unix")
 _ALIVE_S = 15.0
 
 
@@ -67,40 +62,6 @@ class Owner:
     def is_alive(self, seen_s: float) -> bool:
         """Tell whether whoever was seen then is likely to be there still."""
         return 0 <= self.now_s() - seen_s < _ALIVE_S
-
-
-def open_store(url: str, exchange: str, *, takes_over: bool = True) -> Store:
-    """Open a store, make it if it is not there, and own it.
-
-    Args:
-        url: ``sqlite:///path``, ``postgresql://…``, ``redis://…``.
-        exchange: whose market data it keeps: a store is of one exchange.
-        takes_over: own it even if another process is at work on it.
-
-    Raises:
-        ConfigError: the URL or what is behind it is wrong; the text names the cure.
-    """
-    scheme = urlsplit(url).scheme.partition("+")[0]
-    try:
-        if scheme in _SQL:
-            from rango_gevent.marketdata.sqlstore import SqlStore
-
-            return SqlStore(url, exchange, takes_over=takes_over)
-        if scheme in _REDIS:
-            from rango_gevent.marketdata.redisstore import RedisStore
-
-            return RedisStore(url, exchange, takes_over=takes_over)
-    except ImportError as error:
-        raise ConfigError(
-            f"RANGO_MARKETDATA_STORE={mask_url(url)!r} needs {error.name}: "
-            "pip install 'rango-gevent[marketdata]'"
-        ) from None
-    except StoreError as error:
-        raise ConfigError(f"RANGO_MARKETDATA_STORE={mask_url(url)!r}: {error}") from None
-    raise ConfigError(
-        f"RANGO_MARKETDATA_STORE={mask_url(url)!r}: give sqlite:///path, postgresql://host/name "
-        "or redis://host/0"
-    )
 
 
 def check(found: str, exchange: str, form: str) -> None:

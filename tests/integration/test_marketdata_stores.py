@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-import uuid
 from decimal import Decimal
 from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from databases import postgres_server, redis_server
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 from market_trades import LIMITS, NOW_S, body, oracle, trade
 
 from rango_gevent.errors import ConfigError
 from rango_gevent.marketdata.desk import Changes, Desk, Limits, Place
+from rango_gevent.marketdata.opening import open_store
 from rango_gevent.marketdata.periods import HOUR, MINUTE, PERIODS
-from rango_gevent.marketdata.store import Store, StoreError, TakenOver, open_store
+from rango_gevent.marketdata.store import Store, StoreError, TakenOver
 
 KEY = "public.btcusd.trades"
 EXCHANGE = "events"
-
-
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    """Run one Redis for all tests here."""
-    with redis_server() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    """Run one PostgreSQL for all tests here."""
-    with postgres_server() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "redis", "postgresql"])
@@ -43,19 +28,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of an empty store of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/marketdata.db"
-    if request.param == "redis":
-        import redis
-
-        base: str = request.getfixturevalue("redis_url")
-        redis.Redis.from_url(base).flushall()
-        return base
-    import psycopg
-
-    base = request.getfixturevalue("postgres_url")
-    name = f"t{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(base, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return base.rpartition("/")[0] + "/" + name
+    found: str = request.getfixturevalue(f"{request.param}_url")
+    return found
 
 
 @pytest.fixture

@@ -131,6 +131,23 @@ def test_what_may_have_been_known_and_is_forgotten_is_late() -> None:
     assert 10 <= made.counts["duplicate"] <= 12
 
 
+def test_a_new_id_is_taken_however_late_its_time_is() -> None:
+    """Ids grow as a rule: one that is higher than all that were forgotten cannot be known."""
+    store, limits = MemoryStore(), Limits(trades=10, late_s=1e9)
+    made = desk(store, limits)
+    trades = [trade(n, NOW_S + 100 + n) for n in range(50)]
+    for one in trades:
+        take(made, one)
+        save(made, store)
+    late = [trade(n, NOW_S + n, "7") for n in range(50, 90)]
+    for one in late:
+        take(made, one, one)
+        save(made, store)
+        made = desk(store, limits)
+        take(made, one)
+    agree(made, [*trades, *late])
+
+
 def test_one_trade_ahead_of_time_does_not_make_the_others_late() -> None:
     """What is forgotten is the oldest by its time, not by when it came."""
     made = desk(MemoryStore(), Limits(trades=10, late_s=1000))
