@@ -96,8 +96,11 @@ def _with_subcommand(argv: list[str]) -> list[str]:
 # -- parsers ----------------------------------------------------------------------------
 
 
-def _parser(named: str) -> argparse.ArgumentParser:
-    """Return the parser, with the arguments of one subcommand: others' may need their modules."""
+def _parser(named: str = "") -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of the subcommand that is named, else of all.
+
+    What one takes may be said in a module of its own, that nobody else needs.
+    """
     parser = argparse.ArgumentParser(
         prog="rango",
         description="A WebSocket gateway for RabbitMQ topic exchanges, a drop-in for Rango.\n"
@@ -117,7 +120,7 @@ def _parser(named: str) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        if name == named:
+        if named in ("", name):
             add_arguments(command)
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import time
@@ -92,7 +93,7 @@ def _end_on_signals(worker: Worker) -> None:
 def _plan(options: Options, settings: Settings) -> Plan:
     source = options.source
     if source == "auto":
-        source = "stream" if os.environ.get("RANGO_LOG") == "stream" else "live"
+        source = "stream" if settings.log == "stream" else "live"
     return Plan(
         urls=list(settings.broker_urls),
         exchange=settings.exchange,
@@ -101,7 +102,7 @@ def _plan(options: Options, settings: Settings) -> Plan:
             heartbeat_s=settings.broker_heartbeat_s,
             queue=_LIVE_QUEUE,
         ),
-        log_limits=LogLimits(10**9, 5 * 10**7, 0.0, 1e9, 0) if source == "stream" else None,
+        log_limits=_log_limits(settings) if source == "stream" else None,
         from_end=options.begin == "next",
         limits=Limits(options.trades, options.late_s, options.ahead_s, options.markets),
         max_unsaved=options.unsaved,
@@ -116,6 +117,17 @@ def _plan(options: Options, settings: Settings) -> Plan:
         max_points=options.points,
         rpc_queue=options.rpc_queue,
         rpc_limits=QueueLimits(options.rpc_waiting, options.rpc_wait_s),
+    )
+
+
+def _log_limits(settings: Settings) -> LogLimits:
+    """Return what a log is declared with that is not there; reading it may last."""
+    return LogLimits(
+        bytes=settings.log_bytes,
+        segment_bytes=settings.log_segment_bytes,
+        window_s=0.0,
+        fill_s=math.inf,
+        spare=0,
     )
 
 
