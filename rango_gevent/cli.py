@@ -429,8 +429,8 @@ def _load(arguments: argparse.Namespace) -> int:
 def _add_marketdata(parser: argparse.ArgumentParser) -> None:
     from rango_gevent.commands import marketdata_options
 
-    marketdata_options.add_arguments(parser)
-    _add_setting_flags(parser, "amqp-addr", "exchange")
+    for part in marketdata_options.add_arguments(parser):
+        _add_setting_flags(part, "amqp-addr", "exchange")
     parser.set_defaults(run=_marketdata)
 
 

@@ -17,6 +17,7 @@ import gevent
 
 from rango_gevent import logs
 from rango_gevent.commands import marketdata_options
+from rango_gevent.commands.marketdata_import import bring_in
 from rango_gevent.commands.marketdata_options import Options
 from rango_gevent.errors import ConfigError
 from rango_gevent.marketdata.desk import Limits
@@ -53,6 +54,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         ConfigError: a setting is wrong, or the store cannot be opened.
     """
     options = marketdata_options.load(arguments, os.environ)
+    if arguments.action == "import":
+        return bring_in(arguments.file, options.store, settings.exchange, arguments.replace)
     if any(url.startswith("memory:") for url in settings.broker_urls):
         raise ConfigError("memory:// is no broker that another process could hear")
     logs.configure(settings.log_level, settings.log_format)

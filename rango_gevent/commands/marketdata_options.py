@@ -13,6 +13,7 @@ from typing import Any, Callable, Mapping, Tuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rango_gevent.errors import ConfigError
+from rango_gevent.marketdata.history import CANDLES, TRADES
 from rango_gevent.marketdata.periods import DAY, HOUR, MINUTE, MONTH, NAMES, PARTS, PERIODS
 from rango_gevent.parsers import Problem, filled, one_of, seconds, whole
 from rango_gevent.settings import Option
@@ -200,19 +201,33 @@ def options() -> dict[str, Option]:
     return {field.name: field.metadata["option"] for field in dataclasses.fields(Options)}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what to do, and a flag for each row."""
-    parser.add_argument(
-        "action",
-        nargs="?",
-        choices=("run", "import"),
-        default="run",
-        metavar="import",
-        help="bring a file in; without it: run",
+def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Add a flag for each row, and ``import``; return both parsers, for flags of others."""
+    _add_flags(parser, options())
+    importing = parser.add_subparsers(dest="action", metavar="import").add_parser(
+        "import",
+        help="bring in a file of trades or candles, instead of running",
+        description="Bring in history: CSV of trades or candles, whose first line names columns\n"
+        f"({','.join(TRADES)},side or {','.join(CANDLES)},deal).\n"
+        "What is there already is left out; after an interruption the same command goes on.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # what was said before the word stays
+        allow_abbrev=False,
     )
-    parser.add_argument("file", nargs="?", metavar="FILE", help="CSV of trades or candles")
+    importing.add_argument("file", metavar="FILE", help="CSV of trades or candles")
+    importing.add_argument(
+        "--replace",
+        action="store_true",
+        default=False,
+        help="let candles of the file replace those that were made from trades",
+    )
+    _add_flags(importing, {"store": options()["store"]})
+    return [parser, importing]
+
+
+def _add_flags(parser: argparse.ArgumentParser, rows: Mapping[str, Option]) -> None:
     defaults = Options()
-    for name, option in options().items():
+    for name, option in rows.items():
         value = option.show(getattr(defaults, name))
         about = f"{option.text} (environment: {option.env}; default: {value})"
         parser.add_argument(

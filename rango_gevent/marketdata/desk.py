@@ -73,6 +73,7 @@ class Desk:
         counts: trades by what they were: ``new``, ``duplicate``, ``corrected``, ``cancelled``.
         drops: trades and messages dropped, by reason.
         waiting: trades taken since the last save.
+        last_at_s, taken_at_s: times of the trade that was taken last: its own, and the clock's.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Desk:
         self.counts: Counter[str] = Counter()
         self.drops: Counter[str] = Counter()
         self.waiting = 0
+        self.last_at_s = self.taken_at_s = 0.0
 
     def restore(self, saved: Saved) -> None:
         """Go on from what was saved."""
@@ -134,6 +136,7 @@ class Desk:
             else:
                 self.counts[word] += 1
                 self.waiting += 1
+                self.last_at_s, self.taken_at_s = trade.at_s, now_s
 
     def _open(self, name: str) -> Market:
         if len(self.markets) >= self._limits.markets:

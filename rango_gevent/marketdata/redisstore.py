@@ -6,7 +6,7 @@ cost it a second, which the log brings again, as place and candles are written t
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any, Iterator
 
@@ -89,6 +89,14 @@ class RedisStore:
                 texts = [text for text in self._redis.hmget(key, fields) if text] if fields else []
         return [_candle(_decode(text)) for text in texts]
 
+    def oldest(self, market: str, period: int) -> Candle | None:
+        """Return the oldest candle of a period."""
+        key = self._key("candles", market, period)
+        with _in_our_words():
+            starts = self._redis.hkeys(key)
+            text = self._redis.hget(key, min(starts, key=int)) if starts else None
+        return None if text is None else _candle(_decode(text))
+
     def note(self, name: str) -> str:
         """Return what was saved under a name, or nothing."""
         with _in_our_words():
@@ -139,7 +147,10 @@ class RedisStore:
                     self._redis.hdel(key, *old)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it, and say that nobody is at work on it."""
+        with suppress(redis.RedisError):
+            if self._redis.get(self._key("owner")) == self._owner.name:
+                self._redis.set(self._key("seen"), 0)
         self._redis.close()
 
 

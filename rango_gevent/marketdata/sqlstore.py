@@ -7,7 +7,7 @@ steps, each as a whole with its place in the log, so that the log brings them ag
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any, Iterator
 
@@ -145,6 +145,13 @@ class SqlStore:
         with _in_our_words(), self._engine.connect() as connection:
             return [_candle(row) for row in connection.execute(_READ, which)]
 
+    def oldest(self, market: str, period: int) -> Candle | None:
+        """Return the oldest candle of a period."""
+        which = {"market": market, "period": period, "start_s": 0, "end_s": 1 << 60}
+        with _in_our_words(), self._engine.connect() as connection:
+            row = connection.execute(_READ.limit(1), which).first()
+        return None if row is None else _candle(row)
+
     def note(self, name: str) -> str:
         """Return what was saved under a name, or nothing."""
         with _in_our_words(), self._engine.connect() as connection:
@@ -181,7 +188,9 @@ class SqlStore:
             _remove(connection, _PRUNE, rows)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it, and say that nobody is at work on it."""
+        with suppress(SQLAlchemyError), self._engine.begin() as connection:
+            connection.execute(_STILL_OWNED, {"me": self._owner.name, "now": 0.0})
         self._engine.dispose()
 
 

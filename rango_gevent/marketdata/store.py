@@ -35,6 +35,9 @@ class Store(Protocol):
     def read(self, market: str, period: int, start_s: int, end_s: int) -> list[Candle]:
         """Return the candles that begin from one time to before another, in their order."""
 
+    def oldest(self, market: str, period: int) -> Candle | None:
+        """Return the oldest candle of a period."""
+
     def save(self, changes: Changes) -> None:
         """Save all of it, or nothing.
 
@@ -49,7 +52,7 @@ class Store(Protocol):
         """Remove candles of each period that begin before a time."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it, and say that nobody is at work on it."""
 
 
 class Owner:
@@ -77,4 +80,7 @@ def check(found: str, exchange: str, form: str) -> None:
 def check_alone(owner: Owner, seen_s: float, takes_over: bool) -> None:
     """Raise `StoreError` when another process is at work and must not be disturbed."""
     if not takes_over and owner.is_alive(seen_s):
-        raise StoreError("`rango marketdata` is at work on it: stop that first")
+        raise StoreError(
+            "`rango marketdata` is at work on it: stop that first; one that was killed is taken "
+            f"for gone after {_ALIVE_S:g} s"
+        )

@@ -51,7 +51,9 @@ class BadTrade(ValueError):
         self.reason = reason
 
 
-class _Entry(msgspec.Struct, gc=False):
+class Entry(msgspec.Struct, gc=False):
+    """A trade as it came, not checked yet."""
+
     date: float
     price: Decimal
     amount: Decimal
@@ -61,7 +63,7 @@ class _Entry(msgspec.Struct, gc=False):
 
 
 class _Body(msgspec.Struct, gc=False):
-    trades: list[_Entry]
+    trades: list[Entry]
 
 
 _decode = msgspec.json.Decoder(_Body).decode
@@ -81,7 +83,7 @@ def market_of(key: str) -> str | None:
     return market
 
 
-def entries(body: bytes) -> list[_Entry]:
+def entries(body: bytes) -> list[Entry]:
     """Take a body apart.
 
     Raises:
@@ -93,7 +95,7 @@ def entries(body: bytes) -> list[_Entry]:
         raise BadTrade("shape", f"not the shape of trades: {error}") from None
 
 
-def checked(entry: _Entry) -> Trade:
+def checked(entry: Entry) -> Trade:
     """Return a trade.
 
     Raises:

@@ -75,7 +75,6 @@ class Worker:
     Attributes:
         failure: why it ended by itself; None: it was stopped.
         gaps, gap_s: times when trades may have been missed, and the seconds of them.
-        lag_s: age of the newest trade when it was taken.
     """
 
     def __init__(self, plan: Plan, store: Store) -> None:
@@ -84,7 +83,6 @@ class Worker:
         self.failure: BaseException | None = None
         self.gaps = 0
         self.gap_s = 0.0
-        self.lag_s = 0.0
         self.save_s = 0.0
         self.saved_at = time.monotonic()
         self.save_failures = 0
@@ -187,6 +185,11 @@ class Worker:
         self.store.close()
 
     @property
+    def lag_s(self) -> float:
+        """Return how old the last trade was when it was taken."""
+        return max(0.0, self.desk.taken_at_s - self.desk.last_at_s)
+
+    @property
     def problem(self) -> str:
         """Return why it is not ready; empty when it is."""
         if time.monotonic() - self.saved_at > _STALE_S:
@@ -218,8 +221,8 @@ class Worker:
             self.gaps += 1
             self.gap_s += seconds
             log.warning(
-                "trades of %.1f s since %s were not heard: RANGO_LOG=stream keeps them, and "
-                "`rango marketdata import` brings them in",
+                "trades of %.1f s since %s were not heard; RANGO_LOG=stream would have kept them, "
+                "and `rango marketdata import --replace` brings candles of that time in",
                 seconds,
                 time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(lost_at_s)),
             )
