@@ -125,12 +125,12 @@ class Announcer:
 
     def tickers(self, now_s: float) -> list[Announcement]:
         """Return the tickers of all markets, when one of them changed."""
-        for name in self._stale:
+        for name in sorted(self._stale):
             made = self._ticker(self._desk.markets[name], now_s)
             if made is not None:
                 self._tickers[name] = made
         self._stale.clear()
-        body = _encode(self._tickers).encode()
+        body = _encode(dict(sorted(self._tickers.items()))).encode()
         if body == self._told or not self._tickers:
             return []
         self._told = body

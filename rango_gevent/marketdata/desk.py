@@ -60,6 +60,10 @@ class Saved(NamedTuple):
     markets: list[tuple[Head, list[Chunk]]]
 
 
+def _nobody(reason: str, key: str, text: str) -> None:
+    """Stand in for who is told."""
+
+
 class Desk:
     """The market data of an exchange.
 
@@ -80,7 +84,7 @@ class Desk:
         self,
         read: Read,
         limits: Limits,
-        on_drop: Callable[[str, str, str], object] = lambda reason, key, text: None,
+        on_drop: Callable[[str, str, str], object] = _nobody,
     ) -> None:
         self._read = read
         self._limits = limits

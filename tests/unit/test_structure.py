@@ -70,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
     "source": {"backoff", "broker", "model", "protocol", "throttle", "turns", "urls"},
     "marketdata": {"publisher", "source", "throttle", "urls", "errors"},
-    "demo": set(),
+    "demo": {"marketdata"},
     "client": {"backoff", "protocol", "errors"},
     "publisher": {"backoff", "broker", "throttle", "protocol", "urls", "errors"},
     "settings": {"auth", "parsers", "urls", "errors"},
