@@ -19,16 +19,18 @@ from rango_gevent import logs
 from rango_gevent.commands import marketdata_options
 from rango_gevent.commands.marketdata_import import bring_in
 from rango_gevent.commands.marketdata_options import Options
+from rango_gevent.environment import with_file
 from rango_gevent.errors import ConfigError
 from rango_gevent.marketdata.desk import Limits
 from rango_gevent.marketdata.metrics import text_of
 from rango_gevent.marketdata.opening import open_store
-from rango_gevent.marketdata.store import TakenOver
+from rango_gevent.marketdata.store import StoreError, TakenOver
 from rango_gevent.marketdata.worker import Plan, Worker
 from rango_gevent.server.exchange import status_line
 from rango_gevent.server.metrics_port import MetricsServer
 from rango_gevent.settings import Settings
 from rango_gevent.source.base import BrokerLimits, LogLimits, QueueLimits
+from rango_gevent.urls import mask_url
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -53,14 +55,17 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     Raises:
         ConfigError: a setting is wrong, or the store cannot be opened.
     """
-    options = marketdata_options.load(arguments, os.environ)
+    options = marketdata_options.load(arguments, with_file(os.environ))
     if arguments.action == "import":
         return bring_in(arguments.file, options.store, settings.exchange, arguments.replace)
     if any(url.startswith("memory:") for url in settings.broker_urls):
         raise ConfigError("memory:// is no broker that another process could hear")
     logs.configure(settings.log_level, settings.log_format)
-    store = open_store(options.store, settings.exchange)
-    worker = Worker(_plan(options, settings), store)
+    try:
+        worker = Worker(_plan(options, settings), open_store(options.store, settings.exchange))
+    except StoreError as error:
+        logs.log.error("no store at %s: %s", mask_url(options.store), error)
+        return _FAILED
     port = _Port(worker, settings.metrics_host, options.metrics_port)
     if options.metrics_port:
         try:

@@ -11,6 +11,7 @@ from rango_gevent.errors import ConfigError
 from rango_gevent.marketdata.history import BadFile, History, Progress
 from rango_gevent.marketdata.opening import open_store
 from rango_gevent.marketdata.store import StoreError, TakenOver
+from rango_gevent.urls import mask_url
 
 _BAR = 30
 _SHOWN_EVERY_S = 0.2
@@ -37,7 +38,11 @@ def bring_in(path: str, url: str, exchange: str, replace: bool) -> int:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     with file:
-        store = open_store(url, exchange, takes_over=False)
+        try:
+            store = open_store(url, exchange, takes_over=False)
+        except StoreError as error:
+            say(f"no store at {mask_url(url)}: {error}")
+            return 1
         try:
             history = History(store, file, time.time(), replace=replace, tell=_tell(path))
             return _bring_in(history, path)

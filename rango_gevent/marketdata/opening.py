@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from rango_gevent.errors import ConfigError
-from rango_gevent.marketdata.store import Store, StoreError
+from rango_gevent.marketdata.store import Store, StoreRefused
 from rango_gevent.urls import mask_url
 
 _SQL = ("sqlite", "postgresql", "postgres")
@@ -22,6 +22,7 @@ def open_store(url: str, exchange: str, *, takes_over: bool = True) -> Store:
 
     Raises:
         ConfigError: the URL or what is behind it is wrong; the text names the cure.
+        StoreError: nobody answers there, or not as it should; that may pass.
     """
     scheme = urlsplit(url).scheme.partition("+")[0]
     try:
@@ -38,7 +39,7 @@ def open_store(url: str, exchange: str, *, takes_over: bool = True) -> Store:
             f"RANGO_MARKETDATA_STORE={mask_url(url)!r} needs {error.name}: "
             "pip install 'rango-gevent[marketdata]'"
         ) from None
-    except StoreError as error:
+    except StoreRefused as error:
         raise ConfigError(f"RANGO_MARKETDATA_STORE={mask_url(url)!r}: {error}") from None
     raise ConfigError(
         f"RANGO_MARKETDATA_STORE={mask_url(url)!r}: give sqlite:///path, postgresql://host/name "

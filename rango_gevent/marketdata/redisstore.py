@@ -17,7 +17,15 @@ from rango_gevent.marketdata.candles import Candle
 from rango_gevent.marketdata.desk import Changes, Place, Saved
 from rango_gevent.marketdata.market import Chunk, Head, MarketChanges
 from rango_gevent.marketdata.periods import end_of, start_of
-from rango_gevent.marketdata.store import FORMAT, Owner, StoreError, TakenOver, check, check_alone
+from rango_gevent.marketdata.store import (
+    FORMAT,
+    Owner,
+    StoreError,
+    StoreRefused,
+    TakenOver,
+    check,
+    check_alone,
+)
 from rango_gevent.marketdata.trades import Trade
 
 _TIMEOUT_S = 5.0
@@ -42,7 +50,7 @@ class RedisStore:
                 decode_responses=True,
             )
         except ValueError as error:
-            raise StoreError(str(error)) from None
+            raise StoreRefused(str(error)) from None
         with _in_our_words():
             form = str(self._redis.get(self._key("format")) or FORMAT)
             check(exchange, exchange, form)

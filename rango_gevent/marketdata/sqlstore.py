@@ -19,7 +19,15 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from rango_gevent.marketdata.candles import Candle
 from rango_gevent.marketdata.desk import Changes, Place, Saved
 from rango_gevent.marketdata.market import Chunk, Head, MarketChanges
-from rango_gevent.marketdata.store import FORMAT, Owner, StoreError, TakenOver, check, check_alone
+from rango_gevent.marketdata.store import (
+    FORMAT,
+    Owner,
+    StoreError,
+    StoreRefused,
+    TakenOver,
+    check,
+    check_alone,
+)
 from rango_gevent.marketdata.trades import Trade
 
 _BUSY_S = 5
@@ -82,11 +90,16 @@ class SqlStore:
 
     def __init__(self, url: str, exchange: str, *, takes_over: bool = True) -> None:
         self._owner = Owner()
-        with _in_our_words():
-            self._engine = _engine(url)
-            _tables.create_all(self._engine)
-            with self._engine.begin() as connection:
-                self._claim(connection, exchange, takes_over)
+        self._engine = _engine(url)
+        try:
+            with _in_our_words():
+                _tables.create_all(self._engine)
+                with self._engine.begin() as connection:
+                    self._claim(connection, exchange, takes_over)
+        except StoreError as error:
+            if self._engine.dialect.name == "sqlite" and not isinstance(error, StoreRefused):
+                raise StoreRefused(f"{error}: check its path and its rights") from error
+            raise
 
     def _claim(self, connection: sa.Connection, exchange: str, takes_over: bool) -> None:
         rows = connection.execute(sa.select(_state).where(_state.c.name.in_(("is", "owner"))))
@@ -209,7 +222,7 @@ def _engine(url: str) -> sa.Engine:
             parsed, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_S}
         )
     except (ArgumentError, NoSuchModuleError) as error:
-        raise StoreError(str(error).splitlines()[0]) from None
+        raise StoreRefused(str(error).splitlines()[0]) from None
 
 
 def _prepare(connection: Any, record: object) -> None:

@@ -22,6 +22,10 @@ class StoreError(Exception):
     """The store cannot be reached or refuses; trying again may help."""
 
 
+class StoreRefused(StoreError):
+    """What is asked for cannot be had; nothing helps but other settings."""
+
+
 class TakenOver(Exception):
     """Another process owns the store now."""
 
@@ -68,19 +72,19 @@ class Owner:
 
 
 def check(found: str, exchange: str, form: str) -> None:
-    """Raise `StoreError` when what is there is not ours."""
+    """Raise `StoreRefused` when what is there is not ours."""
     if form != FORMAT:
-        raise StoreError(f"its format is {form}, and this version reads {FORMAT}")
+        raise StoreRefused(f"its format is {form}, and this version reads {FORMAT}")
     if found != exchange:
-        raise StoreError(
+        raise StoreRefused(
             f"it is of exchange {found!r}, not {exchange!r}: give each exchange its own"
         )
 
 
 def check_alone(owner: Owner, seen_s: float, takes_over: bool) -> None:
-    """Raise `StoreError` when another process is at work and must not be disturbed."""
+    """Raise `StoreRefused` when another process is at work and must not be disturbed."""
     if not takes_over and owner.is_alive(seen_s):
-        raise StoreError(
+        raise StoreRefused(
             "`rango marketdata` is at work on it: stop that first; one that was killed is taken "
             f"for gone after {_ALIVE_S:g} s"
         )

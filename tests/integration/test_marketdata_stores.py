@@ -173,9 +173,8 @@ def test_a_range_of_any_length_is_read(url: str, opened: Callable[..., Store]) -
         ("mysql://localhost/x", "give sqlite:///path"),
         ("/tmp/x.db", "give sqlite:///path"),
         ("sqlite:////no/such/directory/x.db", "unable to open database file"),
-        ("redis://127.0.0.1:1/0", "refused"),
         ("redis://127.0.0.1:x/0", "RANGO_MARKETDATA_STORE"),
-        ("postgresql://user:hidden@127.0.0.1:1/x", "refused"),
+        ("postgresql+nothing://user:hidden@127.0.0.1:1/x", "nothing"),
     ],
 )
 def test_a_store_that_cannot_be_opened_says_why(bad: str, cure: str) -> None:
@@ -184,6 +183,13 @@ def test_a_store_that_cannot_be_opened_says_why(bad: str, cure: str) -> None:
         open_store(bad, EXCHANGE)
     assert "hidden" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("scheme", ["redis", "postgresql"])
+def test_a_server_that_is_away_may_come_back(scheme: str) -> None:
+    """That is no wrong setting."""
+    with pytest.raises(StoreError, match="refused"):
+        open_store(f"{scheme}://user:hidden@127.0.0.1:1/0", EXCHANGE)
 
 
 def test_a_store_is_of_one_exchange(tmp_path: Path, opened: Callable[..., Store]) -> None:
