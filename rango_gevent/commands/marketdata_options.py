@@ -235,6 +235,16 @@ def _add_flags(parser: argparse.ArgumentParser, rows: Mapping[str, Option]) -> N
         )
 
 
+def table() -> str:
+    """Return the table as Markdown, for docs/MARKETDATA.md."""
+    lines = ["| variable | flag | default | meaning |", "|---|---|---|---|"]
+    defaults = Options()
+    for name, option in options().items():
+        value = option.show(getattr(defaults, name))
+        lines.append(f"| `{option.env}` | `--{option.flag}` | `{value}` | {option.text} |")
+    return "\n".join(lines)
+
+
 def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Options:
     """Read the options: a flag wins over the environment, which wins over the default.
 

@@ -105,6 +105,16 @@ class WorkerCollector(Collector):
 DROPS = ("shape", "market", "markets", "price", "amount", "date", "id", "ahead", "late")
 
 
+def table() -> str:
+    """Return what is counted as Markdown, for docs/MARKETDATA.md."""
+    lines = ["| metric | meaning |", "|---|---|"]
+    lines += [f"| `{_PREFIX}{name}` | {text} |" for name, text in GAUGES.items()]
+    for name, (text, label) in COUNTERS.items():
+        labels = f"{{{label}}}" if label else ""
+        lines.append(f"| `{_PREFIX}{name}_total{labels}` | {text} |")
+    return "\n".join(lines)
+
+
 def text_of(worker: Worker) -> bytes:
     """Return the exposition text of a worker and its process."""
     registry = CollectorRegistry(auto_describe=False)
