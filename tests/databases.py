@@ -19,14 +19,41 @@ _START_S = 30
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
+class Redis:
+    """A Redis that can be stopped and started again with what it holds."""
+
+    def __init__(self, port: int, directory: Path) -> None:
+        self._port = port
+        self._words = ["redis-server", "--port", str(port), "--bind", HOST]
+        self._words += ["--dir", str(directory), "--save", "", "--appendonly", "yes"]
+        self._life = contextlib.ExitStack()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        self._life.enter_context(_running(self._words, self._port, None))
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._life.close()
+
+
+@contextlib.contextmanager
+def redis_at(port: int, directory: Path) -> Iterator[Redis]:
+    """Run a Redis on a port for the length of a ``with`` block."""
+    redis = Redis(port, directory)
+    redis.start()
+    try:
+        yield redis
+    finally:
+        redis.stop()
+
+
 @contextlib.contextmanager
 def redis_server() -> Iterator[str]:
     """Run a Redis and return its URL."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="rango-redis-") as directory:
-        words = ["redis-server", "--port", str(port), "--bind", HOST, "--dir", directory]
-        words += ["--save", "", "--appendonly", "yes"]
-        with _running(words, port, None):
+        with redis_at(port, Path(directory)):
             yield f"redis://{HOST}:{port}/0"
 
 
