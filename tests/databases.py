@@ -52,9 +52,12 @@ def redis_at(port: int, directory: Path) -> Iterator[Redis]:
 def redis_server() -> Iterator[str]:
     """Run a Redis and return its URL."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="rango-redis-") as directory:
+    directory = tempfile.mkdtemp(prefix="rango-redis-")
+    try:
         with redis_at(port, Path(directory)):
             yield f"redis://{HOST}:{port}/0"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -37,7 +37,16 @@ def accepts(key: str, size: int) -> bool:
 
 
 class LiveTrades(AmqpSource):
-    """Trades as they are published; arguments are those of `AmqpSource`."""
+    """Trades as they are published.
+
+    Args:
+        on_heard: called when trades can be heard again.
+        others: arguments of `AmqpSource`.
+    """
+
+    def __init__(self, *others: Any, on_heard: Callable[[], object]) -> None:
+        super().__init__(*others)
+        self._on_heard = on_heard
 
     def _queue_of(self, connection: Connection) -> Any:
         instance = f"marketdata.{random.getrandbits(64):016x}"  # a name, not a secret
@@ -46,6 +55,7 @@ class LiveTrades(AmqpSource):
         queue = described(connection.channel())
         queue.declare()
         queue.consume(TAG, partial(hand_on, sink=self._sink), no_ack=True)
+        self._on_heard()
         return queue
 
 

@@ -5,6 +5,7 @@ Prices and amounts in answers are strings with all digits, times are Unix second
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, Callable
 
 from rango_gevent.marketdata import views
@@ -86,11 +87,12 @@ class Queries:
             raise QueryError(NO_METHOD, "method not found")
         if not isinstance(params, list):
             raise QueryError(INVALID, "invalid argument: params must be a list")
-        self._desk.fold()
         try:
-            return answer(*params)
-        except TypeError as error:
-            raise QueryError(INVALID, f"invalid argument: {method} takes other params") from error
+            signature(answer).bind(*params)
+        except TypeError:
+            raise QueryError(INVALID, f"invalid argument: {method} takes other params") from None
+        self._desk.fold()
+        return answer(*params)
 
     def _market(self, name: object) -> Market:
         market = self._desk.markets.get(name) if isinstance(name, str) else None

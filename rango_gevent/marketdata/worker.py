@@ -131,7 +131,9 @@ class Worker:
         plan = self.plan
         others = (plan.broker, self._pace, accepts)
         if plan.log_limits is None:
-            return LiveTrades(plan.urls, plan.exchange, self._take, *others)
+            return LiveTrades(
+                plan.urls, plan.exchange, self._take, *others, on_heard=self._came_back
+            )
         return LoggedTrades(
             plan.urls,
             plan.exchange,
@@ -210,22 +212,21 @@ class Worker:
         if self.desk.waiting >= self.plan.max_unsaved // 4:
             self._wake.set()
         gevent.sleep(0 if more else _GATHER_S)
-        if self._lost_at_s:
-            self._came_back()
 
     def _came_back(self) -> None:
-        """Tell of the time in which nothing was heard, where that has no log."""
+        """Tell of the time in which nothing was heard; a queue of our own has none of it."""
         lost_at_s, self._lost_at_s = self._lost_at_s, 0.0
-        if self.plan.log_limits is None:
-            seconds = max(0.0, time.time() - lost_at_s)
-            self.gaps += 1
-            self.gap_s += seconds
-            log.warning(
-                "trades of %.1f s since %s were not heard; RANGO_LOG=stream would have kept them, "
-                "and `rango marketdata import --replace` brings candles of that time in",
-                seconds,
-                time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(lost_at_s)),
-            )
+        if not lost_at_s:
+            return  # this is the beginning
+        seconds = max(0.0, time.time() - lost_at_s)
+        self.gaps += 1
+        self.gap_s += seconds
+        log.warning(
+            "trades of %.1f s since %s were not heard; RANGO_LOG=stream would have kept them, "
+            "and `rango marketdata import --replace` brings candles of that time in",
+            seconds,
+            time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(lost_at_s)),
+        )
 
     def _lost(self) -> None:
         self._lost_at_s = time.time()

@@ -84,20 +84,24 @@ def exchange() -> Iterator[str]:
 
 def test_klines_and_tickers_reach_clients_of_a_gateway(tmp_path: Path) -> None:
     """Made from trades on the same exchange, in Peatio's shapes."""
-    with (
-        start_gateway() as gateway,
-        start_marketdata(tmp_path, exchange=gateway.exchange) as worker,
-    ):
-        with gateway.connect("/public?stream=btcusd.kline-1d&stream=global.tickers") as client:
-            client.receive()
-            send(worker, trade(1, "10.10", "0.5"), trade(2, "9.5", "1"))
-            events = [json.loads(client.receive()) for _ in range(2)]
-            while not any("volume" in json.dumps(event) for event in events):
-                events.append(json.loads(client.receive()))
-            klines = [event["btcusd.kline-1d"] for event in events if "btcusd.kline-1d" in event]
-            assert klines[-1][1:] == [10.1, 10.1, 9.5, 9.5, 1.5]
-            ticker = next(e for e in events if "global.tickers" in e)["global.tickers"]["btcusd"]
-            assert (ticker["last"], ticker["amount"], ticker["volume"]) == ("9.5", "1.5", "14.550")
+    with contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(start_gateway())
+        worker = stack.enter_context(start_marketdata(tmp_path, exchange=gateway.exchange))
+        client = stack.enter_context(
+            gateway.connect("/public?stream=btcusd.kline-1d&stream=global.tickers")
+        )
+        client.receive()
+        send(worker, trade(1, "10.10", "0.5"), trade(2, "9.5", "1"))
+        klines: list[Any] = []
+        tickers: list[Any] = []
+        while not (klines and tickers and klines[-1][5] == 1.5):
+            for name, body in json.loads(client.receive()).items():
+                (tickers if name == "global.tickers" else klines).append(body)
+        assert klines[-1][1:] == [10.1, 10.1, 9.5, 9.5, 1.5]
+        while tickers[-1]["btcusd"]["amount"] != "1.5":
+            tickers += filter(None, [json.loads(client.receive()).get("global.tickers")])
+        ticker = tickers[-1]["btcusd"]
+        assert (ticker["last"], ticker["amount"], ticker["volume"]) == ("9.5", "1.5", "14.550")
 
 
 def test_questions_are_answered_over_amqp(tmp_path: Path) -> None:
@@ -250,6 +254,31 @@ def test_a_log_that_was_deleted_is_told_and_nothing_counts_twice(
         wait_for_ids(worker, list(range(1, 60)))
         assert volume(worker) == "59"
         assert worker.metric("gaps_total") == 2
+
+
+def test_a_log_that_does_not_reach_back_is_told(tmp_path: Path, exchange: str) -> None:
+    """It was trimmed while we were away: what is left is read, what was known stays known."""
+    env = {
+        "RANGO_LOG": "stream",
+        "RANGO_LOG_BYTES": "1000000",
+        "RANGO_LOG_SEGMENT_BYTES": "200000",
+    }
+    with start_marketdata(tmp_path, exchange=exchange, **env) as worker:
+        send(worker, *(trade(number) for number in range(1, 11)))
+        wait_for_ids(worker, list(range(1, 11)))
+        wait_for(lambda: worker.metric("unsaved_trades") == 0, 10, "all saved")
+        worker.kill()
+        with Publisher(amqp_url(), exchange=exchange) as publisher:
+            for _ in range(40):
+                with publisher.batch() as batch:
+                    for _ in range(100):
+                        batch.publish("public.btcusd.filler", {"text": "x" * 1000})
+        send(worker, *(trade(number) for number in range(8, 21)))
+        worker.start()
+        wait_for_ids(worker, list(range(1, 21)))
+        assert volume(worker) == "20"
+        assert worker.metric("gaps_total") == 1
+        assert "does not reach back to where we stood" in worker.log()
 
 
 def test_a_log_with_other_events_at_our_place_is_found_out(tmp_path: Path, exchange: str) -> None:
