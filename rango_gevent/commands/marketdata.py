@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import gevent
 
-from rango_gevent import logs
+from rango_gevent import __version__, logs
 from rango_gevent.commands import marketdata_options
 from rango_gevent.commands.marketdata_import import bring_in
 from rango_gevent.commands.marketdata_options import Options
@@ -39,7 +39,6 @@ _FAILED = 1
 _TAKEN_OVER = 3
 _HEALTH = ("/healthz", "/readyz")
 _METRICS_TIMEOUT_S = 10.0
-_LIVE_QUEUE = QueueLimits(length=500_000, ttl_s=600)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -66,6 +65,14 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     except StoreError as error:
         logs.log.error("no store at %s: %s", mask_url(options.store), error)
         return _FAILED
+    logs.log.info(
+        "rango_gevent %s: market data of exchange %s, %s, state in %s, %d markets there",
+        __version__,
+        settings.exchange,
+        "from the log" if worker.plan.log_limits else "live",
+        mask_url(options.store),
+        len(worker.desk.markets),
+    )
     port = _Port(worker, settings.metrics_host, options.metrics_port)
     if options.metrics_port:
         try:
@@ -108,7 +115,7 @@ def _plan(options: Options, settings: Settings) -> Plan:
         broker=BrokerLimits(
             timeout_s=settings.broker_timeout_s,
             heartbeat_s=settings.broker_heartbeat_s,
-            queue=_LIVE_QUEUE,
+            queue=QueueLimits(settings.broker_queue_length, settings.broker_queue_ttl_s),
         ),
         log_limits=_log_limits(settings) if source == "stream" else None,
         from_end=options.begin == "next",
