@@ -132,9 +132,13 @@ class Desk:
                 trade = trades.checked(entry)
                 if trade.at_s > now_s + self._limits.ahead_s:
                     raise BadTrade("ahead", f"trade {trade.id} lies ahead of the clock")
-                word = (self.markets.get(name) or self._open(name)).take(trade)
+                market = self.markets.get(name)
+                if market is None:
+                    market = self._new(name)
+                word = market.take(trade)
                 if word is markets.LATE:
                     raise BadTrade("late", f"trade {trade.id} came too late")
+                self.markets[name] = market
             except BadTrade as error:
                 self._drop(error.reason, key, str(error))
             else:
@@ -142,11 +146,11 @@ class Desk:
                 self.waiting += 1
                 self.last_at_s, self.taken_at_s = trade.at_s, now_s
 
-    def _open(self, name: str) -> Market:
+    def _new(self, name: str) -> Market:
+        """Return a market that is not there yet; it is once it has a trade."""
         if len(self.markets) >= self._limits.markets:
             raise BadTrade("markets", "there are too many markets")
-        market = self.markets[name] = self._market(name)
-        return market
+        return self._market(name)
 
     def _drop(self, reason: str, key: str, text: str) -> None:
         self.drops[reason] += 1

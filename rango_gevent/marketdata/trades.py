@@ -17,6 +17,7 @@ from rango_gevent.marketdata.candles import Key
 
 MAX_DIGITS = 40
 _LEAST, _MOST = Decimal("1e-20"), Decimal("1e20")
+_EARLIEST_S = 1e8  # 1973: less is something else than Unix time
 _MILLISECONDS = 1e11  # such a number of seconds is the year 5138
 _MAX_ID = 1 << 63
 _MARKET = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -109,7 +110,7 @@ def checked(entry: Entry) -> Trade:
         raise BadTrade("amount", "the amount must be a number from 0 on, of 40 digits at most")
     if at_s >= _MILLISECONDS:
         at_s /= 1000
-    if not 0 < at_s < _MILLISECONDS:
+    if not _EARLIEST_S <= at_s < _MILLISECONDS:
         raise BadTrade("date", "the date must be Unix time, in seconds or milliseconds")
     number = entry.tid if entry.tid is not None else entry.id
     if type(number) is not int:

@@ -79,5 +79,7 @@ SEEDS = [
     b'{"trades":[{"id":"7","date":1699999999123,"price":1e-20,"amount":1e20,"taker_type":"sell"}]}',
     b'{"trades":[{"tid":1,"date":1e11,"price":"NaN","amount":"Infinity"}]}',
     b'{"trades":[]}',
+    b'{"trades":[{"tid":4,"date":1699999999,"price":"1","amount":"0"}]}',
+    b'{"trades":[{"tid":4,"date":19999,"price":"1","amount":"1"}]}',
 ]
 WORDS = [_PART, b"1e", b'"', b"-0", b"sNaN", b"null", b"9" * 30, b",", b"{", b"]", b"0.", b'"tid":']
