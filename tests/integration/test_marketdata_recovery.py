@@ -126,17 +126,17 @@ class Tape:
 
 
 def wait_until_all_are_counted(worker: MarketdataWorker, tape: Tape) -> None:
-    """Wait until the newest trade of each market is counted."""
+    """Wait until the volume of each market is at least that of all its trades."""
+    month = PERIODS["1M"]
+    for market in MARKETS:
+        months = tape.candles(market, month)
+        wanted = sum(candle[5] for candle in months)
 
-    def is_there() -> bool:
-        for market in MARKETS:
-            (ids,) = tape.db.execute("SELECT max(id) FROM trades WHERE market=?", (market,))
-            deals = worker.ask("deals.query", market, 10_000, 0)
-            if ids[0] not in {deal["id"] for deal in deals}:
-                return False
-        return True
+        def counted(market: str = market, start_s: int = months[0][0]) -> Decimal:
+            rows = worker.ask("kline.query", market, start_s, int(time.time()), month)
+            return sum((Decimal(row[5]) for row in rows), Decimal(0))
 
-    wait_for(is_there, 60, "all trades counted")
+        wait_for(lambda counted=counted, wanted=wanted: counted() >= wanted, 60, "all trades")
 
 
 @pytest.mark.parametrize("store", ["sqlite", "redis", "postgresql"])
