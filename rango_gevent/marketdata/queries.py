@@ -95,7 +95,10 @@ class Queries:
         return answer(*params)
 
     def _market(self, name: object) -> Market:
-        market = self._desk.markets.get(name) if isinstance(name, str) else None
+        """Return a market; ViaBTC's clients write names in capitals, Peatio's keys do not."""
+        market = None
+        if isinstance(name, str):
+            market = self._desk.markets.get(name) or self._desk.markets.get(name.lower())
         if market is None:
             raise QueryError(INVALID, "invalid argument: no such market")
         return market
@@ -110,7 +113,7 @@ class Queries:
         if (end_s - start_s) / period > self._max_points:
             raise QueryError(INVALID, f"invalid argument: more than {self._max_points} candles")
         return [
-            views.kline_row(candle, found.name)
+            views.kline_row(candle, str(market))
             for candle in self._candles(found, period, start_s, end_s + 1)
         ]
 

@@ -129,6 +129,14 @@ def test_intervals_are_viabtcs() -> None:
     ]  # fmt: skip
 
 
+def test_a_market_is_found_in_capitals_too() -> None:
+    """And called as it was asked for."""
+    asked = questions(market(trade(1, NOW_S)))
+    assert asked.ask("price.query", ["BTCUSD"]) == "10"
+    (row,) = asked.ask("kline.query", ["BTCUSD", NOW_S, NOW_S, DAY])
+    assert row[-1] == "BTCUSD"
+
+
 def test_deals_are_the_newest_first() -> None:
     """As many as wanted, with higher ids."""
     made = market(*(trade(n, NOW_S - 100 + n) for n in range(1, 6)), trade(9, NOW_S - 200))
