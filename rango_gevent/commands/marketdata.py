@@ -129,6 +129,7 @@ def _plan(options: Options, settings: Settings) -> Plan:
         is_flat=options.silent == "flat",
         midnight=midnight_in(options.timezone),
         keep_s=dict(options.keep),
+        prune_s=options.prune_s,
         max_points=options.points,
         rpc_queue=options.rpc_queue,
         rpc_limits=QueueLimits(options.rpc_waiting, options.rpc_wait_s),

@@ -181,6 +181,9 @@ class Options:
         "How long candles are kept by period, comma list of PERIOD=TIME; 0: for ever",
         show=_shown_keep,
     )
+    prune_s: float = _option(
+        600.0, "PRUNE_S", seconds(1, 86_400), "Seconds from one removal of old candles to the next"
+    )
     points: int = _option(10_000, "POINTS", whole(1, 1_000_000), "Candles in one answer at most")
     rpc_queue: str = _option(
         "rango.marketdata.rpc", "RPC_QUEUE", filled, "Queue that questions come to"

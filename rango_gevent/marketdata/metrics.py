@@ -91,7 +91,7 @@ class WorkerCollector(Collector):
             "save_failures": worker.save_failures,
             "published": worker.published,
             "publish_failures": worker.publish_failures,
-            "clock_jumps": worker.clock_jumps,
+            "clock_jumps": worker.clock.jumps,
             "reconnects": worker.trades.failures,
         }
         return {

@@ -36,7 +36,6 @@ _GATHER_S = 0.005
 _SEEN_S = 5.0  # a store hears so often that we are there
 _BEHIND_S = 5.0  # behind the end of the log by more, nothing is live
 _JUMP_S = 2.0
-_PRUNE_S = 600.0
 _PUBLISH_DEADLINE_S = 5.0
 _STOP_S = 5.0
 _STALE_S = 15.0
@@ -60,9 +59,35 @@ class Plan(NamedTuple):
     is_flat: bool
     midnight: Callable[[float], int]
     keep_s: dict[int, int]
+    prune_s: float
     max_points: int
     rpc_queue: str
     rpc_limits: QueueLimits
+
+
+class ClockWatch:
+    """Finds out when the clock was set.
+
+    Args:
+        wall_s: Unix time.
+        steady_s: of a clock that nobody sets.
+
+    Attributes:
+        jumps: how often it was.
+    """
+
+    def __init__(self, wall_s: float, steady_s: float) -> None:
+        self._offset_s = wall_s - steady_s
+        self.jumps = 0
+
+    def look(self, wall_s: float, steady_s: float) -> float:
+        """Return by how many seconds it was set since the last look; 0 for no more than drift."""
+        before_s, self._offset_s = self._offset_s, wall_s - steady_s
+        jump_s = self._offset_s - before_s
+        if abs(jump_s) <= _JUMP_S:
+            return 0.0
+        self.jumps += 1
+        return jump_s
 
 
 class Worker:
@@ -88,7 +113,7 @@ class Worker:
         self.save_failures = 0
         self.published = 0
         self.publish_failures = 0
-        self.clock_jumps = 0
+        self.clock = ClockWatch(time.time(), time.monotonic())
         self._say = ThrottledLog(log, _SAY_AGAIN_S)
         self._turn = BoundedSemaphore()
         self._wake = Event()
@@ -125,7 +150,7 @@ class Worker:
             on_down="raise",
             connections=1,
         )
-        self._prune_at = time.monotonic() + _PRUNE_S / 10
+        self._prune_at = time.monotonic() + plan.prune_s / 10
 
     def _open_source(self) -> LiveTrades | LoggedTrades:
         plan = self.plan
@@ -283,7 +308,7 @@ class Worker:
         """Remove what is older than is to be kept, one market after another."""
         if time.monotonic() < self._prune_at:
             return
-        self._prune_at = time.monotonic() + _PRUNE_S
+        self._prune_at = time.monotonic() + self.plan.prune_s
         for market in list(self.desk.markets.values()):
             oldest = {
                 period: start_of(period, market.newest_s - keep_s)
@@ -301,21 +326,15 @@ class Worker:
 
     def _publish_for_ever(self) -> None:
         tickers_at = 0.0
-        offset_s = time.time() - time.monotonic()
         while True:
             gevent.sleep(self.plan.publish_s)
+            jump_s = self.clock.look(time.time(), time.monotonic())
+            if jump_s:
+                log.warning("the clock jumped by %+.1f s", jump_s)
             is_due = time.monotonic() >= tickers_at
             if is_due:
                 tickers_at = time.monotonic() + self.plan.tickers_s
             self._publish(tickers=is_due)
-            offset_s = self._watch_clock(offset_s)
-
-    def _watch_clock(self, offset_s: float) -> float:
-        now_s = time.time() - time.monotonic()
-        if abs(now_s - offset_s) > _JUMP_S:
-            self.clock_jumps += 1
-            log.warning("the clock jumped by %+.1f s", now_s - offset_s)
-        return now_s
 
     def _publish(self, *, tickers: bool) -> None:
         """Publish what changed; what is not taken is published the next time, as it is then."""

@@ -381,6 +381,28 @@ def test_a_store_that_is_away_for_long_is_a_reason_to_leave_the_broker(
             assert worker.metric("trades_total", kind="duplicate") == 0
 
 
+def test_old_candles_are_removed(tmp_path: Path) -> None:
+    """Each period's after its time."""
+    env = {
+        "RANGO_MARKETDATA_KEEP": "1s=4m",
+        "RANGO_MARKETDATA_LATE_S": "1",
+        "RANGO_MARKETDATA_PRUNE_S": "1",
+    }
+    with start_marketdata(tmp_path, **env) as worker:
+        now = int(time.time())
+        send(worker, *(trade(number, at_s=now - 600 + number) for number in range(1, 11)))
+        send(worker, *(trade(number, at_s=now - 20 + number) for number in range(11, 21)))
+        wait_for_ids(worker, list(range(1, 21)))
+
+        def starts(period: int) -> list[int]:
+            rows = worker.ask("kline.query", "btcusd", now - 700, now + 5, period)
+            return [row[0] for row in rows if row[5] != "0"]
+
+        wait_for(lambda: min(starts(1)) > now - 100, 20, "old seconds gone")
+        assert len(starts(1)) == 10
+        assert min(starts(60)) < now - 500
+
+
 # -- settings -------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from rango_gevent.commands.marketdata import midnight_in
 from rango_gevent.commands.marketdata_options import Options, load, options
 from rango_gevent.errors import ConfigError
 from rango_gevent.marketdata import metrics
+from rango_gevent.marketdata.worker import ClockWatch
 from rango_gevent.settings import load as load_settings
 
 _DOCS = Path(__file__).resolve().parents[2].joinpath("docs", "MARKETDATA.md").read_text()
@@ -100,3 +101,13 @@ def test_a_day_begins_at_midnight_of_its_zone(zone: str) -> None:
         assert 0 <= at_s - midnight(at_s) < 25 * 3600
         before = datetime.fromtimestamp(midnight(at_s) - 1, ZoneInfo(zone))
         assert before.date() < now.date()
+
+
+def test_a_clock_that_is_set_is_noticed() -> None:
+    """Forwards and back; one that drifts is none."""
+    clock = ClockWatch(1000.0, 5.0)
+    assert clock.look(1001.0, 6.0) == 0
+    assert clock.look(1003.5, 7.0) == 0
+    assert clock.look(4603.5, 7.0) == 3600
+    assert clock.look(1004.5, 8.0) == -3600
+    assert clock.jumps == 2
