@@ -7,20 +7,18 @@ where the last saved message stood, and go on behind it if it is the same log st
 from __future__ import annotations
 
 import logging
-import random
-from functools import partial
 from typing import Any, Callable
 
 from kombu.connection import Connection
 
 from rango_gevent.marketdata.desk import Place
-from rango_gevent.source.amqp import declare, topology
+from rango_gevent.source.amqp import declare
+from rango_gevent.source.amqp.binder import Binder
 from rango_gevent.source.amqp.chain import GAP, OTHER, Chain
-from rango_gevent.source.amqp.declare import TAG
 from rango_gevent.source.amqp.pump import AmqpSource
 from rango_gevent.source.amqp.reader import Reader
-from rango_gevent.source.base import LogLimits, SourceError
-from rango_gevent.source.message import hand_on
+from rango_gevent.source.base import BrokerLimits, LogLimits, Sink, SourceError
+from rango_gevent.source.bindings import Bindings
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +39,25 @@ class LiveTrades(AmqpSource):
 
     Args:
         on_heard: called when trades can be heard again.
-        others: arguments of `AmqpSource`.
+        urls, exchange, sink, limits, pace: as `AmqpSource` takes them.
     """
 
-    def __init__(self, *others: Any, on_heard: Callable[[], object]) -> None:
-        super().__init__(*others)
+    def __init__(
+        self,
+        urls: list[str],
+        exchange: str,
+        sink: Sink,
+        limits: BrokerLimits,
+        pace: Callable[[bool], None],
+        *,
+        on_heard: Callable[[], object],
+    ) -> None:
+        binder = Binder(Bindings([TRADES], follows=False))
+        super().__init__(urls, exchange, sink, limits, pace, accepts, binder)
         self._on_heard = on_heard
 
     def _queue_of(self, connection: Connection) -> Any:
-        instance = f"marketdata.{random.getrandbits(64):016x}"  # a name, not a secret
-        described = topology.queue(instance, self.exchange, self._limits.queue)
-        described.routing_key = TRADES
-        queue = described(connection.channel())
-        queue.declare()
-        queue.consume(TAG, partial(hand_on, sink=self._sink), no_ack=True)
+        queue = super()._queue_of(connection)
         self._on_heard()
         return queue
 
@@ -75,7 +78,7 @@ class LoggedTrades(Reader):
         self,
         urls: list[str],
         exchange: str,
-        sink: Callable[[str, bytes, float, int], object],
+        sink: Sink,
         *others: Any,
         place: Place | None,
         from_end: bool,

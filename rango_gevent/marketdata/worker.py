@@ -154,16 +154,22 @@ class Worker:
 
     def _open_source(self) -> LiveTrades | LoggedTrades:
         plan = self.plan
-        others = (plan.broker, self._pace, accepts)
         if plan.log_limits is None:
             return LiveTrades(
-                plan.urls, plan.exchange, self._take, *others, on_heard=self._came_back
+                plan.urls,
+                plan.exchange,
+                self._take,
+                plan.broker,
+                self._pace,
+                on_heard=self._came_back,
             )
         return LoggedTrades(
             plan.urls,
             plan.exchange,
             self._take,
-            *others,
+            plan.broker,
+            self._pace,
+            accepts,
             place=self.desk.place,
             from_end=plan.from_end,
             on_break=self._broke,
