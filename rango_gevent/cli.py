@@ -353,7 +353,10 @@ def _add_token_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_tail(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("streams", nargs="+", metavar="STREAM", help="name of a stream, such as eurusd.trades")
+    add("streams", nargs="*", metavar="STREAM", help="name of a stream, such as eurusd.trades")
+    add("--book", metavar="MARKET", help="show a book instead: a live ladder in a terminal")
+    add("--rate", action="store_true", help="show events a second of each stream instead")
+    add("--json", action="store_true", help="print one JSON object a line, for pipes")
     add(
         "--url",
         default=_URL,
@@ -520,9 +523,11 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "print the events of streams",
         "Subscribe to streams and print each event as `stream  json`. Control characters are\n"
         "escaped. Replies and errors go to standard error. Connects to /private with a token,\n"
-        "else to /public, and comes back after a lost connection.",
+        "else to /public, and comes back after a lost connection. --book and --rate draw in\n"
+        "place in a terminal, and print a line for each change elsewhere.",
         "example:\n"
         "  rango tail eurusd.trades global.tickers\n"
+        "  rango tail --book eurusd\n"
         '  RANGO_TOKEN="$(rango token)" rango tail order trade --count 10 --timeout 60',
         _add_tail,
     ),

@@ -267,6 +267,7 @@ class StreamClient:
             if event is None:
                 return
             yield event
+            deadline.check()  # events may come without a pause
 
     def _next(self, deadline: Deadline) -> Event | None:
         with self.lock:

@@ -368,6 +368,21 @@ def test_a_timeout_holds_while_connecting() -> None:
         assert time.monotonic() - started < 2.5
 
 
+def test_a_timeout_holds_while_events_never_pause(gateway: Server, market: str) -> None:
+    """The time is over for whoever never catches up, too."""
+    with client(gateway.url) as ours:
+        ours.subscribe(f"{market}.trades").wait(10)
+        for number in range(100):
+            gateway.publish(f"public.{market}.trades", str(number))
+        wait_for(lambda: ours.stats().waiting == 100, what="all events")
+        taken = 0
+        with pytest.raises(TimeoutError):
+            for _ in ours.events(timeout_s=0.3):
+                taken += 1
+                time.sleep(0.05)
+    assert 3 <= taken <= 8
+
+
 def test_an_error_is_heard_as_one(gateway: Server) -> None:
     """An error reply is told, and does not end the connection."""
     heard: list[Notice] = []

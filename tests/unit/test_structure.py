@@ -127,7 +127,7 @@ MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
     "settings": 1000,  # one table with a row for each setting
-    "cli": 560,  # the arguments and the help of every subcommand
+    "cli": 640,  # the arguments and the help of every subcommand
 }
 
 
