@@ -290,13 +290,25 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=JSON",
         help="set a claim, null leaves it out; may come several times",
     )
+    add(
+        "--check",
+        nargs="*",
+        metavar="JWT",
+        help="make none, but tell whose this one is or why it is not good, by the gateway's "
+        "settings; without JWT, or with -, it is read from standard input",
+    )
+    _add_setting_flags(parser, "pubKey")
     parser.set_defaults(run=_token)
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    from rango_gevent.commands import token
+    if arguments.check is None:
+        from rango_gevent.commands import token
 
-    return token.run(arguments)
+        return token.run(arguments)
+    from rango_gevent.commands import identify
+
+    return identify.run(arguments.check, load_settings(_flags(arguments)).settings)
 
 
 def _add_inject(parser: argparse.ArgumentParser) -> None:
@@ -455,14 +467,16 @@ def _config(arguments: argparse.Namespace) -> int:
 
 
 def _probe(loaded: Loaded) -> int:
+    from rango_gevent.commands.findings import FAIL
     from rango_gevent.commands.probe import probe
 
     for warning in loaded.warnings:
         print(warning)
     is_good = True
-    for step in probe(loaded.settings):
-        print(step, flush=True)
-        is_good = is_good and step.is_good
+    for finding in probe(loaded.settings):
+        has_failed = finding.level == FAIL
+        print(f"{'failed' if has_failed else 'ok'}: {finding.words}", flush=True)
+        is_good = is_good and not has_failed
     return 0 if is_good else _FAILED
 
 
@@ -476,6 +490,25 @@ def _log(arguments: argparse.Namespace) -> int:
     from rango_gevent.commands import log
 
     return log.run(arguments.what, load_settings(_flags(arguments)).settings)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--url", help="of the gateway as clients reach it, through its proxy (default: not tried)")
+    _add_token_arguments(parser)
+    add("--origin", action="append", default=[], metavar="URL",
+        help="a site whose pages shall be able to connect; may come several times")  # fmt: skip
+    add("--idle", type=_number(0, 3600), default=5.0, metavar="S",
+        help="seconds of silence to try on a connection (default: %(default)g)")  # fmt: skip
+    add("--json", action="store_true", help="print one JSON object a line")
+    _add_setting_flags(parser)
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rango_gevent.commands import doctor
+
+    return doctor.run(arguments, _flags(arguments), os.environ)
 
 
 # Name: summary, description, example, what adds its arguments.
@@ -506,7 +539,9 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "make a token, signed with your private key",
         "Print a JWT like those of Barong, for tests and for trying things. Needs the private\n"
         "key that belongs to the gateway's public key.",
-        "example:\n  rango token --uid ID123 --role admin --ttl 600 --claim beta=true",
+        "example:\n"
+        "  rango token --uid ID123 --role admin --ttl 600 --claim beta=true\n"
+        "  rango token --check < token-file",
         _add_token,
     ),
     "inject": (
@@ -542,6 +577,16 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "  rango load wss://shop.example/ws eurusd.trades --clients 1000 --connect-rate 200\n"
         "  rango load ws://127.0.0.1:8080 --publish amqp://localhost --rate 100 --seconds 30",
         _add_load,
+    ),
+    "doctor": (
+        "find what is wrong with a deployment",
+        "Look at everything that a gateway needs, from where this runs: settings, open files,\n"
+        "gevent's patches, keys, a token, the broker with exchange and rights; with --url also\n"
+        "the way that clients take: upgrade, ping, the token's header, origins, clocks, silence.\n"
+        "Each line is OK, WARN or FAIL, with the cure. Exit code 0, or 1 when something failed.\n"
+        "No secret is printed.",
+        'example:\n  RANGO_TOKEN="$(rango token)" rango doctor --url wss://shop.example --idle 65',
+        _add_doctor,
     ),
     "config": (
         "show and check the settings",

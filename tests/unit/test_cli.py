@@ -12,7 +12,7 @@ import pytest
 from rango_gevent import cli
 from rango_gevent.errors import ConfigError
 
-COMMANDS = ("serve", "demo", "keys", "token", "inject", "tail", "load", "config")
+COMMANDS = ("serve", "demo", "keys", "token", "inject", "tail", "load", "doctor", "config")
 
 
 def parsed(*argv: str) -> Any:

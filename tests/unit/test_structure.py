@@ -44,8 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"commands", "environment", "settings", "errors", "__init__"},
     "gunicorn_hooks": {"server", "environment", "logs", "settings", "errors"},
     "commands": {
-        "server", "gateway", "client", "publisher", "demo", "remote", "source", "broker",
-        "environment", "settings", "logs", "auth", "protocol", "turns", "urls", "errors", "__init__",
+        "server", "access", "bounds", "gateway", "client", "publisher", "demo", "remote", "source",
+        "broker", "environment", "settings", "logs", "auth", "protocol", "turns", "urls", "errors", "__init__",
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
@@ -92,7 +92,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Pure: what they need of clock, sockets, environment and randomness comes in as arguments.
 PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|model|settings|errors|parsers|urls|backoff"
-    r"|bench\.(scenarios|report)|commands\.load_figures|source\.(base|bindings)|source\.amqp\.(topology|decoder|chain)"
+    r"|bench\.(scenarios|report)|commands\.(findings|ladder|load_figures|rates)|source\.(base|bindings)|source\.amqp\.(topology|decoder|chain)"
     r"|source\.amqp\.standby"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|resuming|session)"
@@ -127,7 +127,7 @@ MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
     "settings": 1000,  # one table with a row for each setting
-    "cli": 640,  # the arguments and the help of every subcommand
+    "cli": 660,  # the arguments and the help of every subcommand
 }
 
 
