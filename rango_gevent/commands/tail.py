@@ -14,9 +14,9 @@ import time
 from collections.abc import Mapping
 from typing import Callable
 
-from rango_gevent.client.books import Book
 from rango_gevent.client.buffers import BLOCK
 from rango_gevent.client.deadline import Deadline
+from rango_gevent.client.handles import Book
 from rango_gevent.client.model import (
     IDLE,
     LIVE,

@@ -68,44 +68,43 @@ def test_all_of_both(market: str, tmp_path: Path, in_band: bool) -> None:
     """What the shop publishes reaches the bot; a refusal is raised; the figures add up."""
     log = logging.getLogger("test")
     tokens: list[str] = []
-    with start_gateway() as a:
-        with start_gateway(exchange=a.exchange) as b:
+    with start_gateway() as a, start_gateway(exchange=a.exchange) as b:
 
-            def fetch_token() -> str:
-                tokens.append(a.token(uid="ID1"))
-                return tokens[-1]
+        def fetch_token() -> str:
+            tokens.append(a.token(uid="ID1"))
+            return tokens[-1]
 
-            with StreamClient(
-                [a.url, b.url], token=fetch_token, per_connection=2, in_band=in_band
-            ) as client:
-                client.on_state(lambda e: log.info("%s %s %s", e.state, e.code, e.reason))
-                trades = client.subscribe(f"{market}.trades", policy="drop-oldest", size=1000)
-                trades.wait(5)
-                for name in ("order", f"{market}.kline-1m"):
-                    client.subscribe(name).wait(5)
-                with pytest.raises(SubscriptionRefused):
-                    client.subscribe("admin.btcusd.sys").wait(5)
-                with client.book(market) as book:
-                    wait_for(lambda: len(client.stats().connections) >= 2, what="two connections")
-                    assert publish_all(a, market, tmp_path) == "False\n0 0\n"
-                    book.wait_synced(10)
-                    for change in book:
-                        if change.sequence is not None and change.kind == "update":
-                            break
-                    assert book.best_bid is not None
-                    assert book.best_ask is not None
-                    assert [*map(str, book.best_bid)] == ["8999.5", "1.2"]
-                    assert [*map(str, book.best_ask)] == ["9001.0", "0.50"]
-                    assert [*book.bids] == [book.best_bid]
-                    assert [*book.asks] == [book.best_ask]
-                streams = client.request({"event": "list"}, timeout=3)["streams"]
-                assert isinstance(streams, list)
-                seen: dict[str, list[str]] = {}
-                for event in client:
-                    seen.setdefault(event.stream, []).append(event.body)
-                    if sum(map(len, seen.values())) == 8:
+        with StreamClient(
+            [a.url, b.url], token=fetch_token, per_connection=2, in_band=in_band
+        ) as client:
+            client.on_state(lambda e: log.info("%s %s %s", e.state, e.code, e.reason))
+            trades = client.subscribe(f"{market}.trades", policy="drop-oldest", size=1000)
+            trades.wait(5)
+            for name in ("order", f"{market}.kline-1m"):
+                client.subscribe(name).wait(5)
+            with pytest.raises(SubscriptionRefused):
+                client.subscribe("admin.btcusd.sys").wait(5)
+            with client.book(market) as book:
+                wait_for(lambda: len(client.stats().connections) >= 2, what="two connections")
+                assert publish_all(a, market, tmp_path) == "False\n0 0\n"
+                book.wait_synced(10)
+                for change in book:
+                    if change.sequence is not None and change.kind == "update":
                         break
-                stats = client.stats()
+                assert book.best_bid is not None
+                assert book.best_ask is not None
+                assert [*map(str, book.best_bid)] == ["8999.5", "1.2"]
+                assert [*map(str, book.best_ask)] == ["9001.0", "0.50"]
+                assert [*book.bids] == [book.best_bid]
+                assert [*book.asks] == [book.best_ask]
+            streams = client.request({"event": "list"}, timeout=3)["streams"]
+            assert isinstance(streams, list)
+            seen: dict[str, list[str]] = {}
+            for event in client:
+                seen.setdefault(event.stream, []).append(event.body)
+                if sum(map(len, seen.values())) == 8:
+                    break
+            stats = client.stats()
     assert seen[f"{market}.trades"] == [
         '{"trades":[{"tid":1}]}', '{"tid":2}', '{"tid":3}', '{"tid":4}', '{"trades":[{"tid":5}]}',
     ]  # fmt: skip
