@@ -51,7 +51,7 @@ class Front(Generic[SubscriptionT, BookT]):
         limits: bounds.
         bucket: what the requests of all connections take tokens from, for a limit on all of them.
         in_band: send the token in a message instead of with the handshake.
-        resume: come back to the position that was reached, where the gateway offers that.
+        resume: come back to where it stood, where the gateway offers that, and miss nothing.
         options: more for ``connect`` of ``websockets``: ``ssl``, ``proxy``, ``compression``,
             ``additional_headers``.
         jitter: spreads waits; a generator of random numbers.
@@ -83,7 +83,7 @@ class Front(Generic[SubscriptionT, BookT]):
         limits: Limits = Limits(),  # noqa: B008 - a tuple: nobody can change it
         bucket: TokenBucket | None = None,
         in_band: bool = False,
-        resume: bool = False,
+        resume: bool = True,
         options: Mapping[str, Any] | None = None,
         jitter: random.Random | None = None,
     ) -> None:

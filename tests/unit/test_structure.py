@@ -94,7 +94,7 @@ PURE = re.compile(
     r"(protocol|auth|hub|demo)(\..*)?|admin\.(merging|rates|requests|tape)|model|settings|errors|parsers|urls|backoff"
     r"|bench\.(scenarios|report)|commands\.(findings|ladder|load_figures|rates)|source\.(base|bindings)|source\.amqp\.(topology|decoder|chain)"
     r"|source\.amqp\.standby"
-    r"|client\.(asking|buffers|core|held|limiter|link|matching|model|moving|orderbook|plan|pool)"
+    r"|client\.(asking|buffers|coming_back|core|held|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|resuming|session)"
     r"|publisher\.(body|frames)|server\.(paths|handshake)"
 )
