@@ -191,8 +191,10 @@ class Asker:
             self._subscribe(link, [stream])
 
     def _sent(self, link: Link, name: str, outcome: Outcome) -> None:
+        if isinstance(outcome, Exception):  # it never came to its end
+            return
         link.replaying.discard(name)
-        if not isinstance(outcome, Exception) and is_unknown_event(outcome[-1]):
+        if is_unknown_event(outcome[-1]):
             link.knows_snapshot = False
             if name in link.resyncs:
                 link.resyncs[name] = float("-inf")

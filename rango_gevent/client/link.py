@@ -191,6 +191,7 @@ class Link:
         self._since_s = self.heard_at_s = now_s
         self.is_greeted = False
         self.position = None
+        self.replaying.clear()
         self._given_up = self.farewell = self._pinged_at_s = self._measured_from_s = None
         self._enter(AUTHENTICATING, End("connected"))
         if self._is_dismissed:
@@ -228,7 +229,6 @@ class Link:
         for waiting in outgoing:
             waiting.pending.settle(error)
         self.matcher.fail_all(error)
-        self.replaying.clear()
         self.leaving.clear()
         self.is_returning = False
         self.urgent.clear()
