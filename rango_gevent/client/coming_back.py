@@ -73,16 +73,17 @@ def pause(link: Link, stream: Wanted, why: str) -> None:
             sink.lost(why)
 
 
-def stands(link: Link, at: object) -> list[Wanted]:
-    """Take word of where a connection stands; return the streams that may have missed something.
+def broke(link: Link) -> list[Wanted]:
+    """Take word that nobody knows what was published before; return the streams that may miss some.
 
-    Null: history broke, and nobody knows what was published before. Books are told that by word
-    of their own.
+    Books are told that by word of their own.
     """
-    link.position = at if isinstance(at, str) else None
-    if link.position is not None:
-        return []
-    return [one for one in link.wanted.values() if one.state == ACTIVE and not one.is_book]
+    link.position = None
+    return [
+        one
+        for one in link.wanted.values()
+        if one.state == ACTIVE and not one.is_book and not one.is_guest
+    ]
 
 
 def recovered(streams: list[Wanted], reply: Reply) -> str:

@@ -378,7 +378,10 @@ class Core:
             link.knows_auth = True
             link.renew_at_s = link.heard_at_s if self.plan.renews else link.renew_at_s
         elif kind == "position":
-            missed = [s for s in coming_back.stands(link, value.get("at")) if s.sinks]
+            if isinstance(value.get("at"), str):
+                link.position = value["at"]
+                return
+            missed = coming_back.broke(link)
             self._miss(missed, link.heard_before_s, str(value.get("reason")))
         else:
             self._garbage += 1

@@ -36,6 +36,7 @@ class Handover:
     def __init__(self, stream: Wanted, changed: Callable[[Handover], object]) -> None:
         self.stream = stream
         self.guest = Wanted(stream.name)
+        self.guest.is_guest = True
         self.guest.sinks.append(self)
         self.is_counted = False
         self._changed = changed

@@ -50,6 +50,7 @@ class Wanted:
     Attributes:
         sinks: who takes its events.
         link: the connection that holds it.
+        is_guest: it stands for a stream that moves here, and nobody knows of it.
         state: `PENDING`, `ACTIVE` or `REFUSED`.
         error: why it is refused.
         lost_at_s: until when it was whole, on the wall clock; None while nothing is missing.
@@ -63,6 +64,7 @@ class Wanted:
 
     __slots__ = (
         "error",
+        "is_guest",
         "link",
         "lost_at_s",
         "name",
@@ -81,6 +83,7 @@ class Wanted:
     def __init__(self, name: str) -> None:
         self.name = name
         self.sinks: list[Sink] = []
+        self.is_guest = False
         self.state = PENDING
         self.error: SubscriptionRefused | None = None
         self.lost_at_s: float | None = None

@@ -45,7 +45,7 @@ class Tail:
         """Wait until the server has said that it holds these names."""
         reply = {"success": {"message": "subscribed", "streams": list(names)}}
         text = json.dumps(reply, separators=(",", ":"))
-        self.wait_said(text[:-1], times)  # an id may follow: the client matches answers by it
+        self.wait_said(text[:-2], times)  # where it stands may follow, and the request's id
 
     def end(self) -> tuple[int, bytes]:
         """Wait for its end and return exit code and output."""

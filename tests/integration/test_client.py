@@ -37,12 +37,10 @@ def peer(handler: Callable[[ServerConnection], None], **more: Any) -> Iterator[s
 
 
 def client(url: str, *streams: str, heard: list[Notice] | None = None, **more: Any) -> StreamClient:
-    """Return a client with short waits that keeps what it hears."""
+    """Return a client with short waits that keeps what it hears, and asks for no positions."""
     notices: list[Notice] = [] if heard is None else heard
-    limits = more.pop("limits", QUICK)
-    return StreamClient(
-        url, streams, on_notice=notices.append, limits=limits, jitter=random.Random(1), **more
-    )
+    more = {"limits": QUICK, "resume": False, **more}
+    return StreamClient(url, streams, on_notice=notices.append, jitter=random.Random(1), **more)
 
 
 def cut(ours: StreamClient) -> None:
