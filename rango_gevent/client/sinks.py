@@ -165,10 +165,11 @@ class BookSink:
 
     def paused(self, reason: str) -> bool:
         """Hear that the connection is gone: it may be given what it missed."""
-        if not self.book.suspend():
-            return False
-        self._tell(reason)
-        return True
+        was_synced = self.book.is_synced
+        can_go_on = self.book.suspend()
+        if was_synced:  # and not again at each attempt to come back
+            self._tell(reason)
+        return can_go_on
 
     def resumed(self, recovered: bool) -> None:
         """Hear that it was given that, or not; one without a snapshot asks for it."""

@@ -11,8 +11,8 @@ library is patched, with greenlets. Rules:
 - An event's body is the JSON text as the publisher wrote it; nothing here parses it.
 - A lost connection is made again after a jittered wait, the first one like any other, unless the
   close code or the HTTP status says that this cannot help.
-- Events that were published between two connections are missed, and a `Gap` says so; a book
-  begins with its snapshot again.
+- Events that were published between two connections are given by the gateway, where it keeps
+  them; else they are missed, a `Gap` says so, and a book begins with its snapshot again.
 - Every wait is bounded or ends by `close`, which may be called from anywhere.
 - Listeners are called by one thread of their own, in order: they may take their time, ask the
   client things and close it.

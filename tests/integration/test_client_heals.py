@@ -465,3 +465,69 @@ def test_under_gevent() -> None:
         [sys.executable, "-c", GREENLETS], capture_output=True, text=True, timeout=120, check=False
     )
     assert (ended.stdout, ended.stderr) == ("whole\n", "")
+
+
+# -- positions ----------------------------------------------------------------------------------
+
+
+def test_a_fake_gateway_breaks_its_history(gateway: FakeGateway) -> None:
+    """It tells who counts on it; who comes back from before gets a reason; then it goes on."""
+    gaps: list[Gap] = []
+    with client(gateway) as ours:
+        ours.on_gap(gaps.append)
+        trades = ours.subscribe("a.b").wait(5)
+        gateway.tell_positions()
+        gateway.break_history()
+        wait_for(lambda: gaps, what="the gap")
+        assert (gaps[0].streams, gaps[0].reason) == (("a.b",), "other_history")
+        gateway.publish("a.b", '{"at":"1-a"}')
+        assert trades.get(5).body == '{"at":"1-a"}'
+        gateway.cut()
+        gateway.publish("a.b", "2")
+        assert trades.get(5).body == "2"
+        wait_for(lambda: ours.stats().recovered == 1, what="the reply")
+    assert len(gaps) == 1
+
+
+@pytest.mark.parametrize(
+    ("history", "missed", "reason"), [(3, 3, ""), (3, 4, "too_old"), (100, 50, "")]
+)
+def test_a_fake_gateway_keeps_so_many_events(history: int, missed: int, reason: str) -> None:
+    """Those it has kept come, or none of them and a reason."""
+    gaps: list[Gap] = []
+    with FakeGateway(history=history) as gateway, client(gateway) as ours:
+        ours.on_gap(gaps.append)
+        trades = ours.subscribe("a.b").wait(5)
+        gateway.publish("a.b", "0")
+        assert trades.get(5).body == "0"
+        gateway.refuse(503, times=3)
+        gateway.cut()
+        for number in range(1, missed + 1):
+            gateway.publish("a.b", str(number))
+        wait_for(lambda: ours.stats().reconnects == 1, what="a reconnect")
+        if reason:
+            wait_for(lambda: gaps, what="the gap")
+            assert gaps[0].reason == reason
+            assert trades.buffer.backlog()[0] == 0
+        else:
+            assert [trades.get(5).body for _ in range(missed)] == [
+                str(number) for number in range(1, missed + 1)
+            ]
+
+
+def test_a_book_goes_on_where_it_was(gateway: FakeGateway) -> None:
+    """Invalid while it is away, then one sync, and no snapshot was asked for."""
+    kinds: list[str] = []
+    gateway.publish("m.ob-snap", '{"asks":[["9","1"]],"bids":[],"sequence":1}')
+    with client(gateway) as ours:
+        book = ours.book("m").wait_synced(5)
+        gateway.refuse(503, times=2)
+        gateway.cut()
+        for sequence in (2, 3):
+            gateway.publish("m.ob-inc", f'{{"asks":["8","{sequence}"],"sequence":{sequence}}}')
+        wait_for(lambda: book.is_synced and book.sequence == 3, what="the book")
+        while len(kinds) < 3:
+            kinds.append(book.get(5).kind)
+        assert book.best_ask == (8, 3)
+        assert ours.stats().resyncs == 0
+    assert kinds == ["sync", "invalid", "sync"]
