@@ -113,6 +113,7 @@ class Asker:
         more = {"since": since} if since else {}
         if since:  # one after another: each replay ends before the next one begins
             link.is_returning = True
+        link.asked.update(streams)
         self._put(
             link,
             "subscribe",
@@ -206,6 +207,7 @@ class Asker:
     ) -> None:
         if is_return:
             link.is_returning = False
+        link.asked.difference_update(streams)
         if isinstance(outcome, Exception):  # the connection is gone, and all is asked for again
             return
         streams = [one for one in streams if link.wanted.get(one.name) is one]

@@ -16,31 +16,50 @@ all streams share, and replays from there to whoever comes back. Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rango_gevent.client.link import Link
-from rango_gevent.client.wanted import ACTIVE, PENDING, SNAPSHOT_END, Wanted
+from rango_gevent.client.wanted import ACTIVE, SNAPSHOT_END, Wanted
 from rango_gevent.client.wire import Reply
 
 _SHOWN = 5  # names
 
 
 def is_later(position: str, than: str | None) -> bool:
-    """Tell whether a position is behind another one.
+    """Tell whether a position comes after another one.
 
     Their numbers sort within a history; what has another form is taken as it comes.
     """
     if than is None:
         return True
     try:
-        return int(position.partition("-")[0]) >= int(than.partition("-")[0])
+        return int(position.partition("-")[0]) > int(than.partition("-")[0])
     except ValueError:
         return True
 
 
-def is_stray(link: Link, stream: Wanted) -> bool:
-    """Tell whether an event of a stream comes from before it was let go here."""
-    return (
-        stream.state == PENDING and stream.since is not None and link.is_leaving_name(stream.name)
-    )
+def takers(link: Link, streams: Sequence[Wanted], position: str | None) -> list[Wanted]:
+    """Return those of an event's streams that it is for.
+
+    A name and a pattern may have the same event. What is new is for those that are held, as the
+    others will get it replayed; what is replayed is for those that were asked for, each from where
+    it stood, even when nobody wants it any more.
+    """
+    here = [one for one in streams if one.link is link]
+    if position is None:
+        return here
+    held = [one for one in here if one.state == ACTIVE]
+    if not (link.is_returning or link.asked):  # hot path: nearly every event
+        return held
+    if held and is_later(position, link.position):
+        return held
+    asked = [one for one in here if one in link.asked and _may_take(one, position)]
+    return asked + [one for one in held if one.is_book]
+
+
+def _may_take(stream: Wanted, position: str) -> bool:
+    """Tell whether an event may be one of those that a stream has asked for."""
+    return stream.is_book or is_later(position, stream.since)
 
 
 def note(link: Link, stream: Wanted, name: str, position: str) -> None:

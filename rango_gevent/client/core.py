@@ -218,13 +218,12 @@ class Core:
         if self.plan.resume:
             body, position = split_position(body)
         event = Event(name, body, at_s)
-        for stream in list(streams):
-            if stream.link is link and not coming_back.is_stray(link, stream):
-                stream.quiet_since_s = now_s
-                if position is not None:
-                    coming_back.note(link, stream, name, position)
-                self._deliver(stream, event)
-                self._mover.delivered(stream, event)
+        for stream in coming_back.takers(link, streams, position):
+            stream.quiet_since_s = now_s
+            if position is not None:
+                coming_back.note(link, stream, name, position)
+            self._deliver(stream, event)
+            self._mover.delivered(stream, event)
         return self._take_full()
 
     def _deliver(self, stream: Wanted, event: Event) -> None:

@@ -80,7 +80,8 @@ class Link:
         resyncs: books that want a snapshot, and when to ask.
         replaying: books whose snapshot was asked for and is not answered.
         leaving: names whose unsubscribing is not answered.
-        is_returning: streams were asked for from where they stood, and that is not answered.
+        asked: streams that were asked for, and that is not answered.
+        is_returning: some of them from where they stood.
         knows_snapshot: the gateway sends a book to whoever asks for it.
         knows_auth: it spoke of tokens.
         outgoing: requests that wait for their turn.
@@ -119,6 +120,7 @@ class Link:
         self.resyncs: dict[str, float] = {}
         self.replaying: set[str] = set()
         self.leaving: set[str] = set()
+        self.asked: set[Wanted] = set()
         self.is_returning = False
         self.outgoing: deque[Outgoing] = deque()
         self.urgent: list[str] = []
@@ -230,6 +232,7 @@ class Link:
             waiting.pending.settle(error)
         self.matcher.fail_all(error)
         self.leaving.clear()
+        self.asked.clear()
         self.is_returning = False
         self.urgent.clear()
         self.renew_at_s = self.balance_at_s = math.inf
