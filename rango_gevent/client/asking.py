@@ -97,9 +97,7 @@ class Asker:
 
     def _next_batch(self, link: Link) -> list[Wanted]:
         """Take streams that can be asked for together: all of them come from one position."""
-        free = link.unasked
-        if link.leaving or link.unwanted:
-            free = {name: one for name, one in free.items() if not link.is_leaving_name(name)}
+        free = link.askable()
         since = next(iter(free.values())).since
         alike = (name for name, one in free.items() if one.since == since)
         names = next(requests("subscribe", alike, self._request_bytes))

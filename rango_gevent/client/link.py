@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
@@ -269,15 +269,19 @@ class Link:
         """Tell whether it will not come back."""
         return self.state in (CLOSED, DRAINING) or self._is_dismissed
 
-    def is_leaving_name(self, name: str) -> bool:
-        """Tell whether the gateway is to let a stream go, and has not said so."""
-        return name in self.leaving or name in self.unwanted
+    def askable(self) -> Mapping[str, Wanted]:
+        """Return the streams that can be asked for now.
+
+        One that comes back waits until all is let go that could have its events too: they would
+        be taken for what it missed.
+        """
+        if not (self.leaving or self.unwanted):
+            return self.unasked
+        return {name: one for name, one in self.unasked.items() if one.since is None}
 
     def can_ask(self) -> bool:
         """Tell whether streams can be asked for now."""
-        if self.is_returning:
-            return False
-        return bool(self.batches) or any(not self.is_leaving_name(name) for name in self.unasked)
+        return not self.is_returning and bool(self.batches or self.askable())
 
     # -- liveness -----------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_client_core import Scene, Sink
 
@@ -357,7 +357,12 @@ STEPS = (
 steps = st.tuples(st.sampled_from(STEPS), st.integers(0, 9), st.integers(1, 8))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=120,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(st.lists(steps, min_size=30, max_size=120))
 def test_each_event_comes_once_whatever_happens(done: list[tuple[str, int, int]]) -> None:
     """Through cuts at any message, moves, and histories that forget or break."""
