@@ -59,8 +59,8 @@ class Access:
         self, settings: Settings, keys: Sequence[VerificationKey], registry: Registry
     ) -> None:
         self._fetched: tuple[VerificationKey, ...] = ()
-        self.jwks = _jwks(settings, self._take_keys)
-        self.lookup = _lookup(settings)
+        self.jwks = jwks_of(settings, self._take_keys)
+        self.lookup = lookup_of(settings)
         self._registry = registry
         self._said = ThrottledLog(log, _EVERY_S)
         self.tokens: Counter[str] = Counter()
@@ -73,7 +73,7 @@ class Access:
         self.keys = tuple(keys)
         self.control_key = settings.control_key or None
         self.revocations.most = settings.max_revocations
-        self._verifier = _verifier(settings, self.keys + self._fetched)
+        self._verifier = verifier_of(settings, self.keys + self._fetched)
         self.authenticator = Authenticator(
             self._verifier if self.keys or self.jwks is not None else None,
             time.time,
@@ -148,14 +148,16 @@ class Access:
         self._said.say(logging.INFO, command.action, text, command.action, uid, closed)
 
 
-def _jwks(settings: Settings, take: Callable[[tuple[VerificationKey, ...]], None]) -> Jwks | None:
+def jwks_of(settings: Settings, take: Callable[[tuple[VerificationKey, ...]], None]) -> Jwks | None:
+    """Return the list of keys by a URL, None for none; what is fetched is given to ``take``."""
     if not settings.jwks_url:
         return None
     fetcher = Fetcher(settings.jwks_url, settings.auth_timeout_s)
     return Jwks(fetcher.get, take, settings.jwks_refresh_s)
 
 
-def _lookup(settings: Settings) -> Lookup | None:
+def lookup_of(settings: Settings) -> Lookup | None:
+    """Return who is asked about opaque tokens, None for nobody."""
     if not settings.auth_url:
         return None
     fetcher = Fetcher(settings.auth_url, settings.auth_timeout_s, settings.auth_concurrency)
@@ -174,7 +176,8 @@ def lookup_limits(settings: Settings) -> LookupLimits:
     )
 
 
-def _verifier(settings: Settings, keys: Sequence[VerificationKey]) -> TokenVerifier:
+def verifier_of(settings: Settings, keys: Sequence[VerificationKey]) -> TokenVerifier:
+    """Return what checks signed tokens."""
     audience = [name.strip() for name in settings.jwt_audience.split(",") if name.strip()]
     return TokenVerifier(
         keys,

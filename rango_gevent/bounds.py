@@ -27,7 +27,7 @@ from rango_gevent.settings import Settings
 from rango_gevent.source.base import BrokerLimits, Log, LogLimits, QueueLimits
 from rango_gevent.source.bindings import AUTO, EVERYTHING, Bindings
 
-_SPARE_FILES = 80  # for the broker, logs, what is accepted to be closed
+SPARE_FILES = 80  # for the broker, logs, what is accepted to be closed
 
 
 def pack(settings: Settings) -> Callable[[bytes], bytes]:
@@ -111,7 +111,7 @@ def log(settings: Settings, on_break: Callable[[str], None]) -> Log | None:
 def _most_sockets(metrics_connections: int) -> int:
     """Return how many clients the process may open files for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    spare = _SPARE_FILES + metrics_connections
+    spare = SPARE_FILES + metrics_connections
     return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - spare, soft // 2)
 
 

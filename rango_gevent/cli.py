@@ -14,7 +14,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from gevent import monkey
 
@@ -23,6 +23,9 @@ from rango_gevent.commands.terminal import BROKEN_PIPE, drop_stdout, interrupts_
 from rango_gevent.environment import load_settings, print_problems
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import Loaded, Settings, flag_names, options, shown
+
+if TYPE_CHECKING:
+    from rango_gevent.commands.findings import Finding
 
 _FAILED = 1
 _BAD_SETTINGS = 2
@@ -296,13 +299,25 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=JSON",
         help="set a claim, null leaves it out; may come several times",
     )
+    add(
+        "--check",
+        nargs="*",
+        metavar="JWT",
+        help="make none, but tell whose this one is or why it is not good, by the gateway's "
+        "settings; without JWT, or with -, it is read from standard input",
+    )
+    _add_setting_flags(parser, "pubKey")
     parser.set_defaults(run=_token)
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    from rango_gevent.commands import token
+    if arguments.check is None:
+        from rango_gevent.commands import token
 
-    return token.run(arguments)
+        return token.run(arguments)
+    from rango_gevent.commands import identify
+
+    return identify.run(arguments.check, load_settings(_flags(arguments)).settings)
 
 
 def _add_inject(parser: argparse.ArgumentParser) -> None:
@@ -359,7 +374,10 @@ def _add_token_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_tail(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("streams", nargs="+", metavar="STREAM", help="name of a stream, such as eurusd.trades")
+    add("streams", nargs="*", metavar="STREAM", help="name of a stream, such as eurusd.trades")
+    add("--book", metavar="MARKET", help="show a book instead: a live ladder in a terminal")
+    add("--rate", action="store_true", help="show events a second of each stream instead")
+    add("--json", action="store_true", help="print one JSON object a line, for pipes")
     add(
         "--url",
         default=_URL,
@@ -478,10 +496,17 @@ def _probe(loaded: Loaded) -> int:
 
     for warning in loaded.warnings:
         print(warning)
+    return _print_findings(probe(loaded.settings))
+
+
+def _print_findings(findings: Iterable[Finding]) -> int:
+    from rango_gevent.commands.findings import FAIL
+
     is_good = True
-    for step in probe(loaded.settings):
-        print(step, flush=True)
-        is_good = is_good and step.is_good
+    for finding in findings:
+        has_failed = finding.level == FAIL
+        print(f"{'failed' if has_failed else 'ok'}: {finding.words}", flush=True)
+        is_good = is_good and not has_failed
     return 0 if is_good else _FAILED
 
 
@@ -493,11 +518,7 @@ def _add_alert(parser: argparse.ArgumentParser) -> None:
 def _alert(arguments: argparse.Namespace) -> int:
     from rango_gevent.commands.alert import try_sinks
 
-    is_good = True
-    for step in try_sinks(load_settings(_flags(arguments)).settings):
-        print(step, flush=True)
-        is_good = is_good and step.is_good
-    return 0 if is_good else _FAILED
+    return _print_findings(try_sinks(load_settings(_flags(arguments)).settings))
 
 
 def _add_log(parser: argparse.ArgumentParser) -> None:
@@ -510,6 +531,26 @@ def _log(arguments: argparse.Namespace) -> int:
     from rango_gevent.commands import log
 
     return log.run(arguments.what, load_settings(_flags(arguments)).settings)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--url", help="of the gateway as clients reach it, through its proxy (default: not tried)")
+    _add_token_arguments(parser)
+    add("--origin", action="append", default=[], metavar="URL",
+        help="a site whose pages shall be able to connect; may come several times")  # fmt: skip
+    add("--idle", type=_number(0, 3600), default=5.0, metavar="S",
+        help="seconds of silence to try on a connection (default: %(default)g)")  # fmt: skip
+    add("--alert", action="store_true", help="also send a test to every sink of RANGO_ALERT_URLS")
+    add("--json", action="store_true", help="print one JSON object a line")
+    _add_setting_flags(parser)
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rango_gevent.commands import doctor
+
+    return doctor.run(arguments, _flags(arguments), os.environ)
 
 
 # Name: summary, description, example, what adds its arguments.
@@ -540,7 +581,9 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "make a token, signed with your private key",
         "Print a JWT like those of Barong, for tests and for trying things. Needs the private\n"
         "key that belongs to the gateway's public key.",
-        "example:\n  rango token --uid ID123 --role admin --ttl 600 --claim beta=true",
+        "example:\n"
+        "  rango token --uid ID123 --role admin --ttl 600 --claim beta=true\n"
+        "  rango token --check < token-file",
         _add_token,
     ),
     "inject": (
@@ -557,9 +600,11 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "print the events of streams",
         "Subscribe to streams and print each event as `stream  json`. Control characters are\n"
         "escaped. Replies and errors go to standard error. Connects to /private with a token,\n"
-        "else to /public, and comes back after a lost connection.",
+        "else to /public, and comes back after a lost connection. --book and --rate draw in\n"
+        "place in a terminal, and print a line for each change elsewhere.",
         "example:\n"
         "  rango tail eurusd.trades global.tickers\n"
+        "  rango tail --book eurusd\n"
         '  RANGO_TOKEN="$(rango token)" rango tail order trade --count 10 --timeout 60',
         _add_tail,
     ),
@@ -591,6 +636,16 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "  rango marketdata --store postgresql://rango@db/marketdata\n"
         "  rango marketdata import trades.csv",
         _add_marketdata,
+    ),
+    "doctor": (
+        "find what is wrong with a deployment",
+        "Look at everything that a gateway needs, from where this runs: settings, open files,\n"
+        "gevent's patches, keys, a token, the broker with exchange and rights; with --url also\n"
+        "the way that clients take: upgrade, ping, the token's header, origins, clocks, silence.\n"
+        "Each line is OK, WARN or FAIL, with the cure. Exit code 0, or 1 when something failed.\n"
+        "No secret is printed.",
+        'example:\n  RANGO_TOKEN="$(rango token)" rango doctor --url wss://shop.example --idle 65',
+        _add_doctor,
     ),
     "config": (
         "show and check the settings",

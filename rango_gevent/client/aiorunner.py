@@ -35,6 +35,10 @@ class Runner:
         self._reader = asyncio.ensure_future(self._read())
         self._writer = asyncio.ensure_future(self._write())
 
+    def wake(self) -> None:
+        """Let the tasks look for what is to be done."""
+        self.work.notify_all()
+
     async def end(self, timeout_s: float) -> None:
         """Wait for both tasks, and cancel them when they take too long."""
         tasks = {self._reader, self._writer}
@@ -129,7 +133,7 @@ class Runner:
 
     def _lost(self, end: End) -> None:
         self._client.core.lost(self._link, end, time.monotonic())
-        self._client.notify_all()
+        self._client.wake_all()
         self._client.tell()
 
     # -- writing ------------------------------------------------------------------------

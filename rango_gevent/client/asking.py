@@ -83,22 +83,23 @@ class Asker:
             self._ask_for_book(link, due[0], now_s)
         elif link.unwanted:
             self._unsubscribe(link)
-        elif link.batches:
-            self._subscribe(link, link.batches.popleft())
-        elif link.unasked:
-            self._subscribe(link, self._next_batch(link))
+        elif link.can_ask():
+            batch = link.batches.popleft() if link.batches else self._next_batch(link)
+            self._subscribe(link, batch)
         return bool(link.outgoing)
 
     def _unsubscribe(self, link: Link) -> None:
         names = next(requests("unsubscribe", link.unwanted, self._request_bytes))
         for name in names:
             del link.unwanted[name]
-        self._put(link, "unsubscribe", names, lambda outcome: None)
+        link.leaving.update(names)
+        self._put(link, "unsubscribe", names, lambda outcome: link.leaving.difference_update(names))
 
     def _next_batch(self, link: Link) -> list[Wanted]:
         """Take streams that can be asked for together: all of them come from one position."""
-        first = next(iter(link.unasked.values()))
-        alike = (name for name, one in link.unasked.items() if one.since == first.since)
+        free = link.askable()
+        since = next(iter(free.values())).since
+        alike = (name for name, one in free.items() if one.since == since)
         names = next(requests("subscribe", alike, self._request_bytes))
         return [link.unasked.pop(name) for name in names]
 
@@ -106,12 +107,16 @@ class Asker:
         streams = [one for one in streams if link.wanted.get(one.name) is one]
         if not streams:
             return
-        more = {"since": streams[0].since} if link.resumes and streams[0].since else {}
+        since = streams[0].since
+        more = {"since": since} if since else {}
+        if since:  # one after another: each replay ends before the next one begins
+            link.is_returning = True
+        link.asked.update(streams)
         self._put(
             link,
             "subscribe",
             [one.name for one in streams],
-            lambda outcome: self._answered(link, streams, outcome),
+            lambda outcome: self._answered(link, streams, outcome, is_return=bool(since)),
             more,
         )
 
@@ -178,20 +183,29 @@ class Asker:
         if stream.state != ACTIVE:
             return
         if link.knows_snapshot:
+            link.replaying.add(name)
             self._put(link, "snapshot", [name], lambda outcome: self._sent(link, name, outcome))
         else:  # Rango sends a book to whoever subscribes it again
             self._put(link, "unsubscribe", [name], lambda outcome: None)
             self._subscribe(link, [stream])
 
     def _sent(self, link: Link, name: str, outcome: Outcome) -> None:
-        if not isinstance(outcome, Exception) and is_unknown_event(outcome[-1]):
+        if isinstance(outcome, Exception):  # it never came to its end
+            return
+        link.replaying.discard(name)
+        if is_unknown_event(outcome[-1]):
             link.knows_snapshot = False
             if name in link.resyncs:
                 link.resyncs[name] = float("-inf")
 
     # -- coming in ----------------------------------------------------------------------
 
-    def _answered(self, link: Link, streams: list[Wanted], outcome: Outcome) -> None:
+    def _answered(
+        self, link: Link, streams: list[Wanted], outcome: Outcome, is_return: bool
+    ) -> None:
+        if is_return:
+            link.is_returning = False
+        link.asked.difference_update(streams)
         if isinstance(outcome, Exception):  # the connection is gone, and all is asked for again
             return
         streams = [one for one in streams if link.wanted.get(one.name) is one]
@@ -236,7 +250,8 @@ def ask_for(link: Link, stream: Wanted) -> None:
     """Put a stream on the list of those to ask for."""
     link.wanted[stream.name] = stream
     link.unasked[stream.name] = stream
-    link.unwanted.pop(stream.name, None)
+    if stream.since is None:  # else what it holds would be given twice: it lets go first
+        link.unwanted.pop(stream.name, None)
     stream.link = link
     stream.state = PENDING
 

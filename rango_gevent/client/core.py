@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Callable
 
+from rango_gevent.client import coming_back
 from rango_gevent.client.asking import Asker, leave_out
 from rango_gevent.client.limiter import TokenBucket
 from rango_gevent.client.link import Link
@@ -44,6 +45,7 @@ from rango_gevent.client.wire import (
     split_event,
     split_position,
     with_parameters,
+    without_streams,
 )
 
 _ENDED = "the client was closed"
@@ -164,8 +166,11 @@ class Core:
 
     def dialled(self, link: Link) -> str:
         """Return the whole URL to connect to now."""
-        parameters = ["notices=1"] + ["resume=1"] * self.plan.resume
-        return with_parameters(link.dial(), *parameters)
+        url = link.dial()
+        if not self.plan.resume:
+            return with_parameters(url, "notices=1")
+        # its streams are asked for, from where they stood
+        return with_parameters(without_streams(url), "notices=1", "resume=1")
 
     def opened(self, link: Link, now_s: float, expires_in_s: float | None, token: str = "") -> None:
         """Take the end of the handshake.
@@ -196,6 +201,7 @@ class Core:
             What found no room, and has to be offered again.
         """
         link.heard(now_s)
+        link.heard_before_s = link.heard_wall_s
         self._at_s = link.heard_wall_s = at_s
         message = split_event(text)
         if message is None:
@@ -208,16 +214,16 @@ class Core:
             return self._take_full()
         if link.state == AUTHENTICATING and not link.is_greeted:
             self._greet(link)
-        if link.resumes:
+        position = None
+        if self.plan.resume:
             body, position = split_position(body)
-            if any(stream.state == ACTIVE for stream in streams):  # not while it is replayed
-                link.position = position or link.position
         event = Event(name, body, at_s)
-        for stream in list(streams):
-            if stream.link is link:
-                stream.quiet_since_s = now_s
-                self._deliver(stream, event)
-                self._mover.delivered(stream, event)
+        for stream in coming_back.takers(link, streams, position):
+            stream.quiet_since_s = now_s
+            if position is not None:
+                coming_back.note(link, stream, name, position)
+            self._deliver(stream, event)
+            self._mover.delivered(stream, event)
         return self._take_full()
 
     def _deliver(self, stream: Wanted, event: Event) -> None:
@@ -241,9 +247,7 @@ class Core:
         link.lost(end, now_s)
         self._mover.lost(link)
         for stream in link.wanted.values():
-            if stream.state == ACTIVE:
-                stream.since = None if stream.is_book else link.position
-            stream.lose(link.heard_wall_s, end.reason)
+            coming_back.pause(link, stream, end.reason)
         link.unasked = dict(link.wanted)
         link.batches.clear()
         link.unwanted.clear()
@@ -335,7 +339,7 @@ class Core:
         kind = REPLY if reply.error is None else ERROR
         self.say(self.hooks.notice, Notice(kind, text))
         if isinstance(reply.get("at"), str):
-            link.resumes, link.position = True, reply.get("at")
+            link.position = reply.get("at")
         if link.state == AUTHENTICATING and not link.is_greeted:
             self._greet(link)
         elif link.matcher.take(reply, link.heard_at_s):
@@ -373,27 +377,40 @@ class Core:
             link.knows_auth = True
             link.renew_at_s = link.heard_at_s if self.plan.renews else link.renew_at_s
         elif kind == "position":
-            link.position = value.get("at")
+            if isinstance(value.get("at"), str):
+                link.position = value["at"]
+                return
+            missed = coming_back.broke(link)
+            self._miss(missed, link.heard_before_s, str(value.get("reason")))
         else:
             self._garbage += 1
             return
         self.say(self.hooks.notice, Notice(REPLY, text))
         self._wake(link)
 
+    def _miss(self, streams: list[Wanted], from_s: float, why: str) -> None:
+        """Tell that events of streams are missing."""
+        if streams:
+            self._gaps += len(streams)
+            names = tuple(one.name for one in streams)
+            self.say(self.hooks.gap, Gap(names, from_s, self._at_s, why))
+
     def _activated(self, streams: list[Wanted], reply: Reply) -> None:
         recovered = reply.get("recovered") is True
         missed = [one for one in streams if one.lost_at_s is not None and not one.is_book]
         if recovered:
-            self._recovered += len(missed)
+            back = [one for one in streams if one.lost_at_s is not None]
+            self._recovered += len(back)
+            if back:
+                self.say(self.hooks.notice, Notice(STATE, coming_back.recovered(back, reply)))
         elif missed:
-            self._gaps += len(missed)
-            why = reply.get("reason") or missed[0].why_lost
-            names = tuple(one.name for one in missed)
             from_s = min(one.lost_at_s or 0.0 for one in missed)
-            self.say(self.hooks.gap, Gap(names, from_s, self._at_s, why))
+            self._miss(missed, from_s, str(reply.get("reason") or missed[0].why_lost))
         for stream in streams:
             stream.lost_at_s = None
             stream.activate(stream.link.heard_at_s)
+            for sink in list(stream.sinks):
+                sink.resumed(recovered)
         self._mover.activated(streams)
 
     def _refused(self, streams: list[Wanted]) -> None:

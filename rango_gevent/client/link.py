@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
@@ -78,6 +78,10 @@ class Link:
         batches: lists of those that are to be asked for as they are.
         unwanted: names to unsubscribe.
         resyncs: books that want a snapshot, and when to ask.
+        replaying: books whose snapshot was asked for and is not answered.
+        leaving: names whose unsubscribing is not answered.
+        asked: streams that were asked for, and that is not answered.
+        is_returning: some of them from where they stood.
         knows_snapshot: the gateway sends a book to whoever asks for it.
         knows_auth: it spoke of tokens.
         outgoing: requests that wait for their turn.
@@ -89,9 +93,10 @@ class Link:
         token: to be sent in band, after the gateway's first word.
         is_held: nothing is read from it, as somebody's queue is full.
         is_greeted: that word came.
-        position: of the last event, where the gateway gives one.
+        position: where it stands, where the gateway tells.
         heard_at_s: when the last sign of life came.
         heard_wall_s: the same on the wall clock.
+        heard_before_s: when the one before that came.
         generation: counts connections: what was begun for an earlier one is void.
     """
 
@@ -113,6 +118,10 @@ class Link:
         self.batches: deque[list[Wanted]] = deque()
         self.unwanted: dict[str, None] = {}
         self.resyncs: dict[str, float] = {}
+        self.replaying: set[str] = set()
+        self.leaving: set[str] = set()
+        self.asked: set[Wanted] = set()
+        self.is_returning = False
         self.outgoing: deque[Outgoing] = deque()
         self.urgent: list[str] = []
         self.matcher = Matcher()
@@ -122,8 +131,7 @@ class Link:
         self.paced_until_s = -math.inf
         self.renew_at_s = self.balance_at_s = math.inf
         self.position: str | None = None
-        self.resumes = self.is_greeted = False
-        self.is_held = False
+        self.is_greeted = self.is_held = False
         self.token = ""
         self.knows_snapshot = True
         self.knows_auth = False
@@ -139,7 +147,7 @@ class Link:
         self._is_dismissed = False
         self._given_up: End | None = None
         self._since_s = self.heard_at_s = 0.0
-        self.heard_wall_s = 0.0
+        self.heard_wall_s = self.heard_before_s = 0.0
         self._pinged_at_s: float | None = None
         self._measured_from_s: float | None = None
         self._backoff = Backoff(
@@ -183,7 +191,9 @@ class Link:
     def opened(self, now_s: float) -> None:
         """Note that the handshake is done; the gateway's first word is to come."""
         self._since_s = self.heard_at_s = now_s
-        self.resumes = self.is_greeted = False
+        self.is_greeted = False
+        self.position = None
+        self.replaying.clear()
         self._given_up = self.farewell = self._pinged_at_s = self._measured_from_s = None
         self._enter(AUTHENTICATING, End("connected"))
         if self._is_dismissed:
@@ -221,6 +231,9 @@ class Link:
         for waiting in outgoing:
             waiting.pending.settle(error)
         self.matcher.fail_all(error)
+        self.leaving.clear()
+        self.asked.clear()
+        self.is_returning = False
         self.urgent.clear()
         self.renew_at_s = self.balance_at_s = math.inf
 
@@ -255,6 +268,20 @@ class Link:
     def is_leaving(self) -> bool:
         """Tell whether it will not come back."""
         return self.state in (CLOSED, DRAINING) or self._is_dismissed
+
+    def askable(self) -> Mapping[str, Wanted]:
+        """Return the streams that can be asked for now.
+
+        One that comes back waits until all is let go that could have its events too: they would
+        be taken for what it missed.
+        """
+        if not (self.leaving or self.unwanted):
+            return self.unasked
+        return {name: one for name, one in self.unasked.items() if one.since is None}
+
+    def can_ask(self) -> bool:
+        """Tell whether streams can be asked for now."""
+        return not self.is_returning and bool(self.batches or self.askable())
 
     # -- liveness -----------------------------------------------------------------------
 
@@ -315,6 +342,6 @@ class Link:
         deadline = self._deadline()
         if deadline is not None and self.farewell is None and not self.is_held:
             moments.append(deadline[0])
-        if self.state == LIVE and (self.outgoing or self.unwanted or self.unasked or self.batches):
+        if self.state == LIVE and (self.outgoing or self.unwanted or self.can_ask()):
             moments.append(self.paced_until_s)
         return min(moments)

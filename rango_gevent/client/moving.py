@@ -2,8 +2,9 @@
 
 The new connection subscribes while the old one goes on. Events of both are laid side by side:
 where the end of what the old one has delivered is the beginning of what the new one has got, the
-new one takes over, and the old one unsubscribes. Events are told apart by their bodies, as they
-have no numbers. A book needs none of this: it begins with its snapshot.
+new one takes over, and the old one unsubscribes. Where gateways tell positions the new one begins
+at that of the old one, and events are counted; else they are told apart by their bodies, and a
+book needs none of this: it begins with its snapshot.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ class Handover:
 
     Attributes:
         guest: the same stream, as the new connection has it.
+        is_counted: both began at the same position.
     """
 
     def __init__(self, stream: Wanted, changed: Callable[[Handover], object]) -> None:
         self.stream = stream
         self.guest = Wanted(stream.name)
+        self.guest.is_guest = True
         self.guest.sinks.append(self)
+        self.is_counted = False
         self._changed = changed
         self._delivered: list[str] = []
         self._got: list[Event] = []
@@ -57,6 +61,14 @@ class Handover:
     def lost(self, reason: str) -> None:
         """Do nothing: it is given up with its connection."""
 
+    def paused(self, reason: str) -> bool:
+        """Return True, for the same reason."""
+        return True
+
+    def resumed(self, recovered: bool) -> None:
+        """Note that the new connection holds it, from where the old one stood or not."""
+        self.is_counted = recovered
+
     def delivered(self, event: Event) -> None:
         """Note an event of the old connection."""
         self._delivered.append(event.body)
@@ -68,6 +80,9 @@ class Handover:
 
     def rest(self) -> list[Event] | None:
         """Return what only the new connection has got; None while that cannot be told."""
+        if self.is_counted:
+            ahead = len(self._got) - len(self._delivered)
+            return self._got[len(self._delivered) :] if ahead >= 0 else None
         if self.stream.is_book:
             return self._got if self.guest.state == ACTIVE else None
         bodies = [event.body for event in self._got]
@@ -119,6 +134,8 @@ class Mover:
         ]
         for stream in movable[: (len(full.wanted) - len(empty.wanted)) // 2]:
             move = self._moves[stream.name] = Handover(stream, self._look)
+            if stream.name not in full.resyncs and stream.name not in full.replaying:
+                move.guest.since = full.position
             self._routes.add(move.guest)
             ask_for(empty, move.guest)
         self._wake(empty)
@@ -178,12 +195,15 @@ class Mover:
             self._wake(move.guest.link)
 
     def lost(self, link: Link) -> None:
-        """End all moves to a lost connection, and those from it by taking over where that goes."""
+        """End all moves to a lost connection, and those from it: by taking over where that goes.
+
+        With a position that is not needed: the stream comes back from there, wherever it is.
+        """
         for move in list(self._moves.values()):
             if move.guest.link is link:
                 self.forget(move.stream)
             elif move.stream.link is link:
-                if move.guest.state == ACTIVE:
+                if move.guest.state == ACTIVE and link.position is None:
                     self._finish(move, move.all())
                 else:
                     self.forget(move.stream)

@@ -49,6 +49,7 @@ class OrderBook:
     Attributes:
         sequence: of the last event, None where there are none.
         is_synced: it has a snapshot and all increments since.
+        is_suspended: it had them, and may be given what came since.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class OrderBook:
         if number not in (Decimal, float):
             raise ValueError(f"number {number!r}: Decimal or float")
         self.sequence: int | None = None
-        self.is_synced = False
+        self.is_synced = self.is_suspended = False
         self._number: Callable[[Any], Number] = number
         self._decode: Callable[[str], Any] = _exact if number is Decimal else ujson.loads
         self._depth = depth or None
@@ -103,7 +104,7 @@ class OrderBook:
         self._bids.clear()
         self._merge(event)
         self.sequence = _sequence_of(event)
-        self.is_synced = True
+        self.is_synced, self.is_suspended = True, False
         self._check(event)
 
     def increment(self, body: str) -> bool:
@@ -112,7 +113,7 @@ class OrderBook:
         Raises:
             Broken: one is missing in between, or it is none.
         """
-        if not self.is_synced:
+        if not (self.is_synced or self.is_suspended):
             return False
         event = self._parsed(body)
         sequence, last = _sequence_of(event), self.sequence
@@ -126,7 +127,23 @@ class OrderBook:
 
     def invalidate(self) -> None:
         """Trust it no more until the next snapshot; its levels stay to be looked at."""
-        self.is_synced = False
+        self.is_synced = self.is_suspended = False
+
+    def suspend(self) -> bool:
+        """Trust it no more until `restore`, before which what it missed is merged.
+
+        Returns:
+            Whether there is anything to restore.
+        """
+        if self.is_synced:
+            self.is_synced, self.is_suspended = False, True
+        return self.is_suspended
+
+    def restore(self) -> bool:
+        """Trust it again: it was given all that it missed; False: it was lost meanwhile."""
+        if self.is_suspended:
+            self.is_synced, self.is_suspended = True, False
+        return self.is_synced
 
     def _parsed(self, body: str) -> dict[str, Any]:
         try:

@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     renews: bool = False
     in_band: bool = False
     per_connection: int = 0
-    resume: bool = False
+    resume: bool = True
     reconnect: bool = True
 
 

@@ -74,6 +74,13 @@ class QueueSink:
     def lost(self, reason: str) -> None:
         """Do nothing: a gap is told to who listens for it."""
 
+    def paused(self, reason: str) -> bool:
+        """Return True: events follow events."""
+        return True
+
+    def resumed(self, recovered: bool) -> None:
+        """Do nothing, for the same reason."""
+
 
 class BookChange(NamedTuple):
     """What happened to a book.
@@ -142,7 +149,8 @@ class BookSink:
                 self._core.synced(self.wanted)
                 self._note(SYNC)
             elif self.book.increment(event.body):
-                self._note(UPDATE)
+                if self.book.is_synced:  # else it catches up
+                    self._note(UPDATE)
             else:
                 self._core.resync(self.wanted)
         except Broken as error:
@@ -153,6 +161,29 @@ class BookSink:
     def lost(self, reason: str) -> None:
         """Hear that events are missing: nothing is right until the next snapshot."""
         self.book.invalidate()
+        self._tell(reason)
+
+    def paused(self, reason: str) -> bool:
+        """Hear that the connection is gone: it may be given what it missed."""
+        was_synced = self.book.is_synced
+        can_go_on = self.book.suspend()
+        if was_synced:  # and not again at each attempt to come back
+            self._tell(reason)
+        return can_go_on
+
+    def resumed(self, recovered: bool) -> None:
+        """Hear that it was given that, or not; one without a snapshot asks for it."""
+        if not recovered:
+            if self.book.is_suspended:
+                self.book.invalidate()
+        elif self.book.is_synced:
+            return
+        elif self.book.restore():
+            self._note(SYNC)
+        else:
+            self._core.resync(self.wanted)
+
+    def _tell(self, reason: str) -> None:
         if self.reason != reason:
             self.reason = reason
             self._core.say(self.invalid, reason)

@@ -5,7 +5,8 @@
         gateway.publish("btcusd.trades", '{"tid":1}')
         gateway.close(4008, "slow client")
 
-It serves on a port of this machine, in threads of its own. Tokens are not checked, unless
+It serves on a port of this machine, in threads of its own. Who asks by ``resume=1`` is told
+positions and gets what it missed of the newest events. Tokens are not checked, unless
 `FakeGateway.accepts` says how; everybody may have every stream that `FakeGateway.refused` does
 not name.
 """
@@ -17,6 +18,7 @@ import json
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from http import HTTPStatus
 from types import TracebackType
@@ -34,9 +36,10 @@ _END_S = 5.0
 class _Peer:
     """A client of the fake gateway, and what it holds."""
 
-    def __init__(self, connection: ServerConnection, token: str) -> None:
+    def __init__(self, connection: ServerConnection, token: str, resumes: bool) -> None:
         self.connection = connection
         self.token = token
+        self.resumes = resumes
         self.held: dict[str, None] = {}
 
     def send(self, text: str) -> None:
@@ -52,6 +55,8 @@ class FakeGateway:
         port: where to listen, 0 for any.
         extended: knows ids, ``list``, ``time``, ``snapshot`` and ``auth``, as this package's
             gateway does; without it is like Rango.
+        history: events that are kept for who comes back by a position; 0: ``resume=1`` is ignored,
+            as by an older gateway.
 
     Attributes:
         port: where it listens.
@@ -60,20 +65,27 @@ class FakeGateway:
         refused: names that nobody may have.
         accepts: tells whether a token is good.
         ttl_s: what a token's owner is told of the time that it has left.
+        unrecoverable: why nobody is given what was missed, such as ``too_many``; empty: who can
+            be is.
     """
 
-    def __init__(self, port: int = 0, *, extended: bool = True) -> None:
+    def __init__(self, port: int = 0, *, extended: bool = True, history: int = 10_000) -> None:
         self.requests: list[str] = []
         self.tokens: list[str] = []
         self.refused: set[str] = set()
         self.accepts: Callable[[str], bool] = lambda token: True
         self.ttl_s: float | None = None
+        self.unrecoverable = ""
+        self._history: deque[tuple[int, str, str]] = deque(maxlen=history)
+        self._number = 1000
+        self._lost_number = self._number
+        self._life = 1
         self._extended = extended
         self._lock = threading.RLock()
         self._moving = threading.Condition(self._lock)
         self._is_stalled = False
         self._peers: list[_Peer] = []
-        self._books: dict[str, list[str]] = {}
+        self._books: dict[str, list[tuple[int, str, str]]] = {}
         self._refusals: list[tuple[int, str, dict[str, str]]] = []
         self._accepted = 0
         self._goodbyes: list[threading.Thread] = []
@@ -107,15 +119,35 @@ class FakeGateway:
     def publish(self, stream: str, body: str) -> None:
         """Send an event to who holds its stream; ``X-snap`` and ``X-inc`` make a book."""
         with self._lock:
-            text = f'{{"{stream}":{body}}}'
+            self._number += 1
+            event = (self._number, stream, body)
             if stream.endswith("-snap"):
-                self._books[stream[: -len("-snap")] + "-inc"] = [text]
+                self._books[stream[: -len("-snap")] + "-inc"] = [event]
                 return
+            if len(self._history) == self._history.maxlen:
+                self._lost_number = self._history[0][0] if self._history else self._number
+            self._history.append(event)
             if stream.endswith("-inc") and stream in self._books:
-                self._books[stream].append(text)
+                self._books[stream].append(event)
             for peer in self._peers:
                 if stream in peer.held:
-                    peer.send(text)
+                    peer.send(self._text(peer, event))
+
+    def tell_positions(self) -> None:
+        """Tell everybody who wants to know where it stands, as a gateway does in a quiet market."""
+        with self._lock:
+            for peer in self._peers:
+                if peer.resumes:
+                    peer.send(_dump({"event": "position", "at": self._position()}))
+
+    def break_history(self, reason: str = "other_history") -> None:
+        """Forget what was published, and tell everybody who counts on it."""
+        with self._lock:
+            self._history.clear()
+            self._life += 1
+            for peer in self._peers:
+                if peer.resumes:
+                    peer.send(_dump({"event": "position", "at": None, "reason": reason}))
 
     def send(self, text: str) -> None:
         """Send a text to everybody, garbage too."""
@@ -226,7 +258,8 @@ class FakeGateway:
         assert connection.request is not None
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         token = connection.request.headers.get("Authorization", "").partition("Bearer ")[2]
-        peer = _Peer(connection, token)
+        asked = connection.request.path.partition("?")[2].split("&")
+        peer = _Peer(connection, token, self._has_history and "resume=1" in asked)
         with self._lock:
             self._accepted += 1
             if token:
@@ -234,7 +267,7 @@ class FakeGateway:
             self._peers.append(peer)
         try:
             self._wait_while_stalled()
-            peer.send(_held("subscribed", peer))
+            peer.send(self._subscribed(peer))
             for text in connection:
                 self._wait_while_stalled()
                 self._answer(peer, str(text))
@@ -268,11 +301,7 @@ class FakeGateway:
         event, names = request.get("event"), request.get("streams") or []
         number = {"id": request["id"]} if self._extended and "id" in request else {}
         if event == "subscribe":
-            for name in names:
-                if name not in self.refused:
-                    yield from self._books.get(name, ())
-                    peer.held[name] = None
-            yield _held("subscribed", peer, number)
+            yield from self._subscribe(peer, names, request.get("since"), number)
         elif event == "unsubscribe":
             for name in names:
                 peer.held.pop(name, None)
@@ -281,6 +310,56 @@ class FakeGateway:
             yield from self._extended_replies(peer, request, number)
         else:
             yield _dump({"error": _INVALID, **number})
+
+    def _subscribe(
+        self, peer: _Peer, names: list[str], since: str | None, number: dict[str, Any]
+    ) -> Iterator[str]:
+        names = [name for name in names if name not in self.refused]
+        is_return = peer.resumes and since is not None
+        reason = self._why_not(str(since)) if is_return else ""
+        missed = []
+        if is_return and not reason:
+            after = int(str(since).partition("-")[0])
+            missed = [one for one in self._history if one[0] > after and one[1] in names]
+        for name in names:
+            peer.held[name] = None
+            if not is_return or reason:
+                yield from (self._text(peer, one) for one in self._books.get(name, ()))
+        yield from (self._text(peer, one) for one in missed)
+        more: dict[str, Any] = {}
+        if is_return:
+            more = {"recovered": not reason}
+            more.update({"reason": reason} if reason else {"events": len(missed)})
+        yield self._subscribed(peer, number, more)
+
+    def _why_not(self, since: str) -> str:
+        """Return why nothing can be recovered from a position; empty when it can."""
+        number, _, life = since.partition("-")
+        if not number.isdigit():
+            return "bad_position"
+        if life != f"{self._life:08x}":
+            return "other_history"
+        if int(number) > self._number:
+            return "ahead"
+        return "too_old" if int(number) < self._lost_number else self.unrecoverable
+
+    @property
+    def _has_history(self) -> bool:
+        return bool(self._extended and self._history.maxlen)
+
+    def _position(self) -> str:
+        return f"{self._number}-{self._life:08x}"
+
+    def _text(self, peer: _Peer, event: tuple[int, str, str]) -> str:
+        number, stream, body = event
+        at = f',"at":"{number}-{self._life:08x}"' if peer.resumes else ""
+        return f'{{"{stream}":{body}{at}}}'
+
+    def _subscribed(
+        self, peer: _Peer, number: dict[str, Any] | None = None, more: dict[str, Any] | None = None
+    ) -> str:
+        at = {"at": self._position()} if peer.resumes else {}
+        return _held("subscribed", peer, number, {**at, **(more or {})})
 
     def _extended_replies(
         self, peer: _Peer, request: dict[str, Any], number: dict[str, Any]
@@ -293,7 +372,7 @@ class FakeGateway:
         elif event == "snapshot":
             books = [name for name in request["streams"] if name in self._books]
             for name in books:
-                yield from self._books[name]
+                yield from (self._text(peer, one) for one in self._books[name])
             yield _dump({"success": {"message": "snapshot", "streams": books}, **number})
         else:
             peer.token = str(request.get("token"))
@@ -305,8 +384,14 @@ class FakeGateway:
                 yield _dump({"error": "authentication failed: expired", **number})
 
 
-def _held(message: str, peer: _Peer, number: dict[str, Any] | None = None) -> str:
-    return _dump({"success": {"message": message, "streams": list(peer.held)}, **(number or {})})
+def _held(
+    message: str,
+    peer: _Peer,
+    number: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
+) -> str:
+    success = {"message": message, "streams": list(peer.held), **(more or {})}
+    return _dump({"success": success, **(number or {})})
 
 
 def _dump(value: dict[str, Any]) -> str:

@@ -34,6 +34,12 @@ class Sink(Protocol):
     def lost(self, reason: str) -> None:
         """Hear that events are missing from here on until more comes."""
 
+    def paused(self, reason: str) -> bool:
+        """Hear that the connection is gone; tell whether it could go on from here later."""
+
+    def resumed(self, recovered: bool) -> None:
+        """Hear that it is held again, with all that was missed, or with a gap or a snapshot."""
+
 
 class Wanted:
     """A stream that somebody wants.
@@ -44,11 +50,12 @@ class Wanted:
     Attributes:
         sinks: who takes its events.
         link: the connection that holds it.
+        is_guest: it stands for a stream that moves here, and nobody knows of it.
         state: `PENDING`, `ACTIVE` or `REFUSED`.
         error: why it is refused.
         lost_at_s: until when it was whole, on the wall clock; None while nothing is missing.
         why_lost: why.
-        since: position up to which nothing is missing.
+        since: position up to which nothing is missing, while it is not held; None: unknown.
         stale_after_s: seconds without an event after which somebody is to be told; 0: never.
         resyncs: snapshots that were asked for of late.
         resynced_at_s: when the last of them was.
@@ -57,6 +64,7 @@ class Wanted:
 
     __slots__ = (
         "error",
+        "is_guest",
         "link",
         "lost_at_s",
         "name",
@@ -75,6 +83,7 @@ class Wanted:
     def __init__(self, name: str) -> None:
         self.name = name
         self.sinks: list[Sink] = []
+        self.is_guest = False
         self.state = PENDING
         self.error: SubscriptionRefused | None = None
         self.lost_at_s: float | None = None
@@ -102,20 +111,18 @@ class Wanted:
 
     def activate(self, now_s: float) -> None:
         """Note that it is held."""
-        self.state, self.error = ACTIVE, None
+        self.state, self.error, self.since = ACTIVE, None, None
         self.quiet_since_s = now_s
 
     def refuse(self, text: str, code: int | None = None) -> None:
         """Note that it may not be held."""
-        self.state = REFUSED
+        self.state, self.since = REFUSED, None
         self.error = SubscriptionRefused(self.name, text, code)
 
     def lose(self, at_s: float, why: str) -> None:
         """Note that its connection is gone."""
         if self.state == ACTIVE and self.lost_at_s is None:
             self.lost_at_s, self.why_lost = at_s, why
-            for sink in self.sinks:
-                sink.lost(why)
         self.state, self.error, self.quiet_since_s = PENDING, None, None
 
 

@@ -7,7 +7,6 @@ ends of connections in words.
 from __future__ import annotations
 
 import json
-import re
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -25,7 +24,8 @@ _ENDPOINTS = ("/public", "/private")
 _REQUEST_BYTES = 500  # Rango takes messages of up to 512
 _MORE_BYTES = 90  # an id, and the position of a stream that comes back
 _STATUS_SHOWN = 200  # characters of a refusal's body
-_POSITION = re.compile(r',"at":"([^"\\]{1,40})"$')
+_AT = ',"at":"'
+_POSITION_CHARACTERS = 40
 
 # Of these a gateway would say the same again; 401 with a token that may be another one, and all
 # others, are worth a try.
@@ -145,9 +145,17 @@ def split_event(text: str) -> Message | None:
 
 
 def split_position(body: str) -> tuple[str, str | None]:
-    """Take the position off an event's text (``…,"at":"12-ab"``); None when it has none."""
-    found = _POSITION.search(body)
-    return (body[: found.start()], found[1]) if found else (body, None)
+    """Take the position off an event's text (``…,"at":"12-ab"``); None when it has none.
+
+    No JSON value ends like that by itself: within one a quote has a backslash before it.
+    """
+    if not body.endswith('"'):
+        return body, None
+    start = body.rfind(_AT, max(0, len(body) - len(_AT) - _POSITION_CHARACTERS - 1))
+    position = body[start + len(_AT) : -1]
+    if start < 1 or not position or '"' in position or "\\" in position:
+        return body, None
+    return body[:start], position
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -283,6 +291,13 @@ def with_parameters(url: str, *parameters: str) -> str:
     """Return a URL with more in its query, such as ``resume=1``; what is there stays as it is."""
     query = "&".join(parameters)
     return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+
+def without_streams(url: str) -> str:
+    """Return a URL whose query subscribes to nothing; what else is there stays as it is."""
+    base, _, query = url.partition("?")
+    rest = [part for part in query.split("&") if part and part.partition("=")[0] != "stream"]
+    return f"{base}?{'&'.join(rest)}" if rest else base
 
 
 def names_in_url(url: str) -> list[str]:

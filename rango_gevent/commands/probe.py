@@ -1,4 +1,4 @@
-"""``rango config --check --connect``: try what the settings name, each with one line.
+"""Try what the settings name: for ``rango config --check --connect`` and ``rango doctor``.
 
 Keys are loaded, and who is asked about tokens is asked; each broker is connected to as the gateway
 would, its exchange looked at, and a queue declared, bound and consumed, which goes with the
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import ssl
 import time
-from typing import Iterator, NamedTuple
+from typing import Iterator
 
-from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
+from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, PreconditionFailed
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
 from rango_gevent import broker
 from rango_gevent.auth.keys import described
+from rango_gevent.commands.findings import FAIL, OK, Finding
 from rango_gevent.environment import load_keys
 from rango_gevent.errors import ConfigError
 from rango_gevent.feed import open_feed
@@ -32,56 +33,58 @@ from rango_gevent.urls import mask_url
 _LIMITS = QueueLimits(length=1, ttl_s=1.0)
 
 
-class Step(NamedTuple):
-    """What was tried: a line for people, and whether it went well."""
-
-    is_good: bool
-    text: str
-
-    def __str__(self) -> str:
-        """Return the line."""
-        return f"{'ok' if self.is_good else 'failed'}: {self.text}"
-
-
-def probe(settings: Settings) -> Iterator[Step]:
+def probe(settings: Settings) -> Iterator[Finding]:
     """Try everything that the settings name; what depends on a failure is not tried."""
+    yield from probe_keys(settings)
+    yield from probe_brokers(settings)
+
+
+def probe_keys(settings: Settings) -> Iterator[Finding]:
+    """Try what tokens are checked with: keys, and who is asked."""
     try:
-        yield Step(True, described([*load_keys(settings), *settings.asked]))
+        yield Finding(OK, described([*load_keys(settings), *settings.asked]))
     except ConfigError as error:
-        yield Step(False, str(error))
+        for problem in error.problems:
+            yield Finding(FAIL, problem)
     if settings.jwks_url:
         yield _probe_jwks(settings)
     if settings.auth_url:
         yield _probe_service(settings)
+
+
+def probe_brokers(settings: Settings) -> Iterator[Finding]:
+    """Try each broker, the exchange there, and what the user may do."""
     if settings.source:
         yield _probe_kafka(settings)
         return
     for url in settings.broker_urls:
         if url.startswith("memory"):
-            yield Step(True, "the broker lives inside of the gateway: nothing to connect to")
+            yield Finding(OK, "the broker lives inside of the gateway: nothing to connect to")
         else:
             yield from _probe_broker(url, settings)
 
 
-def _probe_jwks(settings: Settings) -> Step:
+def _probe_jwks(settings: Settings) -> Finding:
     try:
         keys = read_keys(Fetcher(settings.jwks_url, settings.auth_timeout_s).get())
     except (Unreachable, ValueError) as error:
-        return Step(False, f"JWT_JWKS_URL {mask_url(settings.jwks_url)}: {error}")
-    return Step(True, f"JWT_JWKS_URL: {described(keys)}")
+        text = f"JWT_JWKS_URL {mask_url(settings.jwks_url)}: {error}"
+        return Finding(FAIL, text, "see whether it can be reached from here and is a list of keys")
+    return Finding(OK, f"JWT_JWKS_URL: {described(keys)}")
 
 
-def _probe_service(settings: Settings) -> Step:
+def _probe_service(settings: Settings) -> Finding:
     """Ask about a token that nobody has: any answer will do."""
     url = settings.auth_url
     try:
         read_answer(Fetcher(url, settings.auth_timeout_s).get({"Authorization": "-"}), time.time())
     except (Unreachable, ValueError) as error:
-        return Step(False, f"RANGO_AUTH_URL {mask_url(url)}: {error}")
-    return Step(True, "RANGO_AUTH_URL answers")
+        text = f"RANGO_AUTH_URL {mask_url(url)}: {error}"
+        return Finding(FAIL, text, "see whether it can be reached from here")
+    return Finding(OK, "RANGO_AUTH_URL answers")
 
 
-def _probe_kafka(settings: Settings) -> Step:
+def _probe_kafka(settings: Settings) -> Finding:
     """Connect as the gateway would, and look for all partitions."""
     place = mask_url(settings.source)
     try:
@@ -91,11 +94,11 @@ def _probe_kafka(settings: Settings) -> Step:
         finally:
             source.drop()
     except (ConfigError, SourceError) as error:
-        return Step(False, f"{place}: {error}")
-    return Step(True, f"{place}: {source.exchange}")
+        return Finding(FAIL, f"{place}: {error}")
+    return Finding(OK, f"{place}: {source.exchange}")
 
 
-def _probe_broker(url: str, settings: Settings) -> Iterator[Step]:
+def _probe_broker(url: str, settings: Settings) -> Iterator[Finding]:
     timeout_s = settings.broker_timeout_s
     connection = broker.describe(
         url,
@@ -106,40 +109,54 @@ def _probe_broker(url: str, settings: Settings) -> Iterator[Step]:
     try:
         with Timeout(timeout_s, BrokerTimeout("no answer in time")):
             connect(connection, timeout_s, hasty=False)
-            yield Step(True, f"broker {mask_url(url)}")
+            yield Finding(OK, f"broker {mask_url(url)}")
             yield from _probe_exchange(connection, settings.exchange)
     except (AMQPError, OSError) as error:
-        yield Step(False, f"broker {mask_url(url)}: {_words(error)}: {_cure(error)}")
+        yield Finding(FAIL, f"broker {mask_url(url)}: {_words(error)}", _cure(error))
     finally:
         leave(connection)
 
 
-def _probe_exchange(connection: Connection, name: str) -> Iterator[Step]:
+def _probe_exchange(connection: Connection, name: str) -> Iterator[Finding]:
     if not broker.exists(connection, name):
-        yield Step(
-            False,
-            f"exchange {name!r} does not exist: check RANGO_EXCHANGE, or start its publisher; "
-            "the gateway would declare it and wait",
+        yield Finding(
+            FAIL,
+            f"exchange {name!r} does not exist",
+            "check RANGO_EXCHANGE, or start its publisher; the gateway would declare it and wait",
         )
         return
     try:
         declare.take(connection, name)
     except SourceRefused as error:
-        yield Step(False, str(error))
+        text, _, cure = str(error).partition(": ")
+        yield Finding(FAIL, text, cure)
         return
-    yield Step(True, f"exchange {name!r}")
+    kind = "of type topic" if _may_ask(connection, name) else "taken for topic: may not ask"
+    yield Finding(OK, f"exchange {name!r}, {kind}")
     try:
         declare.subscribe(connection, name, _LIMITS, lambda *message: None)
     except AccessRefused as error:
         user, vhost = connection.userid, connection.virtual_host
         own = r"'^rango\.instance\.'"
-        yield Step(
-            False,
-            f"rights: {_words(error)}: give them by `rabbitmqctl set_permissions -p {vhost} {user} "
+        yield Finding(
+            FAIL,
+            f"rights: {_words(error)}",
+            f"give them by `rabbitmqctl set_permissions -p {vhost} {user} "
             f"{own} {own} '^(rango\\.instance\\..*|{name})$'`",
         )
     else:
-        yield Step(True, "rights to declare a queue, to bind it and to consume it")
+        yield Finding(OK, "rights to declare a queue, to bind it and to consume it")
+
+
+def _may_ask(connection: Connection, name: str) -> bool:
+    """Tell whether the user may declare an exchange, which is how its type is learnt."""
+    try:
+        broker.exchange(connection.channel(), name)
+    except AccessRefused:
+        return False
+    except PreconditionFailed:  # durable, say: a topic exchange all the same
+        return True
+    return True
 
 
 def _nowhere(*message: object) -> bool:

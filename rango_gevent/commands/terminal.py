@@ -1,4 +1,4 @@
-"""What the subcommands share about the terminal: harmless text, Ctrl-C, a pipe that ends.
+"""What the subcommands share about the terminal: harmless text, Ctrl-C, a pipe, a page to draw on.
 
 Text from a publisher or a server may hold anything, and a terminal obeys what it is shown:
 an escape sequence can rewrite the screen, and a direction override makes text read as
@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TextIO
 
@@ -85,3 +85,58 @@ def interrupts_here() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def can_draw(stream: TextIO) -> bool:
+    """Tell whether a stream is a terminal that takes a `Screen`."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+class Screen:
+    """Draws lines in place, on a page of its own; what was on the terminal comes back at the end.
+
+    A frame goes out as one write, over the one before and without erasing it first, so that
+    nothing flickers; terminals that know the word show it as a whole.
+
+    Args:
+        out: a terminal, as `can_draw` tells.
+    """
+
+    _OPEN = "\x1b[?1049h\x1b[?25l"  # another page, no cursor
+    _CLOSE = "\x1b[?25h\x1b[?1049l"
+    _FRAME = "\x1b[?2026h\x1b[H{}\x1b[K\x1b[J\x1b[?2026l"  # all at once: from home, rest erased
+    _NEXT = "\x1b[K\n"
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._ascii_only = not is_utf8(out)
+        self._shown = ""
+
+    def __enter__(self) -> Screen:
+        """Take the terminal."""
+        self._write(self._OPEN)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the terminal back as it was."""
+        self._write(self._CLOSE)
+
+    def size(self) -> tuple[int, int]:
+        """Return columns and rows, as they are now."""
+        try:
+            return os.get_terminal_size(self._out.fileno())
+        except OSError:
+            return 80, 24
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Show lines, as many and as much of each as there is room for."""
+        columns, rows = self.size()
+        fitting = [escaped(line, ascii_only=self._ascii_only)[:columns] for line in lines[:rows]]
+        frame = self._FRAME.format(self._NEXT.join(fitting))
+        if frame != self._shown:
+            self._shown = frame
+            self._write(frame)
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()

@@ -7,7 +7,7 @@ import csv
 import io
 import socket
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Iterator, Mapping, NamedTuple
 
 from processes import conf, running
 from support import HOST, free_port, wait_for
@@ -29,8 +29,16 @@ http {{
 
 
 @contextlib.contextmanager
-def start_nginx(directory: Path, upstream: str, read_timeout: str = "75s") -> Iterator[int]:
-    """Run nginx with conf/nginx.conf before an upstream; gives its port."""
+def start_nginx(
+    directory: Path,
+    upstream: str,
+    read_timeout: str = "75s",
+    changes: Mapping[str, str] | None = None,
+) -> Iterator[int]:
+    """Run nginx with conf/nginx.conf, or what changes make of it, before an upstream.
+
+    Gives its port.
+    """
     port = free_port()
     text = conf(
         "nginx.conf",
@@ -39,6 +47,7 @@ def start_nginx(directory: Path, upstream: str, read_timeout: str = "75s") -> It
             "server 127.0.0.1:8080": f"server {upstream}",
             "/var/log/nginx/rango.log": f"{directory}/rango.log",
             "proxy_read_timeout 75s;": f"proxy_read_timeout {read_timeout};",
+            **(changes or {}),
         },
     )
     (directory / "rango.conf").write_text(text)

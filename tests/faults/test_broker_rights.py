@@ -91,6 +91,12 @@ def test_missing_rights_are_told_with_the_command_that_gives_them(
     told = check()
     assert told.returncode == 1
     (line,) = [line for line in told.stdout.splitlines() if line.startswith("failed: rights: ")]
+    doctor = subprocess.run(
+        [*words[:3], "doctor"], env=env, capture_output=True, text=True, timeout=30
+    )
+    assert doctor.returncode == 1
+    assert "taken for topic: may not ask" in doctor.stdout
+    assert line.partition("`")[2] in doctor.stdout  # the same command
     command = shlex.split(line.partition("`rabbitmqctl ")[2].rstrip("`"))
     node.ctl(*command)
     assert check().returncode == 0

@@ -14,9 +14,25 @@ from rango_gevent.client import ConnectionLost, StreamClient
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_healed_and_told(fault: Callable[[Scene], None], market: str) -> None:
-    """It comes back by itself, twice in a row, and says what it missed."""
+def test_a_fault_is_healed_and_nothing_is_missed(
+    fault: Callable[[Scene], None], market: str
+) -> None:
+    """It comes back by itself, twice in a row, by the position that it has."""
     with scene(market) as it:
+        for _ in range(2):
+            fault(it)
+            it.relay.heal()
+            it.wait_flow()
+        stats = it.client.stats()
+    assert (stats.reconnects >= 2, stats.recovered >= 2, stats.resyncs, it.gaps) == (1, 1, 0, [])
+    numbers = [int(event.body) for event in it.events]
+    assert numbers == list(range(numbers[0], len(it.publisher.at_s)))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_healed_and_told(fault: Callable[[Scene], None], market: str) -> None:
+    """It comes back by itself, twice in a row, and says what it missed of who keeps nothing."""
+    with scene(market, env={"RANGO_HISTORY_BYTES": "0"}) as it:
         for _ in range(2):
             fault(it)
             it.relay.heal()

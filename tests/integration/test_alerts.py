@@ -464,6 +464,15 @@ def test_a_test_is_sent_by_the_command(webhook: Webhook, udp: socket.socket) -> 
     assert _rango("alert", "--test", RANGO_ALERT_URLS="").returncode == 1
 
 
+def test_the_doctor_sends_a_test_when_asked(webhook: Webhook) -> None:
+    """Among its other findings; without the flag nobody gets anything."""
+    _rango("doctor", RANGO_ALERT_URLS=webhook.url)
+    assert "a test of alerts" not in webhook.text()
+    done = _rango("doctor", "--alert", RANGO_ALERT_URLS=webhook.url)
+    assert "alert sink 1 (json://***) took a test" in done.stdout
+    assert "a test of alerts, nothing is wrong" in webhook.text()
+
+
 def test_who_has_no_sinks_imports_no_library_and_starts_no_process() -> None:
     """Alerts cost nothing where there are none."""
     with start_gateway() as server:

@@ -37,12 +37,10 @@ def peer(handler: Callable[[ServerConnection], None], **more: Any) -> Iterator[s
 
 
 def client(url: str, *streams: str, heard: list[Notice] | None = None, **more: Any) -> StreamClient:
-    """Return a client with short waits that keeps what it hears."""
+    """Return a client with short waits that keeps what it hears, and asks for no positions."""
     notices: list[Notice] = [] if heard is None else heard
-    limits = more.pop("limits", QUICK)
-    return StreamClient(
-        url, streams, on_notice=notices.append, limits=limits, jitter=random.Random(1), **more
-    )
+    more = {"limits": QUICK, "resume": False, **more}
+    return StreamClient(url, streams, on_notice=notices.append, jitter=random.Random(1), **more)
 
 
 def cut(ours: StreamClient) -> None:
@@ -366,6 +364,21 @@ def test_a_timeout_holds_while_connecting() -> None:
         with client(url) as ours, pytest.raises(TimeoutError):
             list(ours.events(timeout_s=0.5))
         assert time.monotonic() - started < 2.5
+
+
+def test_a_timeout_holds_while_events_never_pause(gateway: Server, market: str) -> None:
+    """The time is over for whoever never catches up, too."""
+    with client(gateway.url) as ours:
+        ours.subscribe(f"{market}.trades").wait(10)
+        for number in range(100):
+            gateway.publish(f"public.{market}.trades", str(number))
+        wait_for(lambda: ours.stats().waiting == 100, what="all events")
+        taken = 0
+        with pytest.raises(TimeoutError):
+            for _ in ours.events(timeout_s=0.3):
+                taken += 1
+                time.sleep(0.05)
+    assert 3 <= taken <= 8
 
 
 def test_an_error_is_heard_as_one(gateway: Server) -> None:

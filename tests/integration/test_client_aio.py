@@ -92,9 +92,11 @@ def test_streams_books_and_requests(fake: FakeGateway) -> None:
     run(test)
 
 
+@pytest.mark.parametrize("reason", ["", "too_many"])
 @pytest.mark.parametrize("fault", ["cut", "close", "stall"])
-def test_it_comes_back_from_every_fault(fake: FakeGateway, fault: str) -> None:
-    """And holds its streams and books again, with the gap told."""
+def test_it_comes_back_from_every_fault(fake: FakeGateway, fault: str, reason: str) -> None:
+    """And holds its streams and books again; what was missed is there, or the gap is told."""
+    fake.unrecoverable = reason
 
     async def test() -> None:
         gaps: list[Gap] = []
@@ -109,9 +111,16 @@ def test_it_comes_back_from_every_fault(fake: FakeGateway, fault: str) -> None:
             book.on_invalid(reasons.append)
             getattr(fake, fault)()
             await until(lambda: any(change.state == "idle" for change in states))
+            if not reason:  # else it comes or not, as it happens
+                fake.publish("a.b", "0")
             fake.resume()
-            await until(lambda: gaps)
+            if reason:
+                await until(lambda: gaps)
+                assert gaps[0].reason == "too_many"
+            else:
+                assert (await stream.get(5)).body == "0"
             await book.wait_synced(5)
+            assert bool(gaps) is bool(reason)
             fake.publish("a.b", "1")
             assert (await stream.get(5)).body == "1"
             assert len(reasons) == 1
@@ -214,6 +223,7 @@ def test_many_reconnects_leave_nothing(fake: FakeGateway) -> None:
             first_wait_s=0.001, max_wait_s=0.001, idle_s=60, requests_per_s=10_000
         )
         before = len(asyncio.all_tasks())
+        fake.unrecoverable = "too_many"
         async with client(fake, limits=limits) as ours:
             ours.hooks.gap.append(gaps.append)
             await ours.subscribe("a.b").wait(5)

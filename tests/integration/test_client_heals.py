@@ -75,12 +75,16 @@ def test_the_example(gateway: FakeGateway) -> None:
     assert gateway.tokens == ["jwt"]
 
 
+@pytest.mark.parametrize("history", [0, 100])
 @pytest.mark.parametrize("fault", ["cut", "close", "stall", "garbage", "bytes"])
-def test_it_comes_back_from_every_fault(gateway: FakeGateway, fault: str) -> None:
-    """And holds its streams again, with the gap told; garbage alone is no reason to leave."""
+def test_it_comes_back_from_every_fault(fault: str, history: int) -> None:
+    """And holds its streams again; the gap is told, or what was missed is there.
+
+    Garbage alone is no reason to leave.
+    """
     gaps: list[Gap] = []
     states: list[str] = []
-    with client(gateway) as ours:
+    with FakeGateway(history=history) as gateway, client(gateway) as ours:
         ours.on_gap(gaps.append)
         ours.on_state(lambda change: states.append(change.state))
         stream = ours.subscribe("a.b").wait(5)
@@ -96,9 +100,16 @@ def test_it_comes_back_from_every_fault(gateway: FakeGateway, fault: str) -> Non
                 "bytes": lambda: gateway.send_bytes(b"\xff\xff\xff"),
             }[fault]()
             wait_for(lambda: "idle" in states, what="the fault")
+            if history:  # else it comes or not, as it happens
+                gateway.publish("a.b", "0")
             gateway.resume()
-            wait_for(lambda: gaps, what="the gap")
-            assert gaps[0].streams == ("a.b",)
+            if history:
+                assert stream.get(5).body == "0"
+                wait_for(lambda: ours.stats().recovered == 1, what="the reply")
+                assert not gaps
+            else:
+                wait_for(lambda: gaps, what="the gap")
+                assert gaps[0].streams == ("a.b",)
         gateway.wait_held("a.b")
         gateway.publish("a.b", "1")
         assert stream.get(5).body == "1"
@@ -284,6 +295,7 @@ def test_close_from_a_callback(gateway: FakeGateway, where: str) -> None:
     with ours:
         ours.subscribe("a.b")
         if where == "gap":
+            gateway.unrecoverable = "too_many"
             gateway.wait_held("a.b")
             wait_for(lambda: ours.stats().connections[0].streams == 1)
             ours.request({"event": "time"})
@@ -387,11 +399,11 @@ def threads_of_clients() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if "rango-client" in one.name]
 
 
-def test_a_thousand_reconnects_leave_nothing(gateway: FakeGateway) -> None:
+def test_a_thousand_reconnects_leave_nothing() -> None:
     """No thread and no descriptor is left, and each gap was told."""
     gaps = threading.Semaphore(0)
     limits = QUICK._replace(first_wait_s=0.001, max_wait_s=0.001, idle_s=60, requests_per_s=10_000)
-    with client(gateway, limits=limits) as ours:
+    with FakeGateway(history=0) as gateway, client(gateway, limits=limits) as ours:
         ours.on_gap(lambda gap: gaps.release())
         ours.subscribe("a.b").wait(5)
         threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
@@ -419,7 +431,7 @@ def greenlets():
     return sum(isinstance(one, greenlet) and not one.dead for one in gc.get_objects())
 
 limits = Limits(first_wait_s=0.001, max_wait_s=0.001, close_s=1, requests_per_s=10_000)
-with FakeGateway() as gateway:
+with FakeGateway(history=0) as gateway:
     idle = greenlets()
     with StreamClient(gateway.url, limits=limits) as client:
         gaps = []
@@ -453,3 +465,69 @@ def test_under_gevent() -> None:
         [sys.executable, "-c", GREENLETS], capture_output=True, text=True, timeout=120, check=False
     )
     assert (ended.stdout, ended.stderr) == ("whole\n", "")
+
+
+# -- positions ----------------------------------------------------------------------------------
+
+
+def test_a_fake_gateway_breaks_its_history(gateway: FakeGateway) -> None:
+    """It tells who counts on it; who comes back from before gets a reason; then it goes on."""
+    gaps: list[Gap] = []
+    with client(gateway) as ours:
+        ours.on_gap(gaps.append)
+        trades = ours.subscribe("a.b").wait(5)
+        gateway.tell_positions()
+        gateway.break_history()
+        wait_for(lambda: gaps, what="the gap")
+        assert (gaps[0].streams, gaps[0].reason) == (("a.b",), "other_history")
+        gateway.publish("a.b", '{"at":"1-a"}')
+        assert trades.get(5).body == '{"at":"1-a"}'
+        gateway.cut()
+        gateway.publish("a.b", "2")
+        assert trades.get(5).body == "2"
+        wait_for(lambda: ours.stats().recovered == 1, what="the reply")
+    assert len(gaps) == 1
+
+
+@pytest.mark.parametrize(
+    ("history", "missed", "reason"), [(3, 3, ""), (3, 4, "too_old"), (100, 50, "")]
+)
+def test_a_fake_gateway_keeps_so_many_events(history: int, missed: int, reason: str) -> None:
+    """Those it has kept come, or none of them and a reason."""
+    gaps: list[Gap] = []
+    with FakeGateway(history=history) as gateway, client(gateway) as ours:
+        ours.on_gap(gaps.append)
+        trades = ours.subscribe("a.b").wait(5)
+        gateway.publish("a.b", "0")
+        assert trades.get(5).body == "0"
+        gateway.refuse(503, times=3)
+        gateway.cut()
+        for number in range(1, missed + 1):
+            gateway.publish("a.b", str(number))
+        wait_for(lambda: ours.stats().reconnects == 1, what="a reconnect")
+        if reason:
+            wait_for(lambda: gaps, what="the gap")
+            assert gaps[0].reason == reason
+            assert trades.buffer.backlog()[0] == 0
+        else:
+            assert [trades.get(5).body for _ in range(missed)] == [
+                str(number) for number in range(1, missed + 1)
+            ]
+
+
+def test_a_book_goes_on_where_it_was(gateway: FakeGateway) -> None:
+    """Invalid while it is away, then one sync, and no snapshot was asked for."""
+    kinds: list[str] = []
+    gateway.publish("m.ob-snap", '{"asks":[["9","1"]],"bids":[],"sequence":1}')
+    with client(gateway) as ours:
+        book = ours.book("m").wait_synced(5)
+        gateway.refuse(503, times=2)
+        gateway.cut()
+        for sequence in (2, 3):
+            gateway.publish("m.ob-inc", f'{{"asks":["8","{sequence}"],"sequence":{sequence}}}')
+        wait_for(lambda: book.is_synced and book.sequence == 3, what="the book")
+        while len(kinds) < 3:
+            kinds.append(book.get(5).kind)
+        assert book.best_ask == (8, 3)
+        assert ours.stats().resyncs == 0
+    assert kinds == ["sync", "invalid", "sync"]

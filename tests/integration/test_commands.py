@@ -11,12 +11,11 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import pytest
 from support import (
@@ -30,13 +29,13 @@ from support import (
     start_gateway,
     wait_for,
 )
+from tailing import RANGO, tail
 from websockets.exceptions import InvalidStatus
 
 from rango_gevent.auth.keys import load_public_key
 from rango_gevent.auth.tokens import TokenVerifier
 from rango_gevent.errors import TokenError
 
-RANGO = [sys.executable, "-m", "rango_gevent"]
 Ended = subprocess.CompletedProcess[bytes]
 
 
@@ -61,55 +60,6 @@ def run(
 def new_exchange() -> str:
     """Return a name that no other test uses."""
     return f"test.{uuid.uuid4().hex[:12]}"
-
-
-class Tail:
-    """A running ``rango tail``.
-
-    Attributes:
-        process: the process; standard output is a pipe.
-    """
-
-    def __init__(self, words: Sequence[str], directory: Path, env: dict[str, str] | None) -> None:
-        self._said = directory / f"said-{uuid.uuid4().hex}"
-        with open(self._said, "wb") as said:
-            self.process = subprocess.Popen(
-                [*RANGO, "tail", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                env=server_env("unused", env),
-            )
-
-    def said(self) -> str:
-        """Return what came on standard error so far."""
-        return self._said.read_text()
-
-    def wait_said(self, text: str, times: int = 1) -> None:
-        """Wait until a text was said so many times."""
-        wait_for(lambda: self.said().count(text) >= times, 15, f"{text!r} in {self.said()!r}")
-
-    def subscribed(self, *names: str, times: int = 1) -> None:
-        """Wait until the server has said that it holds these names."""
-        reply = {"success": {"message": "subscribed", "streams": list(names)}}
-        text = json.dumps(reply, separators=(",", ":"))
-        self.wait_said(text[:-1], times)  # an id may follow: the client matches answers by it
-
-    def end(self) -> tuple[int, bytes]:
-        """Wait for its end and return exit code and output."""
-        out, _ = self.process.communicate(timeout=20)
-        return self.process.returncode, out
-
-
-@contextlib.contextmanager
-def tail(directory: Path, *words: str, env: dict[str, str] | None = None) -> Iterator[Tail]:
-    """Run ``rango tail`` for the length of a ``with`` block."""
-    running = Tail(words, directory, env)
-    try:
-        yield running
-    finally:
-        running.process.kill()
-        running.process.communicate(timeout=5)
 
 
 # -- keys and tokens --------------------------------------------------------------------

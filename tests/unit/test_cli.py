@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from rango_gevent import cli
 from rango_gevent.errors import ConfigError
 
-COMMANDS = ("serve", "demo", "keys", "token", "inject", "tail", "load", "config")
+COMMANDS = ("serve", "demo", "keys", "token", "inject", "tail", "load", "doctor", "config")
 
 
 def parsed(*argv: str) -> Any:
@@ -140,7 +141,6 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["tail"], "the following arguments are required: STREAM"),
         (["tail", "a", "--count", "-1"], "argument --count: '-1': give a whole number from 0"),
         (["tail", "a", "--count", "1.5"], "argument --count: '1.5': give a whole number"),
         (["tail", "a", "--timeout", "nan"], "argument --timeout: 'nan': give a number from 0"),
@@ -161,6 +161,22 @@ def test_wrong_arguments_are_told(
 ) -> None:
     """A wrong argument is exit code 2 and a line that says what is wanted."""
     assert told in refused(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["tail"], "give the name of a STREAM, or several; or --book MARKET"),
+        (["tail", "a.b", "--book", "a"], "give the name of a STREAM, or several; or --book MARKET"),
+        (["tail", "a.b", "--raw", "--json"], "not with --book, --rate, --json"),
+        (["tail", "--book", "a", "--rate"], "--rate goes with streams"),
+    ],
+)
+def test_wishes_that_contradict_each_other_are_told(argv: list[str], told: str) -> None:
+    """What to show must be one thing, and tail does not guess which."""
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        arguments = parsed(*argv)
+        arguments.run(arguments)
 
 
 def test_a_token_may_be_expired_already() -> None:

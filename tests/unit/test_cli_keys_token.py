@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import json
 import os
+import re
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rango_gevent import settings
 from rango_gevent.auth.keys import generate, load_private_key, load_public_key
 from rango_gevent.auth.tokens import TokenVerifier, forge
-from rango_gevent.commands import keys, token
+from rango_gevent.commands import identify, keys, token
 from rango_gevent.errors import ConfigError
 
 NOTHING = argparse.Namespace(
@@ -159,3 +164,106 @@ def test_no_private_key_is_one_clear_line(tmp_path: Path) -> None:
         assert str(path) in problems(error)[0]
         assert "\n" not in problems(error)[0]
     assert load_private_key(private_pem).kind == "Ed25519"
+
+
+# -- whose a token is -------------------------------------------------------------------------
+
+
+class Checked:
+    """A key, a signer, and what ``rango token --check`` says by them."""
+
+    def __init__(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        private_path, self._public = keys.write_pair(tmp_path, raw=False, force=False)
+        self._signing = token.signing_key(private_path)
+        self._capsys = capsys
+
+    def make(self, **claims: Any) -> str:
+        """Return a token."""
+        return forge(self._signing, claims, time.time(), 60)
+
+    def check(self, *words: str, **env: str) -> tuple[int, str]:
+        """Return exit code and output."""
+        loaded = settings.load({"RANGO_PUBLIC_KEY_FILE": str(self._public), **env}, {})
+        code = identify.run(words, loaded.settings)
+        return code, self._capsys.readouterr().out
+
+
+@pytest.fixture
+def checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Checked:
+    """Give a signer and a checker."""
+    return Checked(tmp_path, capsys)
+
+
+def test_a_good_token_says_whose_it_is(checked: Checked) -> None:
+    """User, role and end; with the word before it or without, in one word or two."""
+    text = checked.make(uid="ID7", role="admin")
+    for words in ([text], [f"Bearer {text}"], ["Bearer", text], [f" {text}\n"]):
+        code, said = checked.check(*words)
+        assert code == 0
+        assert said.startswith("ok: token: uid ID7, role admin, until 20")
+        assert re.search(r" UTC, (59|60) s left\n$", said)
+        assert text not in said
+
+
+def test_a_token_comes_from_standard_input(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word, or with a dash; bytes that are no text are a bad token, no traceback."""
+    for words in ([], ["-"]):
+        stdin = io.TextIOWrapper(io.BytesIO(checked.make(uid="IN").encode() + b"\n"))
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert checked.check(*words)[1].startswith("ok: token: uid IN,")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe")))
+    assert checked.check() == (1, checked.check("x")[1])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b" \n")))
+    with pytest.raises(ConfigError, match="no token came"):
+        checked.check()
+
+
+@pytest.mark.parametrize(
+    ("claims", "env", "told"),
+    [
+        ({"exp": 1000}, {}, "failed: token: expired: the token has expired: get a new one"),
+        ({"nbf": 9999999999}, {}, "failed: token: not yet valid: "),
+        ({"iss": "x"}, {"JWT_ISSUER": "barong"}, "failed: token: issuer: "),
+        ({"aud": "x"}, {"JWT_AUDIENCE": "peatio"}, "JWT_AUDIENCE is peatio"),
+        ({"uid": None}, {}, "ok: token: no uid, role member"),
+        ({"uid": "a\u202eb\n"}, {}, "ok: token: uid a\\u202eb , role member"),
+        ({"exp": None}, {}, "never expires"),
+        ({"exp": 1e300}, {}, "s left"),
+    ],
+)
+def test_a_token_says_why_it_is_not_good(
+    checked: Checked, claims: dict[str, Any], env: dict[str, str], told: str
+) -> None:
+    """The reason and the cure; claims drive no terminal, and the token is not printed."""
+    text = checked.make(**claims)
+    code, said = checked.check(text, **env)
+    assert told in said
+    assert code == (1 if said.startswith("failed") else 0)
+    assert text not in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_token_of_another_key_names_those_that_are_known(
+    checked: Checked, tmp_path: Path
+) -> None:
+    """The key's kind and number help to see which one is meant."""
+    other, _ = keys.write_pair(tmp_path / "other", raw=False, force=False)
+    text = forge(token.signing_key(other), {}, time.time(), 60)
+    code, said = checked.check(text)
+    assert code == 1
+    assert "signature" in said
+    assert "Ed25519 key " in said
+
+
+def test_a_token_is_not_repeated_by_the_command_line(tmp_path: Path) -> None:
+    """However it is given, neither an error nor the answer has it."""
+    _, public_path = keys.write_pair(tmp_path, raw=False, force=False)
+    for words in (["Bearer", "eyJ.secret.token"], ["eyJ.secret.token", "more"]):
+        argv = [sys.executable, "-m", "rango_gevent", "token", "--check", *words]
+        done = subprocess.run(
+            [*argv, "-pubKey", str(public_path)], capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 1
+        assert "secret" not in done.stdout + done.stderr

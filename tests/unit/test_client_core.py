@@ -63,6 +63,13 @@ class Sink:
         """Keep the reason."""
         self.losses.append(reason)
 
+    def paused(self, reason: str) -> bool:
+        """Go on wherever it stands."""
+        return True
+
+    def resumed(self, recovered: bool) -> None:
+        """Need nothing."""
+
 
 class Scene:
     """A core and what stands around it.
@@ -246,11 +253,11 @@ def test_failover_goes_through_all_urls() -> None:
     """The next attempt goes to the next gateway; only all of them together can refuse for good."""
     scene = Scene(urls=["ws://one", "ws://two"])
     no = End("no", 403, close.NEVER, None, Refused(ORIGIN))
-    assert scene.core.dialled(scene.link) == "ws://one?notices=1"
+    assert scene.core.dialled(scene.link) == "ws://one?notices=1&resume=1"
     scene.lose(no)
-    assert scene.core.dialled(scene.link) == "ws://two?notices=1"
+    assert scene.core.dialled(scene.link) == "ws://two?notices=1&resume=1"
     scene.lose(End("cut"))
-    assert scene.core.dialled(scene.link) == "ws://one?notices=1"
+    assert scene.core.dialled(scene.link) == "ws://one?notices=1&resume=1"
     scene.lose(no)
     scene.core.dialled(scene.link)
     scene.lose(no)
@@ -585,14 +592,28 @@ def test_a_position_is_not_asked_of_who_knows_none() -> None:
     """Rango ignores the parameter: bodies are left alone, nothing is sent with a request."""
     scene = Scene(resume=True)
     _, sink = scene.want("a.b")
+    bodies = ['{"x":1,"at":"2-b"}', '"1,\\"at\\":\\"2-b\\""', '["at","2-b"]']
     for _ in range(2):
         scene.live()
         (request,) = scene.send()
         assert "since" not in request
         scene.reply(request, "a.b")
-        scene.hear('{"a.b":1,"at":"2-b"}')
+        for body in bodies:
+            scene.hear(f'{{"a.b":{body}}}')
         scene.lose()
-    assert sink.events[0].body == '1,"at":"2-b"'
+    assert [event.body for event in sink.events] == bodies * 2
+    scene.live()
+    scene.reply(scene.send()[0], "a.b")
+    assert [gap.reason for gap in scene.gaps()] == ["cut"] * 2
+
+
+def test_resume_can_be_switched_off() -> None:
+    """Nothing is asked, nothing is taken off a body, and the URL's own streams stay there."""
+    scene = Scene(resume=False, urls=["ws://one/public?stream=a.b&x=1"])
+    url = scene.core.dialled(scene.link)
+    assert url == "ws://one/public?stream=a.b&x=1&notices=1"
+    scene = Scene(urls=["ws://one/public?stream=a.b&x=1"])
+    assert scene.core.dialled(scene.link) == "ws://one/public?x=1&notices=1&resume=1"
 
 
 # -- requests -----------------------------------------------------------------------------------
