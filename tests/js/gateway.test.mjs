@@ -53,22 +53,34 @@ test("a thousand streams, one of them bad", { timeout: 20_000 }, async () => {
   }
 });
 
-test("a token is renewed on the connection, again and again", { timeout: 40_000 }, async () => {
-  let fetched = 0;
-  const getToken = async () => ((fetched += 1), (await stage("token")).token); // each good for seven seconds
-  const rango = client(GATEWAY, { getToken });
-  const order = rango.subscribe("order");
-  const lost = [];
-  order.on("unsubscribed", (event) => lost.push(event));
-  rango.connect();
-  try {
-    await until(() => fetched === 4 && rango.uid === "ID7", "three renewals", 30);
-    assert.deepEqual(lost, []);
-    assert.equal(order.state, "subscribed");
-  } finally {
-    rango.close();
-  }
-});
+for (const way of ["with the handshake", "by a message"]) {
+  test(`a token of five seconds, ${way}, is renewed before its end, again and again`, { timeout: 40_000 }, async () => {
+    let fetched = 0;
+    let isIn = way === "with the handshake";
+    const getToken = async () => (isIn ? ((fetched += 1), (await stage("token")).token) : null);
+    const rango = client(GATEWAY, { getToken });
+    const order = rango.subscribe("order");
+    const [lost, complaints] = [[], []];
+    rango.on("error", ({ message }) => complaints.push(message));
+    rango.connect();
+    try {
+      await until(() => rango.state === "connected", "a connection");
+      if (!isIn) {
+        isIn = true;
+        await rango.authenticate();
+      }
+      await until(() => rango.uid === "ID7" && order.state === "subscribed", "the user");
+      assert.equal(fetched, 1, "known by the first token");
+      order.on("unsubscribed", (event) => lost.push(event));
+      await until(() => fetched === 4, "three renewals", 30);
+      await rango.ping();
+      assert.deepEqual([lost, complaints], [[], []]);
+      assert.deepEqual([rango.uid, order.state], ["ID7", "subscribed"]);
+    } finally {
+      rango.close();
+    }
+  });
+}
 
 test("private streams come with a token", { timeout: 20_000 }, async () => {
   const rango = client(GATEWAY, { getToken: async () => (await stage("token")).token });

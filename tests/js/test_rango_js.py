@@ -72,7 +72,7 @@ def act(scene: Stage, what: str) -> Any:
     elif what in ("cut", "reset"):
         getattr(scene.relay, what)()
     elif what == "token":
-        return {"token": make_token({"uid": "ID7", "exp": int(time.time()) + 7})}
+        return {"token": make_token({"uid": "ID7", "exp": int(time.time()) + 5})}
     elif what == "order":
         publish(scene.server.exchange, "private.ID7.order", '{"id":1}')
     elif what != "nothing":
