@@ -7,7 +7,8 @@ from typing import Iterator
 
 import pytest
 import support
-from support import Server, start_gateway
+from asyncapi import SERVER, kinds
+from support import Client, Server, start_gateway
 
 _LOG_LINES = 60
 _numbers = itertools.count()
@@ -27,6 +28,22 @@ def gateway() -> Iterator[Server]:
     }
     with start_gateway(env=env) as server:
         yield server
+
+
+@pytest.fixture
+def documented(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All that clients of a test are sent is one message of docs/asyncapi.yaml each."""
+    heard: list[str] = []
+    receive = Client.receive
+
+    def note(client: Client, timeout_s: float = 10) -> str:
+        heard.append(receive(client, timeout_s))
+        return heard[-1]
+
+    monkeypatch.setattr(Client, "receive", note)
+    yield
+    strange = {text for text in set(heard) if len(kinds(text, SERVER)) != 1}
+    assert strange == set()
 
 
 @pytest.fixture
