@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterator
 
 import pytest
+from auth_page import ADDRESS, PROGRAMS, SETTINGS, WATCH, WAYS, Program
 from playwright.sync_api import BrowserContext, Page
-from support import ROOT, Server, make_token, start_gateway, wait_for
-
-TEXT = (ROOT / "docs" / "AUTH.md").read_text()
-ADDRESS = "127.0.0.1:8080"
-
-
-class Program(NamedTuple):
-    """A program under its heading."""
-
-    way: str
-    code: str
-
-
-PROGRAMS = [
-    Program(section.partition("\n")[0].lower(), code)
-    for section in TEXT.split("\n### ")[1:]
-    for code in re.findall(r"^```js\n(.*?)^```$", section, re.M | re.S)
-]
-# A connection that notes what it is told, and how it ends.
-WATCH = """([url, protocols]) => new Promise((done) => {
-  const heard = [];
-  const ws = new WebSocket(url, protocols);
-  ws.onmessage = ({ data }) => heard.push(data);
-  ws.onclose = ({ code, reason }) => done({ code, reason, heard, protocol: ws.protocol });
-})"""
+from support import Server, make_token, start_gateway, wait_for
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A gateway with all ways open, and a short patience on /private."""
-    env = {
-        "RANGO_AUTH_WAYS": "header,subprotocol,cookie,message,ranger,query",
-        "RANGO_AUTH_COOKIE": "session",
-        "RANGO_PRIVATE_GRACE_S": "1",
-    }
-    with start_gateway(env=env) as started:
+    with start_gateway(env=SETTINGS) as started:
         yield started
 
 
@@ -53,7 +24,7 @@ def page_of(context: BrowserContext, server: Server) -> Page:
     return page
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=[program.way for program in PROGRAMS])
+@pytest.mark.parametrize("program", PROGRAMS, ids=WAYS)
 def test_a_program_receives_what_is_private(
     context: BrowserContext, server: Server, program: Program
 ) -> None:
