@@ -193,6 +193,54 @@ test("a token of the handshake that was refused names nobody", async () => {
   });
 });
 
+test("why a token is refused is not covered by what follows from it", async () => {
+  const opened = (peer) => {
+    peer.send(peer.greeting);
+    peer.send({ error: "authentication failed: revoked", code: 1208 });
+    return true;
+  };
+  const asked = (peer, { event, id }) => event === "subscribe" && (peer.send({ success: { message: "subscribed", streams: [] }, id }), true);
+  await scene({ opened, asked }, { getToken: () => jwt({ uid: "ID9" }) }, async (rango) => {
+    const order = rango.subscribe("order");
+    rango.connect();
+    await until(() => order.state === "refused", "the refusal");
+    assert.match(rango.lastError, /revoked/);
+    assert.match(order.lastError, /order is not for/);
+  });
+});
+
+test("no token is ever in an error, a state or a URL", async () => {
+  const tokens = [];
+  const told = [];
+  const opened = (peer) => {
+    peer.send(peer.greeting);
+    peer.send({ error: "authentication failed: signature", code: 1202 });
+    return true;
+  };
+  let auths = 0;
+  const asked = (peer, { event, id }) => {
+    if (event !== "auth") return false;
+    auths += 1;
+    peer.send({ error: "authentication failed: signature", code: 1202, id });
+    if (auths === 1) peer.socket.close(4401, "authentication failed too often");
+    return true;
+  };
+  const getToken = () => {
+    const token = tokens.length % 2 ? `opaque/secret ${tokens.length}` : jwt({ uid: "ID9", secret: tokens.length });
+    tokens.push(token);
+    return token;
+  };
+  await scene({ opened, asked }, { getToken }, async (rango, server) => {
+    for (const type of ["state", "error", "auth"]) rango.on(type, (event) => told.push(JSON.stringify(event), rango.lastError));
+    const order = rango.subscribe("order");
+    order.on("error", (event) => told.push(JSON.stringify(event), order.lastError));
+    rango.connect();
+    await until(() => tokens.length >= 4 && told.length > 10, "some refusals", 20);
+    const seen = [...told, ...server.peers.map(({ url }) => url)].join(" ");
+    for (const token of tokens) assert.ok(!seen.includes(token) && !seen.includes(token.split(".")[1] ?? token));
+  });
+});
+
 test("a token of the handshake that says nothing is shown in band too", async () => {
   await scene({}, { getToken: () => "opaque-7" }, async (rango, server) => {
     rango.connect();

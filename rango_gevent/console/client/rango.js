@@ -535,10 +535,7 @@ export class Rango extends Emitter {
   }
 
   #fail(link, text, code, id) {
-    if (id === undefined && text.startsWith("authentication failed")) {
-      link.refused = true;
-      return void this.#refusedToken(text, code);
-    }
+    if (id === undefined && text.startsWith("authentication failed")) return void this.#refusedToken(text, code);
     if (text.startsWith("Too many requests")) return void this.#complain(text);
     if (code >= 1300 && code < 1400 && link.awaits(id)) return; // the reply follows, and its list lacks the name
     if (id !== undefined || !this.#numbered) link.answer(id, null, { error: text, code });
@@ -650,7 +647,7 @@ export class Rango extends Emitter {
   }
 
   #refuse(entry, error) {
-    this.lastError = error;
+    if (!this.#link?.refused) this.lastError = error; // else it only follows from the token's refusal
     entry.since = "";
     this.#shift(entry, "refused", error);
   }
@@ -762,6 +759,7 @@ export class Rango extends Emitter {
 
   #authenticated({ uid = null, ttl = null }) {
     this.#badTokens = 0;
+    this.#link.refused = false;
     this.uid = uid;
     if (ttl !== null) this.#renewIn(Math.max(1_000, ttl * between(700, 900)));
     for (const entry of this.#entries.values()) if (entry.state === "refused") this.#reset(entry);
@@ -770,6 +768,7 @@ export class Rango extends Emitter {
   }
 
   #refusedToken(text, code = 0) {
+    this.#link.refused = true;
     this.#complain(`${text}: getToken must return a token that is valid now.`);
     if (code === 1208 || /revoked/.test(text) || !this.#options.getToken) return;
     this.#badTokens += 1;
