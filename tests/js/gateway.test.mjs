@@ -39,6 +39,25 @@ test("the book is the publisher's, over cuts, a restart and a gap", { timeout: 6
   }
 });
 
+test("a thousand connections leave no timer here, and no client there", { timeout: 60_000 }, async () => {
+  const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+  const before = timers();
+  const rango = client(GATEWAY, { getToken: async () => token });
+  const { token } = await stage("long");
+  const [trades, order] = [rango.subscribe("btcusd.trades"), rango.subscribe("order")];
+  rango.book("btcusd");
+  const told = [];
+  for (const sub of [trades, order]) sub.on("subscribed", () => told.push(sub.stream));
+  for (let n = 1; n <= 1000; n += 1) {
+    rango.connect();
+    await until(() => told.length === 2 * n, `connection ${n}`);
+    rango.close();
+  }
+  assert.equal(told.length, 2000, "one listener each");
+  await until(() => timers() <= before, "no timer");
+  await until(async () => (await stage("clients")).clients === 0, "no client");
+});
+
 test("a thousand streams, one of them bad", { timeout: 20_000 }, async () => {
   const rango = client(GATEWAY);
   const good = Array.from({ length: 900 }, (_, n) => rango.subscribe(`market${n}.trades`));

@@ -73,6 +73,10 @@ def act(scene: Stage, what: str) -> Any:
         getattr(scene.relay, what)()
     elif what == "token":
         return {"token": make_token({"uid": "ID7", "exp": int(time.time()) + 5})}
+    elif what == "long":
+        return {"token": make_token({"uid": "ID7"})}
+    elif what == "clients":
+        return {"clients": scene.server.metric("rango_hub_clients_count")}
     elif what == "order":
         publish(scene.server.exchange, "private.ID7.order", '{"id":1}')
     elif what != "nothing":

@@ -81,6 +81,20 @@ test("a token that is about to expire is renewed on the connection", async () =>
   });
 });
 
+test("a cookie that getToken renews is brought by another handshake, before its end", async () => {
+  let fetched = 0;
+  await scene({}, { getToken: () => void (fetched += 1) }, async (rango, server) => {
+    const trades = rango.subscribe("a.trades");
+    rango.connect();
+    await until(() => trades.state === "subscribed", "a connection");
+    await rango.authenticate();
+    assert.equal(server.peers.length, 1, "somebody who is just not logged in stays");
+    server.last.send({ event: "auth_expiring", in: 1 });
+    await until(() => server.peers.length === 2 && trades.state === "subscribed", "another");
+    assert.equal(fetched, 4);
+  });
+});
+
 test("a ttl of months is no reason to renew at once", async () => {
   const asked = (peer, { event, id }) => event === "auth" && (peer.send({ success: { message: "authenticated", uid: "ID1", ttl: 30e6 }, id }), true);
   await scene({ asked }, { getToken: () => "not a header/" }, async (rango, server) => {

@@ -17,7 +17,6 @@ const ADVICE = { // where coming back is not all that helps
   1006: "The connection was lost, or refused without a word: is the server up, may this page's origin connect (API_CORS_ORIGINS), does every proxy pass WebSockets on?",
   1007: "The server got broken text: look for a proxy that changes frames.",
   1009: "A request was larger than the server takes: lower maxMessageBytes.",
-  1011: "The server failed; its log says why. It is tried again.",
   4008: "This client was too slow: subscribe less, or do less per event.",
   4010: "A request came in too many pieces: look for a proxy that splits frames.",
   4029: "Too many requests: subscribe and unsubscribe less often.",
@@ -110,7 +109,7 @@ export class Subscription extends Emitter {
   }
 }
 
-/** One WebSocket, the requests on it that wait for their replies, and its pace. */
+/** One WebSocket, its requests that wait for replies, and its pace. */
 class Link {
   openedAt = 0;
   heardAt = 0;
@@ -148,14 +147,13 @@ class Link {
     return this.#socket.protocol;
   }
 
-  /** End it and tell the owner; whatever the socket says later is ignored. */
+  /** End it and tell the owner; `end` does so in silence. */
   fail(code, reason) {
     const lost = this.#lost;
     this.end();
     lost?.(this, code, reason);
   }
 
-  /** End it in silence. */
   end() {
     this.#lost = null;
     const socket = this.#socket;
@@ -163,7 +161,7 @@ class Link {
     Object.keys(this.#timers).forEach((name) => this.#cancel(name));
     try {
       socket.close(1000);
-    } catch {} // closed already, or by a library that wants to be open first
+    } catch {} // not open yet, for some libraries
     for (const { done, cancel } of this.#pending.values()) {
       cancel();
       done({ lost: true });
@@ -199,7 +197,6 @@ class Link {
     return true;
   }
 
-  /** Tell whether a request waits for its reply. */
   awaits(id) {
     return this.#pending.has(id);
   }
@@ -545,7 +542,7 @@ export class Rango extends Emitter {
     if (event === "resync") this._resync(streams);
     if (event === "position") this.#stand(at);
     if (event !== "auth_expiring" || (this.#renewAt && this.#renewAt < Date.now() + seconds * 1000)) return;
-    this.#renewIn(between(0, Math.min(seconds * 500, 10_000)));
+    this.#renewIn(between(0, Math.min(seconds * 500, 10_000)), true);
   }
 
   _resync(streams) {
@@ -714,7 +711,7 @@ export class Rango extends Emitter {
     return this.#wait(this.#backoff(), 0, `no token: ${message}`);
   }
 
-  async #renew() {
+  async #renew(ends) {
     if (this.#tabs && !this.#tabs.leads) return this.#tabs.wake(true);
     const link = this.#link;
     this.#renewal?.();
@@ -722,7 +719,9 @@ export class Rango extends Emitter {
     if (!link || this.#state !== "connected") return undefined;
     try {
       const token = await this.#token();
-      if (link === this.#link && token) this.#present(link, token);
+      if (link !== this.#link) return undefined;
+      if (token) this.#present(link, token);
+      else if (ends) link.fail(4401, "the cookie is renewed"); // only a handshake brings it
     } catch (error) {
       if (link !== this.#link) return undefined;
       if (error?.name === "UnauthorizedError") return this.#stop(4401, error.message, error.message);
@@ -731,10 +730,10 @@ export class Rango extends Emitter {
     return undefined;
   }
 
-  #renewIn(ms) {
+  #renewIn(ms, ends) {
     this.#renewal?.();
     this.#renewAt = Date.now() + ms;
-    this.#renewal = later(ms, () => this.#renew());
+    this.#renewal = later(ms, () => this.#renew(ends));
   }
 
   /** Learn who we are and for how long: of a token in the handshake the server says neither. */
@@ -855,7 +854,7 @@ export class Rango extends Emitter {
   }
 }
 
-/** The tabs of one origin that share a connection: who holds a Web Lock leads, the others follow. */
+/** Tabs that share a connection: who holds a Web Lock leads and tells, the others follow and want. */
 class Tabs {
   leads = false;
   #id = Math.random().toString(36).slice(2);
@@ -879,12 +878,10 @@ class Tabs {
     this.#lead();
   }
 
-  /** Tell the followers. */
   tell(news) {
     if (this.leads) this.#channel.postMessage({ news, lead: this.#id });
   }
 
-  /** Tell the leader. */
   want(streams) {
     this.#wanted = streams;
     this.#post({ want: streams });
