@@ -25,7 +25,6 @@ from support import ROOT, Client, Server, connect, make_token, start_gateway
 from rango_gevent.protocol import close, codes, refusals
 
 MESSAGES = document()["components"]["messages"]
-NOT_RECOVERED = 1401
 
 
 # -- the document ---------------------------------------------------------------------------------
@@ -106,7 +105,7 @@ def test_it_has_the_tables_of_the_code() -> None:
         row["const"]: row["description"] for row in found("#/components/schemas/code")["oneOf"]
     }
     ours = {value for value in vars(codes).values() if isinstance(value, int)}
-    assert set(numbers) == ours | set(codes.OF_TOKENS.values()) | {NOT_RECOVERED}
+    assert set(numbers) == ours | set(codes.OF_TOKENS.values())
     assert {word: numbers[code] for word, code in codes.OF_TOKENS.items()} == {
         word: word for word in codes.OF_TOKENS
     }
@@ -306,6 +305,33 @@ def visit_notices(tour: Tour) -> None:
         assert client.closed()[0] == 4401
 
 
+def visit_positions(tour: Tour) -> None:
+    """A client that comes back by its position, in every way that this may go."""
+
+    def come(*names: str, query: str = "", protocols: tuple[str, ...] = ()) -> Client:
+        path = f"/public?resume=1&stream={','.join(names)}{query}"
+        return connect(tour.server.url, path, subprotocols=protocols)
+
+    with come("p.trades", "p.ob-inc") as client:
+        tour.expect(client, "subscribed")
+        tour.server.publish("public.p.ob-snap", '{"asks":[],"bids":[],"sequence":1}')
+        tour.server.publish("public.p.trades", '{"n":1}')
+        tour.expect(client, "event")
+        at = json.loads(tour.expect(client, "event"))["at"]
+        tour.expect(client, "position")
+        tour.ask(client, {"event": "snapshot", "streams": ["p.ob-inc"]}, "event", "snapshotted")
+        tour.server.publish("public.p.ob-inc", '{"asks":["1","1"],"sequence":2}')
+        tour.expect(client, "event")
+    with come("p.trades", query=f"&since={at}") as client:
+        assert json.loads(tour.expect(client, "subscribed"))["success"]["events"] == 0
+        request = {"event": "subscribe", "streams": ["p.ob-inc"], "since": at, "id": 5}
+        told = json.loads(tour.ask(client, request, "event", "subscribed"))
+        assert told["success"]["recovered"] is True
+    with come("p.trades", query="&since=nonsense", protocols=("rango.v1",)) as client:
+        told = json.loads(tour.expect(client, "subscribed"))
+        assert (told["success"]["reason"], told["code"]) == ("bad_position", codes.NOT_RECOVERED)
+
+
 def test_a_tour_of_the_gateway() -> None:
     """All that goes over the wire is in the document, and nothing is there that never does."""
     env = {
@@ -314,9 +340,18 @@ def test_a_tour_of_the_gateway() -> None:
         "RANGO_MAX_STREAMS": "5",
         "RANGO_MAX_REQUESTS_PER_S": "20",
         "RANGO_REQUESTS_BURST": "20",
+        "RANGO_PING_INTERVAL_S": "1",
+        "RANGO_PONG_TIMEOUT_S": "2",
     }
+    visits = (
+        visit_plain_protocol,
+        visit_extensions,
+        visit_numbers,
+        visit_notices,
+        visit_positions,
+    )
     with start_gateway(env=env) as server:
         tour = Tour(server)
-        for visit in (visit_plain_protocol, visit_extensions, visit_numbers, visit_notices):
+        for visit in visits:
             visit(tour)
-    assert tour.seen - {""} == set(MESSAGES) - {"position"}
+    assert tour.seen - {""} == set(MESSAGES)

@@ -39,6 +39,67 @@ test("the book is the publisher's, over cuts, a restart and a gap", { timeout: 6
   }
 });
 
+test("nothing is missed over cuts, and each event comes once; a restart is told", { timeout: 60_000 }, async () => {
+  const rango = client(GATEWAY, { minReconnectDelay: 20, maxReconnectDelay: 100, getToken: async () => (await stage("long")).token });
+  const [numbers, order] = [rango.subscribe("n.numbers"), rango.subscribe("order")];
+  const [heard, reports, own] = [[], [], []];
+  numbers.on("publication", ({ data, raw }) => (heard.push(data), assert.equal(raw, `{"n.numbers":${data}}`)));
+  numbers.on("subscribed", ({ wasRecovering, recovered, reason }) => reports.push(wasRecovering && (recovered ? "recovered" : reason)));
+  order.on("publication", ({ data }) => own.push(data));
+  rango.connect();
+  const publish = async () => (await stage("number")).number;
+  try {
+    await until(() => reports.length === 1 && order.state === "subscribed", "the streams");
+    for (const [n, trouble] of ["cut", "reset", "cut", "refuse", "black_hole"].entries()) {
+      for (let each = 0; each < 20; each += 1) await publish();
+      const cut = stage(trouble);
+      for (let each = 0; each < 20; each += 1) await publish();
+      await cut;
+      await stage("order");
+      if (trouble === "black_hole") await Promise.allSettled([rango.ping()]);
+      if (trouble === "black_hole") await stage("reset");
+      await stage("heal");
+      await until(() => reports.length === n + 2, `coming back from ${trouble}`);
+    }
+    const last = await publish();
+    await until(() => heard.at(-1) === last && own.length === 5, "the last number");
+    assert.deepEqual(heard, Array.from({ length: last }, (_, n) => n + 1));
+    assert.deepEqual(reports, [false, ...Array(5).fill("recovered")]);
+    await stage("restart");
+    await until(() => reports.length === 7, "coming back from a restart");
+    assert.equal(reports.at(-1), "other_history");
+  } finally {
+    rango.close();
+  }
+});
+
+test("a book that missed nothing goes on without a snapshot", { timeout: 60_000 }, async () => {
+  const rango = client(GATEWAY, { minReconnectDelay: 20, maxReconnectDelay: 100 });
+  const book = rango.book("btcusd", { snapshotLevels: 1e9 });
+  const told = [];
+  rango.subscribe("btcusd.ob-inc").on("publication", ({ stream }) => stream.endsWith("-snap") && told.push("snapshot"));
+  for (const type of ["sync", "invalid"]) book.on(type, () => told.push(type));
+  rango.connect();
+  try {
+    await recovered(book);
+    for (const trouble of ["cut", "reset"]) {
+      told.length = 0;
+      await stage(trouble);
+      for (let n = 0; n < 5; n += 1) await stage("tick");
+      await until(() => told.at(-1) === "sync", "the book");
+      await follow(book);
+      assert.deepEqual(told, ["invalid", "sync"], "no snapshot");
+    }
+    told.length = 0;
+    await stage("restart");
+    await recovered(book);
+    await follow(book);
+    assert.deepEqual(told, ["invalid", "snapshot", "sync"], "another history");
+  } finally {
+    rango.close();
+  }
+});
+
 test("a thousand connections leave no timer here, and no client there", { timeout: 60_000 }, async () => {
   const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
   const before = timers();

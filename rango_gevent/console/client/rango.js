@@ -526,7 +526,7 @@ export class Rango extends Emitter {
     const kind = { subscribed: "subscribe", unsubscribed: "unsubscribe", authenticated: "auth" }[success.message] ?? success.message;
     const unasked = id === undefined && (this.#numbered || (kind === "subscribe" && !link.greeted));
     link.greeted = true;
-    if (success.at && kind === "subscribe") this.#stand(success.at);
+    if (success.at !== undefined) this.#stand(success.at ?? "");
     if (!unasked && link.answer(id, kind, { success })) return;
     if (kind === "unsubscribe") this.#dropped(new Set(success.streams));
   }
