@@ -664,7 +664,8 @@ export class Rango extends Emitter {
 
   _entryState(stream, state, error, more) {
     const entry = this.#entries.get(stream);
-    if (entry) this.#shift(entry, state, error, more);
+    if (entry && state === "subscribing") this.#reset(entry);
+    else if (entry) this.#shift(entry, state, error, more);
   }
 
   /** Have a book sent afresh on this connection. */
