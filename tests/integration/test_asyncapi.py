@@ -22,6 +22,7 @@ from asyncapi import (
 from jsonschema import Draft7Validator
 from support import ROOT, Client, Server, connect, make_token, start_gateway
 
+from rango_gevent.hub.history import REASONS
 from rango_gevent.protocol import close, codes, refusals
 
 MESSAGES = document()["components"]["messages"]
@@ -101,6 +102,8 @@ def test_it_has_the_tables_of_the_code() -> None:
     assert closes == [(row.code, row.text, row.reconnect) for row in close.TABLE]
     told = [(row["status"], row["text"]) for row in document()["x-refusals"]]
     assert told == [(row.status, row.text) for row in refusals.TABLE if row.status]
+    reasons = {row["const"] for row in found("#/components/schemas/reason")["oneOf"]}
+    assert reasons == set(REASONS)
     numbers = {
         row["const"]: row["description"] for row in found("#/components/schemas/code")["oneOf"]
     }
@@ -177,11 +180,12 @@ def test_the_examples_of_the_pages_are_in_it() -> None:
         for line in [*alone, *within]:
             if re.search("[,:]…", line):  # only named, not shown
                 continue
-            whole = re.sub(r"\[…[^\]]*\]", "[]", line).replace("…", "x")  # a part was left out
+            whole = re.sub(r"\[…[^\]]*\]", "[]", line.replace("{…}", "{}"))
+            whole = whole.replace("…", "x")  # a part was left out
             ends = [end for end in (CLIENT, SERVER) if kinds(whole, end)]
             assert ends, (page, line)
             seen.add(check(whole, ends[0]))  # a request may look like an event
-    assert seen - {""} == set(MESSAGES) - {"position"}
+    assert seen - {""} == set(MESSAGES)
 
 
 # -- the gateway itself ---------------------------------------------------------------------------
