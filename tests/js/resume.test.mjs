@@ -131,8 +131,10 @@ test("quiet streams stand where the notice says; a broken history is not asked f
     await connected(server, 2);
     assert.equal(asks(server.last)[0].since, "77-bb");
     await rango.ping();
+    const told = notes(rango, "error");
     server.last.send({ event: "position", at: null, reason: "other_history" });
     await rango.ping();
+    assert.deepEqual(told, [["error", { message: "Events may have been missed: other_history." }]]);
     lose(server);
     await connected(server, 3);
     assert.equal("since" in asks(server.last)[0], false);

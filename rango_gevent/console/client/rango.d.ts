@@ -34,9 +34,9 @@ export interface Publication<T = any> {
 
 /** What a subscription is told when it holds its stream, again or for the first time. */
 export interface SubscribedEvent {
-  /** It was held before, on a connection that was lost. */
+  /** It was held before, on a connection that was lost, and asked for with its position. */
   wasRecovering: boolean;
-  /** Then: all that was missed meanwhile came before this, each event once. */
+  /** All that was missed meanwhile came before this, each event once. Else, but for the first time: some may be missing. */
   recovered: boolean;
   /** Else: why not, in the server's word, such as `too_old`; empty when it gave none. */
   reason: string;
@@ -86,6 +86,7 @@ export class Rango {
   /** Fetch a token now, after a login, and use it on the connection that there is. */
   authenticate(): Promise<void>;
   on(type: "state", listener: (event: StateEvent) => void): Off;
+  /** Also told: the server itself missed events. */
   on(type: "error", listener: (event: { message: string }) => void): Off;
   on(type: "auth", listener: (event: { uid: string | null; ttl: number | null }) => void): Off;
 }

@@ -538,9 +538,10 @@ export class Rango extends Emitter {
     if (id !== undefined || !this.#numbered) link.answer(id, null, { error: text, code });
   }
 
-  #notice({ event, streams = [], in: seconds }, at = "") {
+  #notice({ event, streams = [], in: seconds, reason }, at = "") {
     if (event === "resync") this._resync(streams);
     if (event === "position") this.#stand(at);
+    if (event === "position" && !at) this.#complain(`Events may have been missed: ${reason}.`);
     if (event !== "auth_expiring" || (this.#renewAt && this.#renewAt < Date.now() + seconds * 1000)) return;
     this.#renewIn(between(0, Math.min(seconds * 500, 10_000)), true);
   }
