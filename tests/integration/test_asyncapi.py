@@ -41,6 +41,9 @@ def test_it_has_no_loose_ends() -> None:
     """Every reference names something, every message is sent by somebody, on both channels alike."""
     for reference in references(document()):
         found(reference)
+    parts = document()["components"].items()
+    named = {f"#/components/{kind}/{name}" for kind, names in parts for name in names}
+    assert named == {ref for ref in references(document()) if ref.startswith("#/components/")}
     assert senders()[CLIENT] | senders()[SERVER] == set(MESSAGES)
     public, private = (document()["channels"][name]["messages"] for name in ("public", "private"))
     assert set(public) == set(private) == set(MESSAGES)
