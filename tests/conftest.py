@@ -9,8 +9,9 @@ import psycopg
 import pytest
 import redis
 import support
+from asyncapi import SERVER, kinds
 from databases import postgres_server, redis_server
-from support import Server, start_gateway
+from support import Client, Server, start_gateway
 
 _LOG_LINES = 60
 _numbers = itertools.count()
@@ -60,6 +61,22 @@ def postgresql_url(postgresql_server_url: str) -> str:
     with psycopg.connect(postgresql_server_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     return postgresql_server_url.rpartition("/")[0] + "/" + name
+
+
+@pytest.fixture
+def documented(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All that clients of a test are sent is one message of docs/asyncapi.yaml each."""
+    heard: list[str] = []
+    receive = Client.receive
+
+    def note(client: Client, timeout_s: float = 10) -> str:
+        heard.append(receive(client, timeout_s))
+        return heard[-1]
+
+    monkeypatch.setattr(Client, "receive", note)
+    yield
+    strange = {text for text in set(heard) if len(kinds(text, SERVER)) != 1}
+    assert strange == set()
 
 
 @pytest.fixture

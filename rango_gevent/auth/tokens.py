@@ -32,6 +32,11 @@ DEFAULT_MAX_BYTES = 8192
 # from version to version. The last part may be empty, so that `none` is refused for what it is.
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
+# The same with only one writing of each text: spare bits of a last character are zero (RFC 4648
+# section 3.5).
+_PART = "(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?"
+_CANONICAL = re.compile(rf"(?!\.){_PART}\.(?!\.){_PART}\.{_PART}")
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 MALFORMED = "malformed"
@@ -66,6 +71,16 @@ _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
 )
 
 
+class _Jws(jwt.PyJWS):
+    """PyJWT's reader without its look at each character, which `_CANONICAL` has had."""
+
+    # hot path: 20 of the 140 us of a token were spent here. Where PyJWT has no such method, or
+    # names it otherwise one day, its own look is just taken again.
+    @staticmethod
+    def _decode_base64url_segment(segment: bytes, name: str) -> bytes:
+        return base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+
+
 class _Check:
     """One key, and the only code that may use it."""
 
@@ -74,7 +89,7 @@ class _Check:
         self.algorithms = list(key.algorithms)
         # An instance of our own knows the key's algorithms and no others, so a token that names
         # another finds no code that could accept it, even if the list above were wrong.
-        self._jws = jwt.PyJWS(algorithms=self.algorithms)
+        self._jws = _Jws(algorithms=self.algorithms)
 
     def signed(self, token: str) -> dict[str, Any]:
         """Return header and payload once the signature is proven; raises what PyJWT raises."""
@@ -139,7 +154,7 @@ class TokenVerifier:
         """Return the payload once the signature is proven."""
         if len(token) > self._max_bytes:
             raise TokenError("the token is too large", MALFORMED)
-        if not _COMPACT.fullmatch(token):
+        if not _CANONICAL.fullmatch(token):
             _malformed()
         refusal = TokenError("no key fits the token", SIGNATURE)
         for check in self._fitting(token):

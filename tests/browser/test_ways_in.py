@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Iterator, NamedTuple
+import time
+from typing import Any, Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, Page
-from support import ROOT, Server, make_token, start_gateway, wait_for
-
-TEXT = (ROOT / "docs" / "AUTH.md").read_text()
-ADDRESS = "127.0.0.1:8080"
-
-
-class Program(NamedTuple):
-    """A program under its heading."""
-
-    way: str
-    code: str
-
-
-PROGRAMS = [
-    Program(section.partition("\n")[0].lower(), code)
-    for section in TEXT.split("\n### ")[1:]
-    for code in re.findall(r"^```js\n(.*?)^```$", section, re.M | re.S)
-]
-# A connection that notes what it is told, and how it ends.
-WATCH = """([url, protocols]) => new Promise((done) => {
-  const heard = [];
-  const ws = new WebSocket(url, protocols);
-  ws.onmessage = ({ data }) => heard.push(data);
-  ws.onclose = ({ code, reason }) => done({ code, reason, heard, protocol: ws.protocol });
-})"""
+from auth_page import ADDRESS, PROGRAMS, SETTINGS, WATCH, WAYS, Program
+from playwright.sync_api import BrowserContext, Page, Route
+from support import Server, make_token, start_gateway, wait_for
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A gateway with all ways open, and a short patience on /private."""
-    env = {
-        "RANGO_AUTH_WAYS": "header,subprotocol,cookie,message,ranger,query",
-        "RANGO_AUTH_COOKIE": "session",
-        "RANGO_PRIVATE_GRACE_S": "1",
-    }
-    with start_gateway(env=env) as started:
+    with start_gateway(env=SETTINGS) as started:
         yield started
 
 
@@ -53,7 +25,7 @@ def page_of(context: BrowserContext, server: Server) -> Page:
     return page
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=[program.way for program in PROGRAMS])
+@pytest.mark.parametrize("program", PROGRAMS, ids=WAYS)
 def test_a_program_receives_what_is_private(
     context: BrowserContext, server: Server, program: Program
 ) -> None:
@@ -117,3 +89,50 @@ def test_a_page_of_another_host_has_no_use_of_the_cookie(
     page = context.new_page()
     page.goto(f"http://localhost:{server.port}/")
     assert watch(page, server, "/private?stream=order", [])["code"] == 1006
+
+
+RENEWED = """async () => {
+    const { Rango } = await import("/client/rango.js");
+    const getToken = async () => void (await fetch("/renew")); // the answer sets the cookie
+    window.rango = new Rango(`${location.origin}/private`, { getToken });
+    window.order = rango.subscribe("order");
+    window.orders = [];
+    window.closes = [];
+    order.on("publication", ({ data }) => orders.push(data));
+    rango.on("state", ({ code }) => code && closes.push(code));
+    rango.connect();
+    while (order.state !== "subscribed") await new Promise((done) => setTimeout(done, 5));
+}"""
+
+
+def test_a_cookie_is_renewed_before_its_token_ends(context: BrowserContext) -> None:
+    """By `rango.js`, whose page never has the token: the handshake anew; and nothing is missed."""
+    env = {**SETTINGS, "RANGO_TOKEN_GRACE_S": "0", "RANGO_PRIVATE_GRACE_S": "0"}
+    with start_gateway(env=env) as server:
+        renewals = []
+
+        def renew(route: Route) -> None:
+            token = make_token({"uid": "COOK", "exp": int(time.time()) + 5})
+            renewals.append(token)
+            route.fulfill(body="", headers={"Set-Cookie": f"session={token}; HttpOnly; Path=/"})
+
+        page = context.new_page()
+        page.route("**/renew", renew)
+        page.goto(f"{server.http}/healthz")
+        page.evaluate(RENEWED)
+        sent = 0
+        deadline = time.monotonic() + 40
+        while len(renewals) < 4:
+            assert time.monotonic() < deadline, len(renewals)
+            sent += 1
+            server.publish("private.COOK.order", str(sent))
+            page.wait_for_timeout(50)
+        page.wait_for_function("(sent) => orders.at(-1) === sent", arg=sent)
+        assert page.evaluate("orders") == list(range(1, sent + 1))
+        assert set(page.evaluate("closes")) == {4401}
+        log = server.log()
+        assert "authentication expired" not in log
+        assert "unauthenticated" not in log, "no token ended while it was in use"
+        assert not [token for token in renewals if token in log]
+        assert server.metric("rango_tokens_ended_total", policy="close") == 0
+        page.close()

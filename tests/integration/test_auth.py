@@ -23,6 +23,7 @@ from support import (
 )
 from websockets.exceptions import InvalidStatus
 
+pytestmark = pytest.mark.usefixtures("documented")
 SECRET = "a secret of at least thirty-two bytes"
 OTHER_KEY = Ed25519PrivateKey.generate()
 

@@ -11,6 +11,7 @@ from typing import Any, Iterator
 import pytest
 from support import Client, Server, start_gateway, wait_for
 
+pytestmark = pytest.mark.usefixtures("documented")
 BOUND = 300
 
 

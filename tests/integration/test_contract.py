@@ -39,6 +39,7 @@ from support import (
 )
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+pytestmark = pytest.mark.usefixtures("documented")
 EMPTY_REPLY = '{"success":{"message":"subscribed","streams":[]}}'
 
 

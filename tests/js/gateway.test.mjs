@@ -39,6 +39,86 @@ test("the book is the publisher's, over cuts, a restart and a gap", { timeout: 6
   }
 });
 
+test("nothing is missed over cuts, and each event comes once; a restart is told", { timeout: 60_000 }, async () => {
+  const rango = client(GATEWAY, { minReconnectDelay: 20, maxReconnectDelay: 100, getToken: async () => (await stage("long")).token });
+  const [numbers, order] = [rango.subscribe("n.numbers"), rango.subscribe("order")];
+  const [heard, reports, own] = [[], [], []];
+  numbers.on("publication", ({ data, raw }) => (heard.push(data), assert.equal(raw, `{"n.numbers":${data}}`)));
+  numbers.on("subscribed", ({ wasRecovering, recovered, reason }) => reports.push(wasRecovering && (recovered ? "recovered" : reason)));
+  order.on("publication", ({ data }) => own.push(data));
+  rango.connect();
+  const publish = async () => (await stage("number")).number;
+  try {
+    await until(() => reports.length === 1 && order.state === "subscribed", "the streams");
+    for (const [n, trouble] of ["cut", "reset", "refuse", "black_hole"].entries()) {
+      for (let each = 0; each < 20; each += 1) await publish();
+      const cut = stage(trouble);
+      for (let each = 0; each < 20; each += 1) await publish();
+      await cut;
+      await stage("order");
+      if (trouble === "black_hole") await Promise.allSettled([rango.ping()]); // nothing comes
+      if (trouble === "refuse" || trouble === "black_hole") await stage("reset");
+      await stage("heal");
+      await until(() => reports.length === n + 2, `coming back from ${trouble}`);
+    }
+    const last = await publish();
+    await until(() => heard.at(-1) === last && own.length === 4, "the last number");
+    assert.deepEqual(heard, Array.from({ length: last }, (_, n) => n + 1));
+    assert.deepEqual(reports, [false, ...Array(4).fill("recovered")]);
+    await stage("restart");
+    await until(() => reports.length === 6, "coming back from a restart");
+    assert.equal(reports.at(-1), "other_history");
+  } finally {
+    rango.close();
+  }
+});
+
+test("a book that missed nothing goes on without a snapshot", { timeout: 60_000 }, async () => {
+  const rango = client(GATEWAY, { minReconnectDelay: 20, maxReconnectDelay: 100 });
+  const book = rango.book("btcusd", { snapshotLevels: 1e9 });
+  const told = [];
+  rango.subscribe("btcusd.ob-inc").on("publication", ({ stream }) => stream.endsWith("-snap") && told.push("snapshot"));
+  for (const type of ["sync", "invalid"]) book.on(type, () => told.push(type));
+  rango.connect();
+  try {
+    await recovered(book);
+    for (const trouble of ["cut", "reset"]) {
+      told.length = 0;
+      await stage(trouble);
+      for (let n = 0; n < 5; n += 1) await stage("tick");
+      await until(() => told.at(-1) === "sync", `the book after ${told}`, 5).catch((e) => { throw new Error(`${e.message}: ${told} ${book.state} ${book.reason} ${book.sequence}`); });
+      await follow(book);
+      assert.deepEqual(told, ["invalid", "sync"], "no snapshot");
+    }
+    told.length = 0;
+    await stage("restart");
+    await recovered(book);
+    await follow(book);
+    assert.ok(told.includes("snapshot"), "another history");
+  } finally {
+    rango.close();
+  }
+});
+
+test("a thousand connections leave no timer here, and no client there", { timeout: 60_000 }, async () => {
+  const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+  const before = timers();
+  const rango = client(GATEWAY, { getToken: async () => token });
+  const { token } = await stage("long");
+  const [trades, order] = [rango.subscribe("btcusd.trades"), rango.subscribe("order")];
+  rango.book("btcusd");
+  const told = [];
+  for (const sub of [trades, order]) sub.on("subscribed", () => told.push(sub.stream));
+  for (let n = 1; n <= 1000; n += 1) {
+    rango.connect();
+    await until(() => told.length === 2 * n, `connection ${n}`);
+    rango.close();
+  }
+  assert.equal(told.length, 2000, "one listener each");
+  await until(() => timers() <= before, "no timer");
+  await until(async () => (await stage("clients")).clients === 0, "no client");
+});
+
 test("a thousand streams, one of them bad", { timeout: 20_000 }, async () => {
   const rango = client(GATEWAY);
   const good = Array.from({ length: 900 }, (_, n) => rango.subscribe(`market${n}.trades`));
@@ -53,22 +133,34 @@ test("a thousand streams, one of them bad", { timeout: 20_000 }, async () => {
   }
 });
 
-test("a token is renewed on the connection, again and again", { timeout: 40_000 }, async () => {
-  let fetched = 0;
-  const getToken = async () => ((fetched += 1), (await stage("token")).token); // each good for seven seconds
-  const rango = client(GATEWAY, { getToken });
-  const order = rango.subscribe("order");
-  const lost = [];
-  order.on("unsubscribed", (event) => lost.push(event));
-  rango.connect();
-  try {
-    await until(() => fetched === 4 && rango.uid === "ID7", "three renewals", 30);
-    assert.deepEqual(lost, []);
-    assert.equal(order.state, "subscribed");
-  } finally {
-    rango.close();
-  }
-});
+for (const way of ["with the handshake", "by a message"]) {
+  test(`a token of five seconds, ${way}, is renewed before its end, again and again`, { timeout: 40_000 }, async () => {
+    let fetched = 0;
+    let isIn = way === "with the handshake";
+    const getToken = async () => (isIn ? ((fetched += 1), (await stage("token")).token) : null);
+    const rango = client(GATEWAY, { getToken });
+    const order = rango.subscribe("order");
+    const [lost, complaints] = [[], []];
+    rango.on("error", ({ message }) => complaints.push(message));
+    rango.connect();
+    try {
+      await until(() => rango.state === "connected", "a connection");
+      if (!isIn) {
+        isIn = true;
+        await rango.authenticate();
+      }
+      await until(() => rango.uid === "ID7" && order.state === "subscribed", "the user");
+      assert.equal(fetched, 1, "known by the first token");
+      order.on("unsubscribed", (event) => lost.push(event));
+      await until(() => fetched === 4, "three renewals", 30);
+      await rango.ping();
+      assert.deepEqual([lost, complaints], [[], []]);
+      assert.deepEqual([rango.uid, order.state], ["ID7", "subscribed"]);
+    } finally {
+      rango.close();
+    }
+  });
+}
 
 test("private streams come with a token", { timeout: 20_000 }, async () => {
   const rango = client(GATEWAY, { getToken: async () => (await stage("token")).token });

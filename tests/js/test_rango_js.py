@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,7 @@ HERE = Path(__file__).parent
 CLIENT = ROOT / "rango_gevent" / "console" / "client"
 ALONE = sorted(path.name for path in HERE.glob("*.test.mjs") if path.name != "gateway.test.mjs")
 MOST_BYTES = 12 * 1024
+NUMBERS = itertools.count(1)
 
 
 def run_node(file: str, **env: str) -> None:
@@ -69,10 +71,18 @@ def act(scene: Stage, what: str) -> Any:
         return scene.tick(lost=what == "lose")
     if what == "restart":
         scene.restart()
-    elif what in ("cut", "reset"):
+    elif what in ("cut", "reset", "refuse", "black_hole", "heal"):
         getattr(scene.relay, what)()
     elif what == "token":
-        return {"token": make_token({"uid": "ID7", "exp": int(time.time()) + 7})}
+        return {"token": make_token({"uid": "ID7", "exp": int(time.time()) + 5})}
+    elif what == "long":
+        return {"token": make_token({"uid": "ID7"})}
+    elif what == "clients":
+        return {"clients": scene.server.metric("rango_hub_clients_count")}
+    elif what == "number":
+        number = next(NUMBERS)
+        publish(scene.server.exchange, "public.n.numbers", str(number))
+        return {"number": number}
     elif what == "order":
         publish(scene.server.exchange, "private.ID7.order", '{"id":1}')
     elif what != "nothing":

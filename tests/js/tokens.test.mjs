@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { UnauthorizedError } from "../../rango_gevent/console/client/rango.js";
-import { scene, until } from "./server.mjs";
+import { clock, jwt, scene, until } from "./server.mjs";
 
 const auths = (peer) => peer.requests.filter(({ event }) => event === "auth");
 
@@ -81,6 +81,20 @@ test("a token that is about to expire is renewed on the connection", async () =>
   });
 });
 
+test("a cookie that getToken renews is brought by another handshake, before its end", async () => {
+  let fetched = 0;
+  await scene({}, { getToken: () => void (fetched += 1) }, async (rango, server) => {
+    const trades = rango.subscribe("a.trades");
+    rango.connect();
+    await until(() => trades.state === "subscribed", "a connection");
+    await rango.authenticate();
+    assert.equal(server.peers.length, 1, "somebody who is just not logged in stays");
+    server.last.send({ event: "auth_expiring", in: 1 });
+    await until(() => server.peers.length === 2 && trades.state === "subscribed", "another");
+    assert.equal(fetched, 4);
+  });
+});
+
 test("a ttl of months is no reason to renew at once", async () => {
   const asked = (peer, { event, id }) => event === "auth" && (peer.send({ success: { message: "authenticated", uid: "ID1", ttl: 30e6 }, id }), true);
   await scene({ asked }, { getToken: () => "not a header/" }, async (rango, server) => {
@@ -150,14 +164,115 @@ test("a server without subprotocols is connected to without, and says that it ta
   });
 });
 
-test("a token is renewed by its ttl, but not sooner than in five seconds", { timeout: 20_000 }, async () => {
-  const asked = (peer, { event, id }) => event === "auth" && (peer.send({ success: { message: "authenticated", uid: "ID1", ttl: 1 }, id }), true);
+test("a token is renewed by its ttl, but not sooner than in a second", { timeout: 20_000 }, async () => {
+  const asked = (peer, { event, id }) => event === "auth" && (peer.send({ success: { message: "authenticated", uid: "ID1", ttl: 0 }, id }), true);
   await scene({ asked }, { getToken: () => "not a header/" }, async (rango, server) => {
     rango.connect();
     await until(() => rango.uid === "ID1", "the server's word");
     const begin = Date.now();
     await until(() => auths(server.last).length === 2, "a renewal", 15);
-    assert.ok(Date.now() - begin > 4_500);
+    assert.ok(Date.now() - begin > 900);
     assert.equal(server.peers.length, 1);
+  });
+});
+
+test("a token of the handshake names its user, and is renewed by the server's clock", { timeout: 20_000 }, async () => {
+  const given = [];
+  await scene({}, { getToken: () => jwt({ uid: "ID9", exp: clock + 3 }) }, async (rango, server) => {
+    rango.on("auth", (event) => given.push(event));
+    rango.connect();
+    await until(() => rango.uid, "the user");
+    const begin = Date.now();
+    assert.deepEqual(given, [{ uid: "ID9", ttl: 3 }]);
+    assert.deepEqual(server.last.requests.map(({ event }) => event), ["time"]);
+    await until(() => auths(server.last).length === 1, "a renewal");
+    const took = Date.now() - begin;
+    assert.ok(took > 2_000 && took < 2_900, `${took} ms: before the end of three seconds`);
+    assert.equal(server.peers.length, 1);
+  });
+});
+
+test("a token of the handshake that was refused names nobody", async () => {
+  const opened = (peer) => {
+    peer.send(peer.greeting);
+    peer.send({ error: "authentication failed: revoked", code: 1208 });
+    return true;
+  };
+  await scene({ opened }, { getToken: () => jwt({ uid: "ID9" }) }, async (rango, server) => {
+    rango.connect();
+    await until(() => /revoked/.test(rango.lastError), "the refusal");
+    await until(() => server.last.requests.length, "the question for the time");
+    await rango.ping();
+    assert.equal(rango.uid, null);
+  });
+});
+
+test("why a token is refused is not covered by what follows from it", async () => {
+  const opened = (peer) => {
+    peer.send(peer.greeting);
+    peer.send({ error: "authentication failed: revoked", code: 1208 });
+    return true;
+  };
+  const asked = (peer, { event, id }) => event === "subscribe" && (peer.send({ success: { message: "subscribed", streams: [] }, id }), true);
+  await scene({ opened, asked }, { getToken: () => jwt({ uid: "ID9" }) }, async (rango) => {
+    const order = rango.subscribe("order");
+    rango.connect();
+    await until(() => order.state === "refused", "the refusal");
+    assert.match(rango.lastError, /revoked/);
+    assert.match(order.lastError, /order is not for/);
+  });
+});
+
+test("no token is ever in an error, a state or a URL", async () => {
+  const tokens = [];
+  const told = [];
+  const opened = (peer) => {
+    peer.send(peer.greeting);
+    peer.send({ error: "authentication failed: signature", code: 1202 });
+    return true;
+  };
+  let auths = 0;
+  const asked = (peer, { event, id }) => {
+    if (event !== "auth") return false;
+    auths += 1;
+    peer.send({ error: "authentication failed: signature", code: 1202, id });
+    if (auths === 1) peer.socket.close(4401, "authentication failed too often");
+    return true;
+  };
+  const getToken = () => {
+    const token = tokens.length % 2 ? `opaque/secret ${tokens.length}` : jwt({ uid: "ID9", secret: tokens.length });
+    tokens.push(token);
+    return token;
+  };
+  await scene({ opened, asked }, { getToken }, async (rango, server) => {
+    for (const type of ["state", "error", "auth"]) rango.on(type, (event) => told.push(JSON.stringify(event), rango.lastError));
+    const order = rango.subscribe("order");
+    order.on("error", (event) => told.push(JSON.stringify(event), order.lastError));
+    rango.connect();
+    await until(() => tokens.length >= 4 && told.length > 10, "some refusals", 20);
+    const seen = [...told, ...server.peers.map(({ url }) => url)].join(" ");
+    for (const token of tokens) assert.ok(!seen.includes(token) && !seen.includes(token.split(".")[1] ?? token));
+  });
+});
+
+test("a token of the handshake that says nothing is shown in band too", async () => {
+  await scene({}, { getToken: () => "opaque-7" }, async (rango, server) => {
+    rango.connect();
+    await until(() => rango.uid === "ID1", "the server's word");
+    assert.deepEqual(server.last.offered, ["rango.v1", "bearer.opaque-7"]);
+    assert.deepEqual(auths(server.last).map(({ token }) => token), ["opaque-7"]);
+  });
+});
+
+test("a notice changes nothing where the renewal is planned before the end", { timeout: 20_000 }, async () => {
+  await scene({}, { getToken: () => jwt({ uid: "ID9", exp: clock + 2 }) }, async (rango, server) => {
+    rango.connect();
+    await until(() => rango.uid, "the user");
+    const begin = Date.now();
+    for (let n = 0; n < 20; n += 1) server.last.send({ event: "auth_expiring", in: 2 });
+    await until(() => auths(server.last).length, "a renewal");
+    assert.ok(Date.now() - begin > 1_300);
+    await rango.ping();
+    assert.equal(auths(server.last).length, 1);
   });
 });

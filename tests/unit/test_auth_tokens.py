@@ -447,6 +447,30 @@ def test_text_that_is_no_token_is_malformed(token: str) -> None:
     assert refusal(token) == "malformed"
 
 
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+@pytest.mark.parametrize("length", range(4))
+def test_a_part_has_one_writing(part: int, length: int) -> None:
+    """Bits that the last character has to spare must be zero, or a token had several texts."""
+    pads = {"sub": "x" * length}  # so that parts end anywhere in a group of four
+    key = pair("EdDSA")[0]
+    token = jwt.PyJWS().encode(
+        json.dumps({"uid": "ID1", **pads}).encode(), key.key, "EdDSA", headers={"typ": "x" * length}
+    )
+    assert verifier().verify(token, NOW).uid == "ID1"
+    parts = token.split(".")
+    spare = {0: 0, 2: 4, 3: 2}[len(parts[part]) % 4]
+    last = _ALPHABET.index(parts[part][-1])
+    for other in range(1, 1 << spare):
+        changed = parts[part][:-1] + _ALPHABET[last | other]
+        texts = [*parts[:part], changed, *parts[part + 1 :]]
+        with pytest.raises(TokenError) as caught:
+            verifier().verify(".".join(texts), NOW)
+        assert caught.value.reason == "malformed"
+
+
 @pytest.mark.parametrize("cut", range(1, len(SIGNATURE), 7))
 def test_a_cut_signature_is_refused(cut: int) -> None:
     """A signature that is too short never verifies."""

@@ -1,42 +1,30 @@
 /**
- * A client of rango_gevent, and of any Rango, for pages and for Node: one module, no dependency.
- *
- *   const rango = new Rango("wss://example.org", { getToken: async () => (await fetch("/token")).text() });
- *   rango.on("state", ({ newState, code, reason, retryIn }) => badge(newState));
- *   const sub = rango.subscribe("btcusd.trades");
- *   sub.on("publication", ({ data }) => draw(data));
- *   const book = rango.book("btcusd", { depth: 25 });
- *   book.on("update", render);
- *   rango.connect();
+ * A client of rango_gevent, and of any Rango, for pages and for Node. Its types tell how it is used.
  *
  * Rules that hold here:
- * - What is wanted (subscriptions, books) outlives every connection and is asked for again on each.
- * - Each connection is numbered by being an object: what an older one still says is ignored.
+ * - What is wanted (subscriptions, books) outlives every connection and is asked for again on each,
+ *   with the position up to which it was heard, where the server tells positions.
+ * - What an older connection still says is ignored.
  * - Every way to a connection, a wake-up included, fetches a token first; one fetch at a time.
- * - A page cannot see ping frames and its timers stop while it sleeps: times are compared, ticks
- *   are never counted, and a doubtful connection is probed with the text `ping`.
- * - Times are milliseconds.
+ * - A page cannot see ping frames and its timers stop while it sleeps: times (in ms) are compared,
+ *   ticks are never counted, and a doubtful connection is probed with the text `ping`.
  */
 
 const NEVER = new Set([1002, 1007, 1009, 4010, 4403]); // the README's table of close codes
 const NOW = new Set([4011, 4401]);
-const ADVICE = {
-  1000: "The connection was closed in good order.",
-  1002: "A WebSocket frame arrived broken: look for a proxy that changes them.",
-  1006: "The connection was lost, or refused without a word: is the server up, may this page's origin connect (API_CORS_ORIGINS), does a proxy in between pass WebSockets on?",
-  1007: "The server got text that is not UTF-8: look for a proxy that changes it.",
-  1009: "A request was larger than the server takes: lower the option maxMessageBytes.",
-  1011: "The server failed; its log says why. It is tried again.",
-  1012: "The server restarts; it is tried again.",
-  4008: "This client was too slow for what it subscribed: subscribe less, or do less per event.",
-  4009: "The server heard nothing from this client for a minute; it is connected again.",
+const ADVICE = { // where coming back is not all that helps
+  1002: "A frame arrived broken: look for a proxy that changes frames.",
+  1006: "The connection was lost, or refused without a word: is the server up, may this page's origin connect (API_CORS_ORIGINS), does every proxy pass WebSockets on?",
+  1007: "The server got broken text: look for a proxy that changes frames.",
+  1009: "A request was larger than the server takes: lower maxMessageBytes.",
+  4008: "This client was too slow: subscribe less, or do less per event.",
   4010: "A request came in too many pieces: look for a proxy that splits frames.",
-  4011: "The connection reached its maximum age; it is made anew.",
   4029: "Too many requests: subscribe and unsubscribe less often.",
   4401: "The token expired, was missing or was refused: getToken must return a fresh one.",
   4403: "The user's access was revoked: log in again.",
 };
 const NO_ANSWER = "The server did not answer in time";
+const POSITION = /,"at":"([^"]{1,40})"}$/; // the last member of an event: never part of its body
 const UNKNOWN_REQUEST = /Could not parse Type|no such event/i;
 const TOKEN_CHARACTERS = /^[\w.~+!#$%&'*^`|-]+$/; // of a subprotocol: RFC 7230 section 3.2.6
 
@@ -51,7 +39,6 @@ const STEADY_AFTER = 10_000; // a connection that lived for so long was a good o
 const BURST = 150; // requests at once, and a second in the long run: under the server's 200 and 50
 const PER_SECOND = 40;
 
-/** Thrown by `getToken` when the user may not connect: the client stops. */
 export class UnauthorizedError extends Error {
   constructor(message = "not logged in") {
     super(message);
@@ -76,7 +63,6 @@ const between = (low, high) => low + Math.random() * (high - low);
 class Emitter {
   #listeners = new Map();
 
-  /** Listen; returns what ends it. */
   on(type, listener) {
     const entry = { listener };
     if (!this.#listeners.has(type)) this.#listeners.set(type, new Set());
@@ -95,7 +81,6 @@ class Emitter {
   }
 }
 
-/** A holder's interest in one stream: `publication`, `subscribed`, `unsubscribed`, `resync`, `error`. */
 export class Subscription extends Emitter {
   #entry;
   #leave;
@@ -110,12 +95,10 @@ export class Subscription extends Emitter {
     return this.#entry.name;
   }
 
-  /** `subscribing`, `subscribed`, `refused` or `unsubscribed`. */
   get state() {
     return this.#leave ? this.#entry.state : "unsubscribed";
   }
 
-  /** Why it was refused, in words. */
   get lastError() {
     return this.#entry.error;
   }
@@ -126,7 +109,7 @@ export class Subscription extends Emitter {
   }
 }
 
-/** One WebSocket, the requests on it that wait for their replies, and its pace. */
+/** One WebSocket, its requests that wait for replies, and its pace. */
 class Link {
   openedAt = 0;
   heardAt = 0;
@@ -164,14 +147,13 @@ class Link {
     return this.#socket.protocol;
   }
 
-  /** End it and tell the owner; whatever the socket says later is ignored. */
+  /** End it and tell the owner; `end` does so in silence. */
   fail(code, reason) {
     const lost = this.#lost;
     this.end();
     lost?.(this, code, reason);
   }
 
-  /** End it in silence. */
   end() {
     this.#lost = null;
     const socket = this.#socket;
@@ -179,7 +161,7 @@ class Link {
     Object.keys(this.#timers).forEach((name) => this.#cancel(name));
     try {
       socket.close(1000);
-    } catch {} // closed already, or by a library that wants to be open first
+    } catch {} // not open yet, for some libraries
     for (const { done, cancel } of this.#pending.values()) {
       cancel();
       done({ lost: true });
@@ -215,7 +197,6 @@ class Link {
     return true;
   }
 
-  /** Tell whether a request waits for its reply. */
   awaits(id) {
     return this.#pending.has(id);
   }
@@ -273,7 +254,7 @@ class Link {
   }
 }
 
-/** A connection that comes back, with all that is wanted of it. Events: `state`, `error`, `auth`. */
+/** A connection that comes back, with all that is wanted of it. */
 export class Rango extends Emitter {
   #url;
   #options;
@@ -290,6 +271,8 @@ export class Rango extends Emitter {
   #syncing = false;
   #fetching = null;
   #renewal = null;
+  #renewAt = 0;
+  #at = ""; // position of all that is subscribed; empty: the server tells none
   #badTokens = 0;
   #numbered = null; // the server speaks rango.v1; null: not known yet
   #plain = false; // connect without a subprotocol: browsers end one that the server does not name
@@ -298,9 +281,7 @@ export class Rango extends Emitter {
   #unlisten = [];
   #tabs = null;
 
-  /** What to do about the last trouble, in words; empty when there was none. */
   lastError = "";
-  /** The user that the server knows us as; null when it did not say. */
   uid = null;
 
   constructor(url, options = {}) {
@@ -318,7 +299,6 @@ export class Rango extends Emitter {
     this.#url = endpoint(url);
   }
 
-  /** `disconnected`, `connecting` or `connected`. */
   get state() {
     return this.#state;
   }
@@ -337,12 +317,10 @@ export class Rango extends Emitter {
     this.#tabs = new Tabs(this.#options.shared, this.#url.href, this.#hooks());
   }
 
-  /** End the connection; subscriptions are kept for the next `connect`. */
   close() {
     if (this.#wanted) this.#stop(1000, "closed by the client");
   }
 
-  /** Centrifuge's name of `close`. */
   disconnect() {
     this.close();
   }
@@ -350,7 +328,7 @@ export class Rango extends Emitter {
   subscribe(stream) {
     let entry = this.#entries.get(stream);
     if (!entry) {
-      entry = { name: stream, state: "subscribing", asked: false, error: "", holders: new Set() };
+      entry = { name: stream, state: "subscribing", asked: false, error: "", since: "", fresh: false, holders: new Set() };
       this.#entries.set(stream, entry);
       for (const route of routesOf(stream)) {
         if (!this.#routes.has(route)) this.#routes.set(route, new Set());
@@ -371,18 +349,16 @@ export class Rango extends Emitter {
     return new Book(this, market, options);
   }
 
-  /** Measure the round trip to the server. */
   ping() {
     if (this.#state !== "connected" || !this.#link) return Promise.reject(new Error("not connected"));
     return this.#link.ping(PROBE_WITHIN);
   }
 
-  /** Ask getToken for a token now, after a login, and use it on the connection that there is. */
   authenticate() {
     return this.#renew();
   }
 
-  // -- one connection -------------------------------------------------------------------------
+  // -- one connection
 
   async #open() {
     const turn = ++this.#turn;
@@ -412,32 +388,30 @@ export class Rango extends Emitter {
       return;
     }
     this.#link = new Link(socket, {
-      open: (link) => this.#opened(link, offered ? "" : token),
+      open: (link) => this.#opened(link, token, offered),
       text: (link, text) => this.#take(link, text),
       lost: (link, code, reason) => this.#lost(link, code, reason),
     });
   }
 
-  #opened(link, token) {
+  #opened(link, token, offered) {
     this.#numbered = link.protocol === "rango.v1";
     this.#hasSnapshots = true;
     this.#become("connected");
     if (link !== this.#link) return; // a listener closed it
-    if (token) this.#present(link, token);
-    for (const entry of this.#entries.values()) this.#reset(entry);
+    if (token) this.#introduce(link, token, offered);
     this.#sync();
   }
 
   #lost(link, code, reason) {
     const lived = link.openedAt ? Date.now() - link.openedAt : 0;
     this.#link = null;
-    this.#unauthenticate();
-    for (const entry of this.#entries.values()) this.#reset(entry);
+    this.#lapse();
     if (NEVER.has(code) || (code === 4401 && !this.#options.getToken)) {
       this.#stop(code, reason);
       return;
     }
-    this.lastError = ADVICE[code] ?? `The connection was closed with ${code} ${reason}.`;
+    this.lastError = ADVICE[code] ?? `The connection was closed (${code} ${reason}). It is made anew.`;
     if (!link.openedAt && (this.#numbered !== true || this.#attempts > 5)) {
       this.#plain = this.#numbered === false || !this.#plain; // it may name no subprotocol
       if (this.#plain && this.#numbered === null && !this.#attempts) return void this.#open();
@@ -466,6 +440,15 @@ export class Rango extends Emitter {
     });
   }
 
+  /** Expect all again that ended with the connection. */
+  #lapse() {
+    this.#renewal?.();
+    this.#renewal = this.uid = null;
+    this.#renewAt = 0;
+    for (const entry of this.#entries.values()) this.#reset(entry);
+    this.#at = "";
+  }
+
   #stop(code, reason, words = ADVICE[code] ?? reason) {
     this.#wanted = false;
     this.lastError = code === 1000 ? "" : words;
@@ -482,8 +465,7 @@ export class Rango extends Emitter {
     this.#retry = null;
     this.#link?.end();
     this.#link = null;
-    this.#unauthenticate();
-    for (const entry of this.#entries.values()) this.#reset(entry);
+    this.#lapse();
   }
 
   #leave() {
@@ -500,13 +482,15 @@ export class Rango extends Emitter {
     this._emit("state", event);
   }
 
-  // -- what the server says -------------------------------------------------------------------
+  // -- what the server says
 
   #take(link, text) {
     if (link !== this.#link) return;
+    const at = POSITION.exec(text.slice(-50))?.[1];
+    const raw = at ? `${text.slice(0, -9 - at.length)}}` : text;
     let message;
     try {
-      message = JSON.parse(text);
+      message = JSON.parse(raw);
     } catch {
       return;
     }
@@ -514,24 +498,35 @@ export class Rango extends Emitter {
     if (id !== undefined) this.#plain = false; // it knows more than Rango: ask by subprotocol next time
     if (typeof success?.message === "string") this.#succeed(link, success, id);
     else if (typeof error === "string" || typeof error?.message === "string") this.#fail(link, error.message ?? error, message.code, id);
-    else if (typeof event === "string") this.#notice(message);
-    else this._deliver(message, text);
+    else if (typeof event === "string") this.#notice(message, at);
+    else this._deliver(message, raw, at);
   }
 
-  _deliver(message, raw) {
+  _deliver(message, raw, at) {
     for (const stream in message) {
-      for (const entry of this.#routes.get(stream) ?? []) {
+      const entries = [...(this.#routes.get(stream) ?? [])];
+      // a book that is sent afresh begins with positions of long ago
+      const position = entries.some(({ fresh }) => fresh) ? "" : at;
+      for (const entry of entries) {
+        if (position && entry.state === "subscribed") this.#at = position;
+        else if (entry.since && at) entry.since = stream.endsWith("-snap") ? "" : at; // missed before, told now
         for (const holder of [...entry.holders]) holder._emit("publication", { stream, data: message[stream], raw });
       }
-      this.#tabs?.tell({ raw });
+      this.#tabs?.tell({ raw, at: position });
       return; // the first member is the event
     }
+  }
+
+  #stand(at) {
+    this.#at = at;
+    this.#tabs?.tell({ stands: at });
   }
 
   #succeed(link, success, id) {
     const kind = { subscribed: "subscribe", unsubscribed: "unsubscribe", authenticated: "auth" }[success.message] ?? success.message;
     const unasked = id === undefined && (this.#numbered || (kind === "subscribe" && !link.greeted));
     link.greeted = true;
+    if (success.at !== undefined) this.#stand(success.at ?? "");
     if (!unasked && link.answer(id, kind, { success })) return;
     if (kind === "unsubscribe") this.#dropped(new Set(success.streams));
   }
@@ -543,9 +538,12 @@ export class Rango extends Emitter {
     if (id !== undefined || !this.#numbered) link.answer(id, null, { error: text, code });
   }
 
-  #notice({ event, streams = [], in: seconds }) {
+  #notice({ event, streams = [], in: seconds, reason }, at = "") {
     if (event === "resync") this._resync(streams);
-    if (event === "auth_expiring") this.#renewIn(between(0, Math.min(seconds * 500, 10_000)));
+    if (event === "position") this.#stand(at);
+    if (event === "position" && !at) this.#complain(`Events may have been missed: ${reason}.`);
+    if (event !== "auth_expiring" || (this.#renewAt && this.#renewAt < Date.now() + seconds * 1000)) return;
+    this.#renewIn(between(0, Math.min(seconds * 500, 10_000)), true);
   }
 
   _resync(streams) {
@@ -558,7 +556,7 @@ export class Rango extends Emitter {
     this._emit("error", { message });
   }
 
-  // -- subscriptions --------------------------------------------------------------------------
+  // -- subscriptions
 
   #sync() {
     if (this.#syncing) return;
@@ -584,12 +582,14 @@ export class Rango extends Emitter {
     if (!link) return;
     for (const chunk of this.#chunks(gone.filter(({ asked }) => asked))) link.request("unsubscribe", { streams: namesOf(chunk) });
     const fresh = [...this.#entries.values()].filter(({ asked }) => !asked);
-    for (const chunk of this.#chunks(fresh)) this.#ask(link, chunk);
+    for (const since of new Set(fresh.map((entry) => entry.since))) {
+      for (const chunk of this.#chunks(fresh.filter((entry) => entry.since === since))) this.#ask(link, chunk, since);
+    }
   }
 
   /** Cut by bytes: the server bounds a message (Rango at 512). */
   *#chunks(entries) {
-    const most = (this.#options.maxMessageBytes || (this.#numbered ? 8192 : 512)) - 64;
+    const most = (this.#options.maxMessageBytes || (this.#numbered ? 8192 : 512)) - 120;
     let chunk = [];
     let size = 0;
     for (const entry of entries) {
@@ -605,51 +605,55 @@ export class Rango extends Emitter {
     if (chunk.length) yield chunk;
   }
 
-  #ask(link, chunk) {
+  #ask(link, chunk, since) {
     for (const entry of chunk) entry.asked = true;
-    link.request("subscribe", { streams: namesOf(chunk) }, (reply) => {
+    link.request("subscribe", { streams: namesOf(chunk), since: since || undefined }, (reply) => {
       if (link !== this.#link || reply.lost) return;
-      if (reply.success) return this.#settle(chunk, new Set(reply.success.streams));
+      if (reply.success) return this.#settle(chunk, reply.success, since);
       const wanted = chunk.filter((entry) => this.#entries.get(entry.name) === entry);
       if (reply.silent) for (const entry of wanted) entry.asked = false;
       else if (wanted.length === 1) this.#refuse(wanted[0], reply.error);
-      else if (wanted.length) this.#halves(link, wanted); // one bad name fails alone
+      else if (wanted.length) this.#halves(link, wanted, since); // one bad name fails alone
       if (reply.silent) this.#sync();
     });
   }
 
-  #halves(link, entries) {
+  #halves(link, entries, since) {
     const middle = Math.ceil(entries.length / 2);
-    this.#ask(link, entries.slice(0, middle));
-    this.#ask(link, entries.slice(middle));
+    this.#ask(link, entries.slice(0, middle), since);
+    this.#ask(link, entries.slice(middle), since);
   }
 
-  #settle(chunk, held) {
+  #settle(chunk, { streams, recovered = false, reason = "", events = 0 }, since) {
+    const held = new Set(streams);
+    const more = { wasRecovering: !!since, recovered, reason, events };
     for (const entry of chunk) {
       if (this.#entries.get(entry.name) !== entry) continue;
-      if (held.has(entry.name)) this.#shift(entry, "subscribed");
+      if (held.has(entry.name)) this.#shift(entry, "subscribed", "", more);
       else this.#refuse(entry, refusalOf(entry.name, this.#options.getToken));
     }
   }
 
-  #shift(entry, state, error = "") {
+  #shift(entry, state, error = "", more = {}) {
     const changed = entry.state !== state;
     entry.state = state;
     entry.error = error;
     if (!changed) return;
-    this.#tabs?.tell({ stream: entry.name, is: state, error });
+    this.#tabs?.tell({ stream: entry.name, is: state, error, more });
     const type = state === "refused" ? "error" : state === "subscribing" ? "unsubscribed" : state;
-    for (const holder of [...entry.holders]) holder._emit(type, { message: error });
+    for (const holder of [...entry.holders]) holder._emit(type, { message: error, ...more });
   }
 
   #refuse(entry, error) {
-    this.lastError = error;
+    if (!this.#link?.refused) this.lastError = error; // else it only follows from the token's refusal
+    entry.since = "";
     this.#shift(entry, "refused", error);
   }
 
   #reset(entry) {
-    entry.asked = false;
-    this.#shift(entry, "subscribing");
+    if (entry.state === "subscribed") entry.since = entry.fresh ? "" : this.#at;
+    entry.asked = entry.fresh = false;
+    this.#shift(entry, "subscribing", "", { recovering: !!entry.since });
   }
 
   /** The server took streams away, after another user or role came. */
@@ -659,9 +663,10 @@ export class Rango extends Emitter {
     }
   }
 
-  _entryState(stream, state, error) {
+  _entryState(stream, state, error, more) {
     const entry = this.#entries.get(stream);
-    if (entry) this.#shift(entry, state, error);
+    if (entry && state === "subscribing") this.#reset(entry);
+    else if (entry) this.#shift(entry, state, error, more);
   }
 
   /** Have a book sent afresh on this connection. */
@@ -670,7 +675,10 @@ export class Rango extends Emitter {
     const link = this.#link;
     if (!link || this.#state !== "connected") return undefined;
     if (!this.#hasSnapshots) return this.#again(link, stream);
-    return link.request("snapshot", { streams: [stream] }, ({ error }) => {
+    const entry = this.#entries.get(stream) ?? {};
+    entry.fresh = true;
+    return link.request("snapshot", { streams: [stream] }, ({ error, lost }) => {
+      if (!lost) entry.fresh = false;
       if (!error || !UNKNOWN_REQUEST.test(error) || link !== this.#link) return;
       this.#hasSnapshots = false;
       this.#again(link, stream);
@@ -682,7 +690,7 @@ export class Rango extends Emitter {
     link.request("subscribe", { streams: [stream] });
   }
 
-  // -- tokens ---------------------------------------------------------------------------------
+  // -- tokens
 
   /** Fetch a token, one fetch at a time; empty without a getter. */
   #token() {
@@ -705,7 +713,7 @@ export class Rango extends Emitter {
     return this.#wait(this.#backoff(), 0, `no token: ${message}`);
   }
 
-  async #renew() {
+  async #renew(ends) {
     if (this.#tabs && !this.#tabs.leads) return this.#tabs.wake(true);
     const link = this.#link;
     this.#renewal?.();
@@ -713,7 +721,9 @@ export class Rango extends Emitter {
     if (!link || this.#state !== "connected") return undefined;
     try {
       const token = await this.#token();
-      if (link === this.#link && token) this.#present(link, token);
+      if (link !== this.#link) return undefined;
+      if (token) this.#present(link, token);
+      else if (ends) link.fail(4401, "the cookie is renewed"); // only a handshake brings it
     } catch (error) {
       if (link !== this.#link) return undefined;
       if (error?.name === "UnauthorizedError") return this.#stop(4401, error.message, error.message);
@@ -722,44 +732,51 @@ export class Rango extends Emitter {
     return undefined;
   }
 
-  #renewIn(ms) {
+  #renewIn(ms, ends) {
     this.#renewal?.();
-    this.#renewal = later(ms, () => this.#renew());
+    this.#renewAt = Date.now() + ms;
+    this.#renewal = later(ms, () => this.#renew(ends));
   }
 
-  #present(link, token) {
+  /** Learn who we are and for how long: of a token in the handshake the server says neither. */
+  #introduce(link, token, offered) {
+    const { uid, exp } = claimsOf(token);
+    if (!offered || typeof uid !== "string") return this.#present(link, token, offered);
+    return link.request("time", {}, ({ success }) => {
+      // by the server's clock; had it refused the token, it would have said so before
+      if (success && link === this.#link && !link.refused) this.#authenticated({ uid, ttl: exp ? exp - success.time : null });
+    });
+  }
+
+  #present(link, token, isKnown) {
     link.request("auth", { token }, ({ success, error, code, silent }) => {
       if (link !== this.#link) return;
       if (success) this.#authenticated(success);
       else if (error && UNKNOWN_REQUEST.test(error)) {
-        this.#complain("This server takes no token from a page: put a proxy before it that sets the Authorization header.");
+        if (!isKnown) this.#complain("This server takes no token from a page: put a proxy before it that sets the Authorization header.");
       } else if (error || silent) this.#refusedToken(error, code);
     });
   }
 
   #authenticated({ uid = null, ttl = null }) {
     this.#badTokens = 0;
+    this.#link.refused = false;
     this.uid = uid;
-    if (ttl !== null) this.#renewIn(Math.max(5_000, ttl * between(700, 900)));
+    if (ttl !== null) this.#renewIn(Math.max(1_000, ttl * between(700, 900)));
     for (const entry of this.#entries.values()) if (entry.state === "refused") this.#reset(entry);
     this.#sync();
     this._emit("auth", { uid, ttl });
   }
 
   #refusedToken(text, code = 0) {
+    this.#link.refused = true;
     this.#complain(`${text}: getToken must return a token that is valid now.`);
     if (code === 1208 || /revoked/.test(text) || !this.#options.getToken) return;
     this.#badTokens += 1;
     this.#renewIn(this.#badTokens === 1 ? between(0, 1_000) : between(5_000, Math.min(60_000, 5_000 * 2 ** this.#badTokens)));
   }
 
-  #unauthenticate() {
-    this.#renewal?.();
-    this.#renewal = null;
-    this.uid = null;
-  }
-
-  // -- the page -------------------------------------------------------------------------------
+  // -- the page
 
   #listen() {
     const page = globalThis.document;
@@ -799,7 +816,7 @@ export class Rango extends Emitter {
     return this.#retry ? undefined : this.#wait(1_000, 0, "the page is shown");
   }
 
-  // -- one connection for many tabs -----------------------------------------------------------
+  // -- one connection for many tabs
 
   #hooks() {
     return {
@@ -824,21 +841,22 @@ export class Rango extends Emitter {
         lastError: this.lastError,
         streams: [...this.#entries.values()].map(({ name, state, error }) => [name, state, error]),
       }),
-      follow: ({ state, lastError, streams = [], stream, is, error, raw, resync }) => {
-        if (raw) this._deliver(JSON.parse(raw), raw);
+      follow: ({ state, lastError, streams = [], stream, is, error, more, raw, at, stands, resync }) => {
+        if (raw) this._deliver(JSON.parse(raw), raw, at);
+        this.#at = stands ?? this.#at;
         if (resync) this._resync(resync);
         if (state) {
           this.lastError = lastError;
-          if (state.newState !== "connected") for (const entry of this.#entries.values()) this.#shift(entry, "subscribing");
+          if (state.newState !== "connected") this.#lapse();
           this.#become(state.newState, state);
         }
-        for (const each of stream ? [[stream, is, error]] : streams) this._entryState(...each);
+        for (const each of stream ? [[stream, is, error, more]] : streams) this._entryState(...each);
       },
     };
   }
 }
 
-/** The tabs of one origin that share a connection: who holds a Web Lock leads, the others follow. */
+/** Tabs that share a connection: who holds a Web Lock leads and tells, the others follow and want. */
 class Tabs {
   leads = false;
   #id = Math.random().toString(36).slice(2);
@@ -862,12 +880,10 @@ class Tabs {
     this.#lead();
   }
 
-  /** Tell the followers. */
   tell(news) {
     if (this.leads) this.#channel.postMessage({ news, lead: this.#id });
   }
 
-  /** Tell the leader. */
   want(streams) {
     this.#wanted = streams;
     this.#post({ want: streams });
@@ -967,12 +983,7 @@ class Tabs {
   }
 }
 
-/**
- * An order book from snapshot and increments: `sync`, `update`, `invalid`.
- *
- * Snapshots of a busy market end at some 300 levels a side, increments touch any: behind a full
- * snapshot's last price other levels may exist that nobody told us. They are not shown.
- */
+/** An order book from snapshot and increments. What may lie behind a full snapshot is not shown. */
 export class Book extends Emitter {
   #rango;
   #subscription;
@@ -984,12 +995,10 @@ export class Book extends Emitter {
   #retry = null;
   #wait = 0;
   #lostAt = 0;
+  #lapsed = false; // right up to where the connection was lost; what was missed comes first
 
-  /** `waiting`, `synced` or `invalid`. */
   state = "waiting";
-  /** Number of the last event; null when the publisher numbers none. */
   sequence = null;
-  /** Why it is invalid. */
   reason = "";
 
   constructor(rango, market, { depth = Infinity, type = "ob", snapshotLevels = 300 } = {}) {
@@ -1000,12 +1009,20 @@ export class Book extends Emitter {
     this.market = market;
     this.#subscription = rango.subscribe(`${market}.${type}-inc`);
     this.#subscription.on("publication", ({ stream, data }) => (stream.endsWith("-snap") ? this.#begin(data) : this.#apply(data)));
-    this.#subscription.on("unsubscribed", () => this.#invalidate("disconnected"));
+    this.#subscription.on("unsubscribed", ({ recovering }) => {
+      const lapsed = recovering && (this.#lapsed || this.state === "synced");
+      this.#invalidate("disconnected");
+      this.#lapsed = lapsed;
+    });
+    this.#subscription.on("subscribed", ({ recovered }) => {
+      if (recovered && this.#lapsed) this.#begun();
+      else if (recovered && this.state !== "synced") this.#ask(); // it gets only what it missed
+      this.#lapsed = false;
+    });
     this.#subscription.on("error", ({ message }) => this.#invalidate(message));
     this.#subscription.on("resync", () => this.#invalidate("the server waits for the next snapshot"));
   }
 
-  /** Levels as `[price, amount]`, best first, texts as they were published. */
   get asks() {
     return this.#levels("asks", (a, b) => a - b);
   }
@@ -1014,7 +1031,6 @@ export class Book extends Emitter {
     return this.#levels("bids", (a, b) => b - a);
   }
 
-  /** Whether all levels up to the depth are known, of either side. */
   get complete() {
     const whole = (side) => !Number.isFinite(this.#horizon[side]) || this[side].length >= this.#depth;
     return { asks: whole("asks"), bids: whole("bids") };
@@ -1047,14 +1063,21 @@ export class Book extends Emitter {
       if (prices.length >= this.#full) this.#horizon[side] = side === "asks" ? Math.max(...prices) : Math.min(...prices);
     }
     this.sequence = snapshot.sequence ?? null;
+    this.#begun();
+  }
+
+  #begun() {
+    this.#lapsed = false;
     this.state = "synced";
     this.reason = "";
     this._emit("sync", this);
   }
 
   #apply(increment) {
-    if (this.state === "waiting" && !this.#retry) this.#ask(); // Rango sends no first snapshot to who was early
-    if (this.state !== "synced") return; // its snapshot is still to come
+    if (this.state !== "synced" && !this.#lapsed) {
+      if (!this.#retry) this.#ask(); // Rango sends no first snapshot to who was early
+      return;
+    }
     const { sequence = null } = increment;
     if (sequence !== null && this.sequence !== null && sequence !== this.sequence + 1) {
       this.#invalidate(`event ${this.sequence + 1} is missing before ${sequence}`);
@@ -1064,6 +1087,7 @@ export class Book extends Emitter {
     this.sequence = sequence;
     this.#merge("asks", increment.asks);
     this.#merge("bids", increment.bids);
+    if (this.#lapsed) return;
     this._emit("update", this);
     if (this.#isThin() && !this.#retry) this.#ask();
   }
@@ -1085,6 +1109,7 @@ export class Book extends Emitter {
   }
 
   #invalidate(reason) {
+    this.#lapsed = false;
     if (reason === "disconnected") this.#retry = this.#retry?.() ?? null;
     if (this.state === "waiting" || (this.state === "invalid" && this.reason === reason)) return;
     this.state = "invalid";
@@ -1111,7 +1136,7 @@ function endpoint(url) {
   const parsed = new URL(url, globalThis.location?.href);
   parsed.protocol = parsed.protocol.replace(/^http/, "ws");
   if (parsed.pathname === "/") parsed.pathname = "/public";
-  if (!parsed.searchParams.has("notices")) parsed.searchParams.set("notices", "1");
+  for (const wish of ["notices", "resume"]) if (!parsed.searchParams.has(wish)) parsed.searchParams.set(wish, "1");
   return parsed;
 }
 
@@ -1123,6 +1148,16 @@ function routesOf(stream) {
 }
 
 const namesOf = (entries) => entries.map(({ name }) => name);
+
+/** What a JWT says; nothing of any other token. */
+function claimsOf(token) {
+  try {
+    const bytes = Uint8Array.from(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (each) => each.charCodeAt(0));
+    return JSON.parse(new TextDecoder().decode(bytes)) ?? {};
+  } catch {
+    return {};
+  }
+}
 
 function refusalOf(stream, hasToken) {
   return hasToken

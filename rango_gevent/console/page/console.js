@@ -10,6 +10,15 @@ import { byId, make, paint, say } from "./paint.js";
 const PERIODS = ["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d", "3d", "1w"];
 const PING_EVERY = 5_000;
 const ORDERS = 50;
+const WHY = {
+  too_old: "the connection was away for longer than the server remembers",
+  other_history: "the server's history is another one than before",
+  ahead: "this server has not come as far as the one before",
+  gap: "the server's history has a gap there",
+  too_many: "there were more than the server sends again",
+  bad_position: "the server cannot read where we were",
+  no_log: "the server keeps no history",
+};
 
 const ask = async () => (await fetch(new URL("console/about.json", document.baseURI))).json();
 const about = await ask();
@@ -22,11 +31,15 @@ let triedAgainAt = 0;
 let complaint = false; // about something else than the connection
 let stateEvent = { newState: "disconnected", code: 0, reason: "" };
 let lastClose = ""; // in words; our own are not told
+let recovery = ""; // what became of events while there was no connection, in words
 
 rango.on("state", (event) => {
   stateEvent = event;
   if (event.code && event.code !== 1000) lastClose = `last close ${event.code}${event.reason ? `: ${event.reason}` : ""}`;
-  if (event.newState !== "connected") complaint = false;
+  if (event.newState !== "connected") {
+    complaint = false;
+    recovery = "";
+  }
   triedAgainAt = event.retryIn === null ? 0 : Date.now() + event.retryIn;
   paint(drawState);
   if (event.newState === "connected") measure();
@@ -41,12 +54,21 @@ function drawState() {
   const parts = [newState];
   if (!code && reason) parts.push(reason);
   if (lastClose) parts.push(lastClose);
+  if (recovery) parts.push(recovery);
   if (triedAgainAt) parts.push(`next try in ${Math.max(0, (triedAgainAt - Date.now()) / 1000).toFixed(1)} s`);
   say(byId("state"), parts.join(" · "));
   byId("state").parentElement.dataset.state = newState;
   say(byId("connection"), newState === "disconnected" ? "Connect" : "Disconnect");
   byId("trouble").hidden = !rango.lastError || (newState === "connected" && !complaint);
   say(byId("trouble"), rango.lastError);
+}
+
+/** Some streams may have missed events where others have not: then that is said. */
+function recovered({ wasRecovering, recovered, reason }) {
+  if (!wasRecovering) return;
+  if (!recovered) recovery = `events were missed: ${WHY[reason] ?? "the server does not say why"}`;
+  else recovery ||= "nothing was missed";
+  paint(drawState);
 }
 
 async function measure() {
@@ -75,6 +97,7 @@ function watch(stream, listener) {
     rates.count(stream);
     listeners.get(stream)?.(data);
   });
+  sub.on("subscribed", recovered);
   const item = rowOf(stream, rates.watch(stream));
   for (const type of ["subscribed", "unsubscribed", "error"]) sub.on(type, () => paint(drawStreams));
   watched.set(stream, { sub, ...item });
