@@ -144,6 +144,7 @@ def test_what_cannot_be_recovered_is_a_gap_with_its_reason(market: str) -> None:
             wait_for(lambda: client.stats().reconnects > before, what="a reconnect")  # noqa: B023
             if is_recovered:
                 assert [trades.get(10).body for _ in range(count)] == ["0", "1", "2"]
+                wait_for(lambda: client.stats().recovered == 1, what="the reply")
         wait_for(lambda: gaps, what="the gap")
         stats = client.stats()
     assert [(gap.streams, gap.reason) for gap in gaps] == [((f"{market}.trades",), "too_many")]
