@@ -32,6 +32,10 @@ soak: install ## Unruly clients and a broker that restarts, for SECONDS (600)
 	scripts/test-packages rabbitmq-server
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
+soak-viabtc: install ## A client of ViaBTC's protocol on the simulated exchange, for SECONDS (600)
+	scripts/test-packages rabbitmq-server
+	scripts/with-rabbitmq $(BIN)/python -m tests.soak.viabtc --seconds $(SECONDS)
+
 bots: install ## The client behind a path with one fault after another, for SECONDS (600)
 	scripts/test-packages rabbitmq-server
 	scripts/with-rabbitmq $(BIN)/python -m tests.soak.bots --seconds $(SECONDS)
@@ -79,4 +83,4 @@ types: install ## Check types
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test bench soak bots herd fleet torment continuity fuzz audit conformance lint types clean
+.PHONY: help install run test bench soak soak-viabtc bots herd fleet torment continuity fuzz audit conformance lint types clean

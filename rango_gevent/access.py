@@ -26,6 +26,7 @@ from rango_gevent.remote.fetch import Fetcher
 from rango_gevent.remote.jwks import Jwks
 from rango_gevent.remote.lookup import Lookup, LookupLimits
 from rango_gevent.server.handshake import DoorRules, Handshake
+from rango_gevent.server.paths import DIALECTS
 from rango_gevent.settings import Settings
 from rango_gevent.throttle import ThrottledLog
 
@@ -95,6 +96,7 @@ class Access:
                 settings.admin_login_s if settings.admin_roles else 0.0,
             ),
             compression=settings.compression,
+            dialects=(*DIALECTS, "viabtc") if settings.viabtc else DIALECTS,
         )
 
     def _take_keys(self, keys: tuple[VerificationKey, ...]) -> None:
@@ -157,7 +159,12 @@ def _lookup(settings: Settings) -> Lookup | None:
     if not settings.auth_url:
         return None
     fetcher = Fetcher(settings.auth_url, settings.auth_timeout_s, settings.auth_concurrency)
-    limits = LookupLimits(
+    return Lookup(lambda token: fetcher.get({"Authorization": token}), lookup_limits(settings))
+
+
+def lookup_limits(settings: Settings) -> LookupLimits:
+    """Return the bounds on asking a service whose something is."""
+    return LookupLimits(
         timeout_s=settings.auth_timeout_s,
         at_once=settings.auth_concurrency,
         waiting=settings.auth_queue,
@@ -165,7 +172,6 @@ def _lookup(settings: Settings) -> Lookup | None:
         bad_s=settings.auth_negative_cache_s,
         kept=settings.auth_cached,
     )
-    return Lookup(lambda token: fetcher.get({"Authorization": token}), limits)
 
 
 def _verifier(settings: Settings, keys: Sequence[VerificationKey]) -> TokenVerifier:

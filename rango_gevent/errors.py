@@ -79,12 +79,14 @@ class TokenError(RangoError):
         text: one short line for a log or the body of a response.
         reason: one of `rango_gevent.auth.tokens.REASONS`, e.g. ``expired``.
         told: what the client is told in band; the reason by default.
+        is_late: whoever knows such tokens did not answer in time.
     """
 
-    def __init__(self, text: str, reason: str, told: str = "") -> None:
+    def __init__(self, text: str, reason: str, told: str = "", *, is_late: bool = False) -> None:
         super().__init__(text)
         self.reason = reason
         self.told = told or reason
+        self.is_late = is_late
 
 
 class ConfigError(RangoError):

@@ -20,7 +20,7 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.queue import SimpleQueue
 
-from rango_gevent import __version__, bounds
+from rango_gevent import __version__, bounds, dialects
 from rango_gevent.access import Access
 from rango_gevent.admin.office import Office
 from rango_gevent.alerts.watch import Watch, greenlet_incident
@@ -32,7 +32,7 @@ from rango_gevent.delivery.resuming import RECOVERED
 from rango_gevent.errors import ConfigError
 from rango_gevent.feed import open_feed
 from rango_gevent.hub.history import GAP, REASONS, History
-from rango_gevent.hub.hub import DROPPED, Hub
+from rango_gevent.hub.hub import DROPPED, QUEUE_FULL, Hub
 from rango_gevent.hub.patterns import Patterns
 from rango_gevent.incidents import open_incident
 from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
@@ -100,6 +100,9 @@ class Gateway:
             pack=bounds.pack(settings),
         )
         self.access = Access(settings, keys, self.registry)
+        self.viabtc = dialects.viabtc(
+            settings, self.hub, self.registry, self.access, self.binder.held
+        )
         self.source = Supervisor(self._open_source(settings), self._broker_is_lost)
         if settings.log != "off":  # what it begins with is a minute old
             self.registry.admission.fills = lambda: self.source.problem
@@ -161,6 +164,8 @@ class Gateway:
         self.spawn("source", self.source.run)
         if self.binder.follows:
             self.spawn("bindings", self.binder.run)
+        for name, work in self.viabtc.work().items() if self.viabtc is not None else ():
+            self.spawn(name, work)
         if self.access.jwks is not None:
             self.spawn("jwks", self.access.jwks.run)
         if self._workers is not None:
@@ -318,6 +323,11 @@ class Gateway:
         ):  # they keep what comes meanwhile
             self._history_broke(GAP)
 
+    def _drop_books(self) -> None:
+        self.hub.drop_books(time.time(), _LOST)
+        if self.viabtc is not None:
+            self.viabtc.lost()
+
     def _history_broke(self, reason: str) -> None:
         """Forget recent events: what comes does not follow them, or nobody knows whether it does.
 
@@ -327,7 +337,7 @@ class Gateway:
             reason: one of `history.REASONS`, told those who stand before.
         """
         live = len(self.hub.books) - self.hub.shelf.stale
-        self.hub.drop_books(time.time(), _LOST)
+        self._drop_books()
         text = "events were missed (%s): %d books are stale until their next snapshots"
         log.warning(text, reason, live)
         if self.hub.history is not None:
@@ -341,6 +351,8 @@ class Gateway:
         outcome = self.hub.publish(key, body, at_s, position)
         if outcome in DROPPED:
             self._say_dropped(outcome, key)
+        if self.viabtc is not None and (outcome not in DROPPED or outcome == QUEUE_FULL):
+            self.viabtc.take(key, body, at_s)
 
     def _accepts(self, key: str, size: int) -> bool:
         refusal = self.hub.refusal(key, size)
@@ -386,6 +398,7 @@ class Gateway:
                 "rango_requests": registry.requests,
                 **self.access.reading(),
                 **self.admin.reading(),
+                **(self.viabtc.reading() if self.viabtc is not None else {}),
                 "rango_connections_closed": from_zero(ENDS, registry.closed),
                 "rango_connections_refused": from_zero(refusals.WORDS, registry.refused),
                 "rango_greenlet_restarts": self.restarts,

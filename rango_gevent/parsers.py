@@ -59,6 +59,39 @@ def shown_patterns(value: tuple[tuple[str, str], ...]) -> str:
     return ",".join(f"{pattern}={policy}" for pattern, policy in value)
 
 
+def pairs(what: str, left: str, right: str) -> Callable[[str], tuple[tuple[str, str], ...]]:
+    """Parse a comma list of LEFT=RIGHT into pairs, in their order.
+
+    Args:
+        what: an entry in words, for who gave another.
+        left: a regular expression for what stands on the left.
+        right: the same for the right.
+    """
+
+    def parse(value: str) -> tuple[tuple[str, str], ...]:
+        found = []
+        for entry in _entries(value):
+            one, _, other = entry.partition("=")
+            if not re.fullmatch(left, one) or not re.fullmatch(right, other):
+                raise Problem(f"give a comma list of {what}")
+            found.append((one, other))
+        return tuple(found)
+
+    return parse
+
+
+def listed(what: str, pattern: str) -> Callable[[str], tuple[str, ...]]:
+    """Parse a comma list of words that match a regular expression."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        words = tuple(dict.fromkeys(_entries(value)))
+        if not words or not all(re.fullmatch(pattern, word) for word in words):
+            raise Problem(f"give a comma list of {what}")
+        return words
+
+    return parse
+
+
 def _entries(value: str) -> list[str]:
     return [entry.strip() for entry in value.split(",") if entry.strip()]
 

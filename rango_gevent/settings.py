@@ -31,9 +31,11 @@ from rango_gevent.parsers import (
     filled,
     host,
     http_url,
+    listed,
     names,
     networks,
     one_of,
+    pairs,
     patterns,
     seconds,
     shown_networks,
@@ -722,6 +724,156 @@ class Settings:
         "RANGO_LOG_SPARE",
         whole(1, 1_000_000),
         "Messages that wait in the broker, for a worker each, in case that the log stalls",
+    )
+    viabtc: bool = _fixed(
+        False,
+        "RANGO_VIABTC",
+        switch,
+        "The protocol of ViaBTC's exchange server at /viabtc: on or off; see docs/VIABTC.md",
+        show=shown_switch,
+    )
+    viabtc_case: str = _fixed(
+        "lower",
+        "RANGO_VIABTC_CASE",
+        one_of("lower", "same"),
+        "lower: the streams of market BTCBCH begin with btcbch; same: with BTCBCH",
+    )
+    viabtc_markets: tuple[tuple[str, str], ...] = _fixed(
+        (),
+        "RANGO_VIABTC_MARKETS",
+        pairs("MARKET=STREAM, such as BTCBCH=bchbtc", r"[^\s.,=:]{1,15}", r"[^\s.,=:*#]{1,64}"),
+        "Markets of that protocol whose streams begin with something else",
+        show=shown_patterns,
+    )
+    viabtc_periods: tuple[tuple[str, str], ...] = _fixed(
+        (),
+        "RANGO_VIABTC_PERIODS",
+        pairs("SECONDS=NAME, such as 60=1m", r"[1-9][0-9]{0,6}", r"[0-9A-Za-z]{1,16}"),
+        "Intervals of candles whose streams have other names than those of Peatio",
+        show=shown_patterns,
+    )
+    viabtc_streams: tuple[tuple[str, str], ...] = _fixed(
+        (),
+        "RANGO_VIABTC_STREAMS",
+        pairs(
+            "FAMILY=TYPE, a family being one of deals, kline, depth, ticker, order, asset",
+            "deals|kline|depth|ticker|order|asset",
+            r"[0-9A-Za-z_-]{1,32}",
+        ),
+        "Last parts of routing keys, where they are not deals=trades, kline=kline, depth=ob, "
+        "ticker=tickers, order=order, asset=balance",
+        show=shown_patterns,
+    )
+    viabtc_depth_limits: tuple[str, ...] = _fixed(
+        ("1", "5", "10", "20", "30", "50", "100"),
+        "RANGO_VIABTC_DEPTH_LIMITS",
+        listed("whole numbers from 1 to 1000", r"[1-9][0-9]{0,2}|1000"),
+        "Levels a side that depth.subscribe may ask for",
+        show=",".join,
+    )
+    viabtc_depth_merges: tuple[str, ...] = _fixed(
+        ("0", *(f"0.{'0' * zeros}1" for zeros in range(7, -1, -1))),
+        "RANGO_VIABTC_DEPTH_MERGES",
+        listed("decimal numbers", r"0|[1-9][0-9]{0,8}|[0-9]{1,9}\.[0-9]{0,15}[1-9]"),
+        "Steps of prices that depth.subscribe may ask for; 0: as they are",
+        show=",".join,
+    )
+    viabtc_depth_interval_s: float = _fixed(
+        0.1,
+        "RANGO_VIABTC_DEPTH_INTERVAL_S",
+        seconds(0, 60),
+        "Seconds from one depth.update of a view to the next, at least",
+    )
+    viabtc_depth_whole_s: float = _fixed(
+        60.0,
+        "RANGO_VIABTC_DEPTH_WHOLE_S",
+        seconds(1, 3600),
+        "Seconds from one whole book in a depth.update to the next",
+    )
+    viabtc_levels: int = _fixed(
+        20_000,
+        "RANGO_VIABTC_LEVELS",
+        whole(100, 1_000_000),
+        "Levels of one side of a book that is followed; of a larger one no depth is shown",
+    )
+    viabtc_topics: int = _fixed(
+        10_000,
+        "RANGO_VIABTC_TOPICS",
+        whole(1, 1_000_000),
+        "Topics of which deals or candles are kept for queries and first pushes",
+    )
+    viabtc_deals: int = _fixed(
+        200, "RANGO_VIABTC_DEALS", whole(1, 10_000), "Events with deals that are kept of a market"
+    )
+    viabtc_candles: int = _fixed(
+        500,
+        "RANGO_VIABTC_CANDLES",
+        whole(1, 10_000),
+        "Candles that are kept of a market and interval",
+    )
+    viabtc_kept_bytes: int = _fixed(
+        64 << 20,
+        "RANGO_VIABTC_KEPT_BYTES",
+        whole(1 << 20, 1 << 40),
+        "Bytes of all that is kept; past it topics that nobody holds are forgotten",
+    )
+    viabtc_pending: int = _fixed(
+        16,
+        "RANGO_VIABTC_PENDING",
+        whole(1, 10_000),
+        "Queries of one client that a backend may be asked about at once; more get error 3",
+    )
+    viabtc_rpc: tuple[tuple[str, str], ...] = _fixed(
+        (),
+        "RANGO_VIABTC_RPC",
+        pairs(
+            "METHOD=QUEUE or METHOD=URL, such as kline.query=rango.marketdata.rpc",
+            r"[a-z*?.]{1,32}",
+            r"(?!https?:)[^\s,=]{1,255}|https?://[^\s/?#@,]+([/?][^\s#@,]*)?",
+        ),
+        "Who is asked about what the gateway does not hold, by method or pattern: a queue by AMQP, "
+        "or a URL; the first that matches counts",
+        secret=True,
+        show=lambda rows: ",".join(f"{method}={mask_url(to)}" for method, to in rows),
+    )
+    viabtc_rpc_timeout_s: float = _fixed(
+        1.0, "RANGO_VIABTC_RPC_TIMEOUT_S", seconds(0.05, 60), "Seconds for the answer (error 5)"
+    )
+    viabtc_rpc_waiting: int = _fixed(
+        1000,
+        "RANGO_VIABTC_RPC_WAITING",
+        whole(1, 1_000_000),
+        "Such questions of all clients at once; more get error 3",
+    )
+    viabtc_rpc_concurrency: int = _fixed(
+        16,
+        "RANGO_VIABTC_RPC_CONCURRENCY",
+        whole(1, 1000),
+        "Requests to one URL at once; other questions wait for their turn",
+    )
+    viabtc_rpc_answer_bytes: int = _fixed(
+        1 << 20,
+        "RANGO_VIABTC_RPC_ANSWER_BYTES",
+        whole(1024, 128 << 20),
+        "Size of an answer, bytes; a larger one is none (error 2)",
+    )
+    viabtc_rpc_cache_s: float = _fixed(
+        0.5,
+        "RANGO_VIABTC_RPC_CACHE_S",
+        seconds(0, 3600),
+        "Seconds for which an answer about nobody's own is kept",
+    )
+    viabtc_rpc_cache_bytes: int = _fixed(
+        16 << 20, "RANGO_VIABTC_RPC_CACHE_BYTES", whole(1024, 1 << 40), "Bytes of those answers"
+    )
+    sign_url: str = _fixed(
+        "",
+        "RANGO_SIGN_URL",
+        http_url,
+        "Service that is asked about the signatures of server.sign; within the bounds of "
+        "RANGO_AUTH_URL",
+        secret=True,
+        show=mask_url,
     )
     rbac: Rbac = dataclasses.field(default_factory=lambda: parse_rbac({}))
 

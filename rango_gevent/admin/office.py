@@ -87,6 +87,7 @@ class Office:
         self.admins: dict[AdminSession, None] = {}
         self.requests: Counter[str] = Counter()
         self.records: Counter[str] = Counter()
+        gateway.registry.dialects["admin"] = self.session
 
     # -- life ---------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ _KNOWN = ("event", "id")  # shown whatever else is masked
 # a JWT begins with the base64 of `{"`; a part of one is one too, since bodies are cut
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){0,2}")
 _SECRET = re.compile(r"token|jwt|bearer|auth|password|secret", re.IGNORECASE)
+_WITH_SECRET_PARAMS = re.compile(r"auth|sign", re.IGNORECASE)  # methods of ViaBTC's protocol
 _MAX_DEPTH = 20
 _SPARE = 4  # characters are bytes at most four times
 
@@ -132,10 +133,14 @@ def masked(text: str) -> str:
     try:
         message = ujson.loads(text)
     except (ValueError, OverflowError, RecursionError):
-        return "(not JSON)" if _SECRET.search(text) else _JWT.sub(MASK, text)
+        is_secret = _SECRET.search(text) or _WITH_SECRET_PARAMS.search(text)
+        return "(not JSON)" if is_secret else _JWT.sub(MASK, text)
     if not isinstance(message, (dict, list)):
         return _JWT.sub(MASK, text)
     try:
+        if isinstance(message, dict) and _WITH_SECRET_PARAMS.search(str(message.get("method"))):
+            message["params"] = MASK
+            text = json.dumps(message, ensure_ascii=False)
         if _SECRET.search(_unescaped(text, message)):
             text = json.dumps(_hidden(message, 0), ensure_ascii=False)
     except RecursionError:

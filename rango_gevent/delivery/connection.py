@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator
 import gevent
 
 from rango_gevent.delivery.inbound import PONG, TEXT, Inbound, InboundPool
-from rango_gevent.delivery.login import not_authenticated
 from rango_gevent.delivery.sender import CLOSED, CLOSING, Sender
 from rango_gevent.errors import FatalClientError, RequestError, TokenError
 from rango_gevent.model import Encoding
@@ -186,7 +185,7 @@ class Connection(Sender):
         except RequestError as error:
             parts = [self.session.error(error)]
         if refused is not None:
-            parts.append(not_authenticated(self.session, refused))
+            parts.append(self.session.not_authenticated(refused))
         self.answer(self._charged(parts))
         if names:
             self._tell_streams()

@@ -31,6 +31,7 @@ LATEST = "latest"
 RESYNC = "resync"  # of books, where the policy is one of the two before
 
 _MAX_KNOWN = 10_000
+_WITH_BOOKS = (routing.PUBLIC, routing.DERIVED)
 _FAR_PAST = 16  # times the bound: more never waits, for however short a time
 
 Piece = Union[bytes, Segment, Event]
@@ -69,7 +70,7 @@ class SlowPolicy:
             policy for pattern, policy in self._patterns if fnmatchcase(stream.topic, pattern)
         )
         policy = next(matching, self._default)
-        is_book = stream.kind == routing.PUBLIC and stream.topic.endswith("-inc")
+        is_book = stream.kind in _WITH_BOOKS and stream.topic.endswith("-inc")
         return RESYNC if is_book and policy != CLOSE else policy
 
 

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 ENDS = tuple(reason.word for reason in close.TABLE)
 
+RANGO = "rango"  # the dialect that is always spoken
+
 _LEAVE_AT_ONCE = 20  # streams; who holds more leaves them in slices
 _LEAVE_STEP = 100
 
@@ -73,6 +75,7 @@ class Registry:
 
     Attributes:
         make_connection: class of the connections; the conformance tests echo with another.
+        dialects: what makes a session of each protocol that is spoken.
         desk: what the sessions share.
         heartbeat: who watches them.
         clock: coarse monotonic time.
@@ -98,6 +101,7 @@ class Registry:
         pack: Callable[[bytes], bytes] = lambda frame: frame,
     ) -> None:
         self.make_connection: type[Connection] = Connection
+        self.dialects: dict[str, Callable[..., Session]] = {RANGO: Session}
         self.limits = limits.connection
         self.admission = Admission(limits.admission, trusted)
         self.arrivals = Arrivals(hub.history)
@@ -202,6 +206,7 @@ class Registry:
         """
         self.opened += 1
         session = make_session(self.desk, identity, manner, now_s=self.clock.now_s)
+        manner = session.manner  # not every dialect has all of them
         connection = session.outlet = self.make_connection(
             self,
             fd,

@@ -15,7 +15,7 @@ from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.ways import MESSAGE, RANGER
 from rango_gevent.delivery import login, resuming
 from rango_gevent.delivery.outlet import Outlet, Part
-from rango_gevent.errors import FatalClientError, RequestError
+from rango_gevent.errors import FatalClientError, RequestError, TokenError
 from rango_gevent.hub.hub import Hub
 from rango_gevent.model import Segment
 from rango_gevent.protocol import close, codes, messages, routing
@@ -266,6 +266,10 @@ class Session:
     def error(self, error: RequestError, id: Id = None) -> bytes:
         """Word an error for this client."""
         return messages.error(str(error), self.code(error.code), id)
+
+    def not_authenticated(self, error: TokenError) -> bytes:
+        """Word for this client why the token of its handshake was refused."""
+        return login.not_authenticated(self, error)
 
     def code(self, code: int) -> int | None:
         """Return an error's number where this client knows numbers."""

@@ -36,6 +36,12 @@ class Topics:
         """Return the topics of a kind that publishers have used."""
         return frozenset(self._published[kind])
 
+    def add_kind(self, kind: str) -> None:
+        """Count subscriptions of a kind that is no scope of routing keys, in one sum."""
+        self.held.setdefault(kind, 0)
+        self._published.setdefault(kind, set())
+        self._shown.setdefault(kind, {})
+
     def add(self, stream: Stream) -> None:
         """Count a subscription to a stream; its subscriber is in it already."""
         kind, topic = stream.kind, stream.topic

@@ -22,6 +22,7 @@ PUBLIC = "public"
 PRIVATE = "private"
 PREFIXED = "prefixed"
 KINDS = (PUBLIC, PRIVATE, PREFIXED)
+DERIVED = "derived"  # streams that a dialect makes of others; nobody publishes on them
 
 EVENT = 0
 SNAPSHOT = 1

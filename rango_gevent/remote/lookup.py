@@ -17,7 +17,7 @@ import logging
 import re
 import time
 from collections import Counter, OrderedDict
-from typing import Callable, NamedTuple, Union
+from typing import Callable, NamedTuple, Union, cast
 
 import gevent
 import msgspec
@@ -28,7 +28,7 @@ from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.tokens import MALFORMED, SIGNATURE, UNAVAILABLE
 from rango_gevent.errors import TokenError
 from rango_gevent.remote.breaker import Breaker
-from rango_gevent.remote.fetch import Answer, Unreachable
+from rango_gevent.remote.fetch import Answer, Late, Unreachable
 from rango_gevent.throttle import ThrottledLog
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,15 @@ class Refused(NamedTuple):
     message: str
 
 
-Verdict = Union[Identity, Refused]
+class Silent(NamedTuple):
+    """There is no answer: it did not come in time, or none can be had."""
+
+    is_late: bool
+
+
+Verdict = Union[Identity, Refused, Silent]
+_AWAY = Silent(is_late=False)
+_LATE = Silent(is_late=True)
 
 
 class _Kept(NamedTuple):
@@ -92,6 +100,7 @@ class Lookup:
         limits: bounds.
         now: monotonic time in seconds.
         wall: the Unix time in seconds.
+        setting: that names the service, for the log.
 
     Attributes:
         outcomes: tokens by what became of them.
@@ -103,14 +112,16 @@ class Lookup:
         limits: LookupLimits,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        setting: str = "RANGO_AUTH_URL",
     ) -> None:
         self._ask = ask
+        self._setting = setting
         self._limits = limits
         self._now = now
         self._wall = wall
         self._breaker = Breaker(_FAILURES, _REST_S, now)
         self._places = BoundedSemaphore(limits.at_once)
-        self._under_way: dict[bytes, AsyncResult[Verdict | None]] = {}
+        self._under_way: dict[bytes, AsyncResult[Verdict]] = {}
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._told = ThrottledLog(log, _EVERY_S)
         self.outcomes: Counter[str] = Counter()
@@ -129,8 +140,9 @@ class Lookup:
             raise TokenError("the token is malformed", MALFORMED)
         digest = hashlib.sha256(token.encode()).digest()
         verdict = self._remembered(digest) or self._found_out(digest, token)
-        if verdict is None:
-            raise TokenError("the service that knows tokens does not answer", UNAVAILABLE)
+        if isinstance(verdict, Silent):
+            text = "the service that knows tokens does not answer"
+            raise TokenError(text, UNAVAILABLE, is_late=verdict.is_late)
         if isinstance(verdict, Refused):
             told = "" if token in verdict.message else verdict.message
             raise TokenError("the token is not known", SIGNATURE, told)
@@ -152,45 +164,47 @@ class Lookup:
         self.outcomes[CACHED] += 1
         return kept.verdict
 
-    def _found_out(self, digest: bytes, token: str) -> Verdict | None:
+    def _found_out(self, digest: bytes, token: str) -> Verdict:
         result = self._under_way.get(digest)
         if result is None:
             if len(self._under_way) >= self._limits.at_once + self._limits.waiting:
                 self.outcomes[SHED] += 1
-                return None
+                return _AWAY
             result = self._under_way[digest] = AsyncResult()
             gevent.spawn(self._run, digest, token, result)
-        return result.get()
+        return cast("Verdict", result.get())
 
-    def _run(self, digest: bytes, token: str, result: AsyncResult[Verdict | None]) -> None:
-        verdict: Verdict | None = None
+    def _run(self, digest: bytes, token: str, result: AsyncResult[Verdict]) -> None:
+        verdict: Verdict = _AWAY
         try:
             if not self._places.acquire(timeout=self._limits.timeout_s):
                 self.outcomes[SHED] += 1
+                verdict = _LATE
                 return
             try:
                 verdict = self._request(token)
             finally:
                 self._places.release()
-            if verdict is not None:
+            if not isinstance(verdict, Silent):
                 self._keep(digest, verdict)
         finally:
             del self._under_way[digest]
             result.set(verdict)
 
-    def _request(self, token: str) -> Verdict | None:
-        """Ask, unless those before had no answer; None: there is none."""
+    def _request(self, token: str) -> Verdict:
+        """Ask, unless those before had no answer."""
         if not self._breaker.allows:
             self.outcomes[RESTING] += 1
-            return None
+            return _AWAY
         asked_s = self._wall()  # what is revoked while it is asked about was known before
         try:
             verdict = read_answer(self._ask(token), asked_s)
         except (Unreachable, ValueError) as error:
-            self._told.warning(FAILED, "RANGO_AUTH_URL does not say whose a token is: %s", error)
+            text = "%s does not say whose a token is: %s"
+            self._told.warning(FAILED, text, self._setting, error)
             self.outcomes[FAILED] += 1
             self._breaker.failed()
-            return None
+            return _LATE if isinstance(error, Late) else _AWAY
         self._breaker.succeeded()
         self.outcomes[GOOD if isinstance(verdict, Identity) else REFUSED] += 1
         return verdict

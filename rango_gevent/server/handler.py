@@ -14,13 +14,11 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Mapping
 
-from rango_gevent.delivery.session import Session
 from rango_gevent.errors import Refused
 from rango_gevent.protocol import refusals
 from rango_gevent.server.exchange import Exchange, ExchangeServer
 from rango_gevent.server.handshake import Accepted, wants_upgrade
 from rango_gevent.server.http import PROBES, App
-from rango_gevent.server.paths import ADMIN_ROUTE
 from rango_gevent.throttle import ThrottledLog
 
 if TYPE_CHECKING:  # the gateway is built of this room
@@ -111,8 +109,8 @@ class GatewayHandler(Exchange):
             names=accepted.names,
             early=early,
             refused=accepted.refused,
-            make_session=gateway.admin.session if accepted.route is ADMIN_ROUTE else Session,
             since=accepted.since,
+            make_session=gateway.registry.dialects[accepted.route.dialect],
         )
         return True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Mapping, NamedTuple, Sequence
+from typing import Collection, Mapping, NamedTuple, Sequence
 
 from websockets.exceptions import InvalidHeader
 from websockets.headers import parse_extension
@@ -24,7 +24,7 @@ from rango_gevent.delivery.session import MANNERS, Manner
 from rango_gevent.errors import Refused, RequestError, TokenError
 from rango_gevent.protocol import codes, messages, refusals
 from rango_gevent.protocol.messages import NameLimits
-from rango_gevent.server.paths import ADMIN_ROUTE, ROUTES, Route, route
+from rango_gevent.server.paths import ADMIN_ROUTE, DIALECTS, ROUTES, Route, route
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _VERSION = "13"
@@ -51,8 +51,8 @@ _DEFLATE_VALUES: dict[str, tuple[str | None, ...]] = {
 class Accepted(NamedTuple):
     """A handshake that may go on: who it is, what it wants, and the 101 response.
 
-    The last two are why it is not who its token says, where the client is told, and where it says
-    that it stands.
+    Behind that is why it is not who its token says, where the client is told, what is spoken, and
+    where it says that it stands.
     """
 
     identity: Identity
@@ -95,6 +95,7 @@ class Handshake:
         limits: bounds on the names in the query.
         rules: how tokens may come.
         compression: offer permessage-deflate to clients that ask for it.
+        dialects: protocols that are spoken.
     """
 
     def __init__(
@@ -105,12 +106,14 @@ class Handshake:
         rules: DoorRules | None = None,
         *,
         compression: bool = False,
+        dialects: Collection[str] = DIALECTS,
     ) -> None:
         self._authenticator = authenticator
         self._origins = origins
         self._limits = limits
         self._rules = rules or DoorRules()
         self._compression = compression
+        self._dialects = dialects
 
     def decide(self, environ: Mapping[str, object]) -> Accepted:
         """Accept a handshake or say why not.
@@ -123,7 +126,7 @@ class Handshake:
         """
         key = check_upgrade(environ)
         path = _text(environ, "PATH_INFO") or ""
-        found = route(path, has_admins=bool(self._rules.admin_login_s))
+        found = route(path, self._dialects, has_admins=bool(self._rules.admin_login_s))
         origin = _text(environ, "HTTP_ORIGIN")
         origins = self._origins.strict if found is ADMIN_ROUTE else self._origins
         if not origins.allows(origin, _text(environ, "HTTP_HOST")):
@@ -151,6 +154,7 @@ class Handshake:
             names,
             _response(key, protocol, deflate),
             refused,
+            found,
             since=messages.since_in_query(query) if resumes else None,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Collection, NamedTuple
 
 
 class Route(NamedTuple):
@@ -20,14 +20,23 @@ class Route(NamedTuple):
 ROUTES = {
     "/public": Route("rango", needs_token=False),
     "/private": Route("rango", needs_token=True),
+    "/viabtc": Route("viabtc", needs_token=False),
 }
+DIALECTS = ("rango",)  # that are spoken whatever the settings are
 ADMIN = "/admin/ws"
 ADMIN_ROUTE = Route("admin", needs_token=False)  # a row only where there are administrators
 _OTHERS = ROUTES["/public"]  # Rango takes any path for a public one
 
 
-def route(path: str, *, has_admins: bool = False) -> Route:
-    """Return the row of a path, percent-decoded and without the query."""
+def route(path: str, dialects: Collection[str] = DIALECTS, *, has_admins: bool = False) -> Route:
+    """Return the row of a path.
+
+    Args:
+        path: percent-decoded and without the query.
+        dialects: that are spoken; the path of another one is as any that nobody knows.
+        has_admins: there is a path for administrators.
+    """
     if has_admins and path == ADMIN:
         return ADMIN_ROUTE
-    return ROUTES.get(path, _OTHERS)
+    row = ROUTES.get(path, _OTHERS)
+    return row if row.dialect in dialects else _OTHERS

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import json
 import os
 import signal
 import sys
@@ -75,7 +76,12 @@ class Gateway(Server):
 
     def dial(self, scenario: Scenario) -> Dial:
         """Return the path with its streams."""
-        held = ",".join(scenario.topics().held)
+        topics = scenario.topics()
+        if scenario.viabtc:
+            markets = [name.partition(".")[0].upper() for name in topics.held]
+            request = {"id": 1, "method": "deals.subscribe", "params": markets}
+            return Dial(self._port, f"{self._base}/viabtc", json.dumps(request))
+        held = ",".join(topics.held)
         path = "/private" if scenario.tokens else "/public"
         return Dial(self._port, f"{self._base}{path}" + (f"?stream={held}" if held else ""))
 
@@ -169,10 +175,11 @@ class OwnGateway(Gateway):
             os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """End the gateway and delete its exchange."""
+        """End the gateway and delete its exchange, and its log, which would stay."""
         self._own.end()
         with contextlib.suppress(BenchError), broker(self._broker_url) as connection:
             connection.channel().exchange_delete(self._exchange)
+            connection.channel().queue_delete(f"rango.log.{self._exchange}")
 
 
 @contextlib.contextmanager

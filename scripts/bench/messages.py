@@ -27,6 +27,17 @@ def body(size: int) -> bytes:
     return head + b"x" * max(0, size - len(head) - 2) + b'"}'
 
 
+def deal_body(size: int) -> bytes:
+    """Return a trade as Peatio publishes it, whose deal on `/viabtc` has about so many bytes."""
+    head = b'{"trades":[{"tid":1,"taker_type":"buy","date":' + TIME + b',"price":"7000.'
+    digits = max(2, min(110, size - 141))
+    return b'%b%b","amount":"0.%b"}]}' % (head, b"1" * (digits // 2), b"1" * (digits // 2))
+
+
+STOP_DEAL = b'{"trades":[{"tid":1,"date":1,"price":"1","amount":"1"}]}'
+"""Its market tells that it is the last one."""
+
+
 def book_body(size: int, seed: int) -> bytes:
     """Return an order book of about so many bytes: prices and amounts as publishers write them.
 
@@ -79,14 +90,22 @@ def http_publish(channel: str, text: bytes) -> bytes:
     return head.encode() + text
 
 
-def bodies(size: int, is_book: bool) -> list[bytes]:
+def bodies(size: int, is_book: bool, is_deal: bool = False) -> list[bytes]:
     """Return the bodies that messages take in turn."""
+    if is_deal:
+        return [deal_body(size)]
     if not is_book:
         return [body(size)]
     return [book_body(size, seed) for seed in range(_TURNS_OF_BOOKS)]
 
 
-def templates(keys: list[str], texts: list[bytes], stops: Iterable[str], encode: Encode) -> bytes:
+def templates(
+    keys: list[str],
+    texts: list[bytes],
+    stops: Iterable[str],
+    encode: Encode,
+    stop: bytes = STOP,
+) -> bytes:
     """Return the file that ``pump`` reads: the messages in turn, then the last ones.
 
     Args:
@@ -94,10 +113,11 @@ def templates(keys: list[str], texts: list[bytes], stops: Iterable[str], encode:
         texts: their bodies, in turn.
         stops: where a STOP goes at the end.
         encode: of the server's protocol.
+        stop: body of the last ones.
     """
     turns = max(len(keys), len(texts))
     flow = [encode(keys[i % len(keys)], texts[i % len(texts)]) for i in range(turns)]
-    return _list(flow) + _list([encode(key, STOP) for key in stops])
+    return _list(flow) + _list([encode(key, stop) for key in stops])
 
 
 def _list(encoded: list[bytes]) -> bytes:

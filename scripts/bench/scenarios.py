@@ -28,6 +28,7 @@ FLOOR = "floor"
 KOMBU = "kombu"
 DEFAULT_SECONDS = 5.0
 _UNHEARD_STREAMS = 100
+_STOP_DEALS = "stop.trades"  # by its market it is told from the others
 _OUTBOX_MB = 1.05  # default of RANGO_OUTBOX_BYTES
 
 
@@ -85,6 +86,7 @@ class Scenario:
         deaf: further clients, which subscribe and read nothing.
         batch: messages are published in batches, not one by one.
         backlog: the gateway is stopped until all messages wait for it in the broker.
+        viabtc: clients speak ViaBTC's protocol, and bodies are trades.
         settings: further settings of our own gateway.
         goals: what it should cost.
     """
@@ -107,6 +109,7 @@ class Scenario:
     deaf: int = 0
     batch: bool = False
     backlog: bool = False
+    viabtc: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
 
@@ -138,6 +141,8 @@ class Scenario:
         if self.audience == NOBODY:
             return Topics(["x.end"], [f"m{i}.trades" for i in range(_UNHEARD_STREAMS)], ["x.end"])
         shared = [f"m{i}.trades" for i in range(self.streams)]
+        if self.viabtc:
+            return Topics([*shared, _STOP_DEALS], shared, [_STOP_DEALS])
         return Topics(shared, shared, shared[:1])
 
 
@@ -338,6 +343,26 @@ _LIGHT = (
 )
 
 
+_STREAM = {"RANGO_LOG": "stream"}
+
+_LOG = (
+    *(
+        Scenario(
+            f"log-{name}",
+            f"{name} by the log that all instances share",
+            clients=1,
+            messages=60_000,
+            audience=NOBODY,
+            backlog=name == "backlog",
+            settings=_STREAM,
+            goals=(Goal("us_per_message", 1.3, of=name),),
+        )
+        for name in ("ingest", "backlog")
+    ),
+    _light("log-1x1000", 1, 1000, Goal("p50_ms", 1), Goal("p99_ms", 2), settings=_STREAM),
+)
+
+
 def _bursts(name: str, text: str, *goals: Goal, **more: object) -> Scenario:
     # as fast as the broker passes them on without a queue: at full speed a bare consumer gets the
     # last one after 40 to 90 ms, spread like this after 7 to 13 ms
@@ -375,6 +400,27 @@ _RESUME = tuple(
     for clients, missed, goals in ((1000, 1000, (_us(0.5),)), (10_000, 100, ()))
 )
 
+_VIABTC = tuple(
+    scenario
+    for rate in (50, 400, 1500)
+    for scenario in (
+        _flow(
+            f"deals-{rate}",
+            f"one stream to 1000 clients, {rate} messages/s of 187 bytes",
+            rate=rate,
+            size=172,
+        ),
+        _flow(
+            f"viabtc-{rate}",
+            "deals of the same size to clients that speak ViaBTC's protocol",
+            rate=rate,
+            viabtc=True,
+            settings={"RANGO_VIABTC": "on"},
+            goals=[Goal("us_per_delivery", 1.15, of=f"deals-{rate}")],
+        ),
+    )
+)
+
 _PUBLISHING = tuple(
     Scenario(name, text, PUBLISH, 0, messages=count, batch=batch, goals=(goal, Goal("lost", 0)))
     for name, text, count, batch, goal in (
@@ -401,7 +447,9 @@ _BY_NAME = {
         *_BOOKS,
         *_SLOW,
         *_BURSTS,
+        *_LOG,
         *_RESUME,
+        *_VIABTC,
         *_PUBLISHING,
     )
 }
@@ -415,7 +463,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "workers": ("fan-400", "fan-1500", *(scenario.name for scenario in _WORKERS)),
     "compression": tuple(scenario.name for scenario in _BOOKS),
     "slow": tuple(scenario.name for scenario in (*_SLOW, *_BURSTS)),
+    "log": ("ingest", "backlog", "light-1x1000", *(scenario.name for scenario in _LOG)),
     "resume": tuple(scenario.name for scenario in _RESUME),
+    "viabtc": tuple(scenario.name for scenario in _VIABTC),
     "publish": tuple(scenario.name for scenario in _PUBLISHING),
     "all": tuple(_BY_NAME),
 }

@@ -129,9 +129,10 @@ def pump_on(
     topics = scenario.topics()
     file = messages.templates(
         [rename(name) for name in topics.turns],
-        messages.bodies(scenario.size, scenario.book),
+        messages.bodies(scenario.size, scenario.book, scenario.viabtc),
         [rename(name) for name in topics.stops],
         encode,
+        messages.STOP_DEAL if scenario.viabtc else messages.STOP,
     )
     with tempfile.NamedTemporaryFile(prefix="rango-bench-") as templates:
         templates.write(file)

@@ -63,3 +63,9 @@ class LogQueue:
                 channel.basic_publish(amqp.basic_message.Message(body), self.exchange, KEY)
             message = amqp.basic_message.Message(last)
             channel.basic_publish_confirm(message, self.exchange, KEY)
+
+    def publish_unconfirmed(self, connection: amqp.Connection, bodies: list[str]) -> None:
+        """Publish to the exchange without waiting for anything."""
+        channel = connection.channel()
+        for body in bodies:
+            channel.basic_publish(amqp.basic_message.Message(body), self.exchange, KEY)

@@ -350,16 +350,21 @@ def test_load_client_counts_frames_however_they_are_cut(
             server_frame(b"are you there", 0x89),
             server_frame(b"\x01\x02\x03", 0xC1),
             server_frame(DELIVERY % b"last"),
-            server_frame(messages.STOP),
+            server_frame(
+                b'{"method":"deals.update","params":["M0",[{"id":1,"time":123}]],"id":null}'
+            ),
+            server_frame(
+                b'{"method":"deals.update","params":["STOP",[{"id":1,"time":1}]],"id":null}'
+            ),
         )
     )
     server = ScriptedServer(data, portion)
-    ready, done = load(tools, server.port, "path=/public?stream=m%d.trades", expect=4)
+    ready, done = load(tools, server.port, "path=/public?stream=m%d.trades", expect=5)
     server.join()
     assert (ready["up"], ready["refused"]) == (1, 0)
     counts = {name: done[name] for name in ("frames", "packed", "other", "stopped", "gone")}
-    assert counts == {"frames": 4, "packed": 1, "other": 1, "stopped": 1, "gone": 0}
-    assert sum(count for _, count in done["ages"]) == 3
+    assert counts == {"frames": 5, "packed": 1, "other": 1, "stopped": 1, "gone": 0}
+    assert sum(count for _, count in done["ages"]) == 4
     assert done["bytes"] == len(data)
     assert server.request.startswith(b"GET /public?stream=m0.trades HTTP/1.1\r\n")
     assert KEY in server.request

@@ -54,6 +54,24 @@ def test_a_token_is_masked_however_it_is_sent(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"id":1,"method":"server.auth","params":["{SECRET}","web"]}}',
+        f'{{"id":1,"method":"server.sign","params":["key","{SECRET}",7]}}',
+        f'{{"id":1,"method":"server.\\u0073ign","params":["key","{SECRET}",7]}}',
+        f'{{"params":["key","{SECRET}",7],"method":"Server.Sign "}}',
+        f'{{"method":"server.sign","params":["{SECRET}"],"token":"{SECRET}"}}',
+        f'{{"method":"server.sign","params":["{SECRET}"],"a":' + "[" * 3000 + "]" * 3000 + "}",
+        f'{{"method":"server.sign","params":["{SECRET}"],"a":' + "[" * 900 + "]" * 900 + "}",
+        f'{{"id":1,"method":"server.sign","params":["key","{SECRET}",7]',
+    ],
+)
+def test_what_methods_of_viabtc_hold_is_masked(text: str) -> None:
+    """Tokens and signatures stand in a list there, without names."""
+    assert SECRET not in masked(text)
+
+
+@pytest.mark.parametrize(
     "text", [JWT, f'"{JWT}"', f'{{"x":"{JWT}"}}', f"{{{JWT}", JWT[:30], f"hello {JWT[:40]} you"]
 )
 def test_what_looks_like_a_jwt_is_masked_anywhere(text: str) -> None:

@@ -8,6 +8,8 @@ from struct import unpack_from
 import pytest
 from bench import messages
 
+from rango_gevent.viabtc import shapes, words
+
 
 def filled(text: bytes) -> bytes:
     """Put a time where the tools put one."""
@@ -39,6 +41,16 @@ def test_books_differ_by_seed_alone() -> None:
     """The same seed gives the same book on every run."""
     assert messages.book_body(500, 1) == messages.book_body(500, 1)
     assert messages.book_body(500, 1) != messages.book_body(500, 2)
+
+
+def test_a_deal_is_as_large_on_the_wire_as_it_should_be() -> None:
+    """What `/viabtc` makes of it, with the time where the client looks for it."""
+    body = messages.deal_body(200).replace(messages.TIME, b"    1234567890123456")
+    deals = shapes.deals(json.loads(body))
+    frame = words.push("deals.update", ["M0", deals])
+    assert deals[0]["time"] == 1234567890123456
+    assert abs(len(frame) - 200) < 15
+    assert frame.index(b'"time":') < 128
 
 
 def test_amqp_publish_is_three_frames() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from patched import run_patched
 
 _PARTS = """
@@ -87,3 +88,20 @@ print(json.dumps({
     told = f"RANGO_MAX_STREAMS=7, RANGO_RBAC_OPS=a, Ed25519 key {found['key']}"
     assert f"settings are reloaded: {told}\n" in found["log"]
     assert found["exchange"] == "peatio.events.ranger"
+
+
+@pytest.mark.parametrize(("switch", "is_there"), [("off", False), ("on", True)])
+def test_a_dialect_that_is_off_is_not_imported(switch: str, is_there: bool) -> None:
+    """Nor what it alone needs; and its path is as any other."""
+    found = run_patched(
+        _PARTS
+        + f"""
+import sys
+gateway = Gateway(settings(RANGO_VIABTC="{switch}"), [KEY])
+gateway.start()
+gateway.stop()
+ours = [name for name in sys.modules if name.startswith("rango_gevent.")]
+print(json.dumps(sorted({{name.split(".")[1] for name in ours}} & {{"viabtc", "rpc"}})))
+"""
+    )
+    assert found == (["rpc", "viabtc"] if is_there else [])

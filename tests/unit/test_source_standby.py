@@ -211,4 +211,8 @@ def test_what_is_remembered_is_bounded() -> None:
         market.standby.spare("k", str(1_000_000 + number).encode(), 0.0)
         market.standby.log("k", str(2_000_000 + number).encode(), 0.0, 1)
     held = market.standby
+    for _ in range(10_000):  # alike
+        held.spare("k", b"{}", 0.0)
+    held.look(market.now)
+    assert sum(map(len, held._owed.values())) <= 50
     assert max(map(len, (held._owed, held._ahead, held._handed, held._older))) <= 50

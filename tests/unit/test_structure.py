@@ -50,8 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "access", "admin", "bounds", "feed", "delivery", "source", "urls", "metrics", "throttle",
-        "scrape", "server", "settings",
+        "access", "admin", "bounds", "dialects", "feed", "delivery", "source", "urls",
+        "metrics", "throttle", "scrape", "server", "settings",
         "hub", "auth", "protocol", "errors", "alerts", "incidents", "__init__",
     },
     "bounds": {"admin", "delivery", "hub", "source", "kafka_url", "settings", "protocol"},
@@ -63,6 +63,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # it is handed a gateway, as the server is
     "admin": {"delivery", "hub", "auth", "protocol", "model", "throttle", "turns", "errors"},
+    "dialects": {
+        "access", "viabtc", "rpc", "remote", "delivery", "hub", "auth", "settings", "errors",
+    },
+    # imported only where they are switched on
+    "viabtc": {
+        "rpc", "remote", "delivery", "hub", "auth", "protocol", "model", "throttle", "turns",
+        "errors",
+    },
+    "rpc": {"remote", "source", "broker", "backoff", "throttle", "urls", "errors"},
     "remote": {"auth", "throttle", "errors"},
     # it is handed a gateway, and never knows how one is built
     "server": {
@@ -101,7 +110,8 @@ PURE = re.compile(
     r"|source\.amqp\.standby"
     r"|client\.(asking|buffers|core|limiter|link|matching|model|moving|orderbook|plan|pool)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|resuming|session)"
-    r"|publisher\.(body|frames)|server\.(paths|handshake)"
+    r"|publisher\.(body|frames)|rpc\.errors|server\.(paths|handshake)"
+    r"|viabtc\.(depth|feeds|methods|names|shapes|views|words)"
 )
 IMPURE_IMPORTS = {
     "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
@@ -131,7 +141,8 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 450
 # Longer than a head can hold at once, each for one reason; the number is what it may not pass.
 LONG_MODULES = {
-    "settings": 1000,  # one table with a row for each setting
+    "settings": 1250,  # one table with a row for each setting
+    "bench.scenarios": 520,  # one table with a row for each scenario
     "cli": 600,  # the arguments and the help of every subcommand
 }
 

@@ -166,6 +166,12 @@ class Standby:
         if len(which) > self._most:
             del which[next(iter(which))]
 
+    def _bound(self, which: dict[int, list[Waiting]]) -> None:
+        """Forget the first of too many; those that look alike stand under one hash."""
+        total = sum(map(len, which.values()))
+        while total > self._most:
+            total -= len(which.pop(next(iter(which))))
+
     @staticmethod
     def _pop(which: dict[int, list[Waiting]], mark: int) -> bool:
         events = which.get(mark)
@@ -207,6 +213,8 @@ class Standby:
             now: the time.
         """
         self._now = now
+        self._bound(self._owed)
+        self._bound(self._ahead)
         if now - self._turned >= self._keep_s:
             self._older, self._handed, self._turned = self._handed, deque(maxlen=self._most), now
         if self.state == ASLEEP:

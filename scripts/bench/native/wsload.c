@@ -7,8 +7,8 @@
  * i's bearer token. hello goes out as one message behind the upgrade. At most `window` clients
  * are in their handshake at a time. Each thread serves its clients by epoll.
  *
- * A message is a delivery when it holds "t":NUMBER near its start, the CLOCK_MONOTONIC time of
- * sending in ns; one that holds STOP is its client's last. With speak=nats the payloads are a
+ * A message is a delivery when it holds "t":NUMBER near its start, or "time":NUMBER and no STOP,
+ * the CLOCK_MONOTONIC time of sending in ns; one that holds STOP is its client's last. With speak=nats the payloads are a
  * stream of NATS's protocol. With deflate=1 permessage-deflate is offered; compressed messages
  * are counted, not looked into.
  *
@@ -140,6 +140,9 @@ static void message(struct load *l, struct client *c, const uint8_t *p, size_t n
     } else if (memmem(p, near, "STOP", 4)) {
         if (!c->stopped) l->fresh_stops++;
         c->stopped = 1;
+    } else if ((mark = memmem(p, near, "\"time\":", 7))) {
+        count_delivery(l, c);
+        count_age(l, mark + 7, p + n, now);
     } else {
         add(&l->other, 1);
     }

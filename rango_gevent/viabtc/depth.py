@@ -1,0 +1,231 @@
+"""Books as this dialect shows them: the first levels of both sides, merged to steps. Pure.
+
+`Book` follows a market's snapshot and increments. A `Picture` is what a client sees of it: so many
+levels a side, prices merged to multiples of a step (asks upwards, bids downwards). Two pictures of
+the same form have a difference: the levels that changed, with amount "0" those that are gone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from decimal import Context, Decimal
+from typing import Any, Iterator
+
+import msgspec
+
+from rango_gevent.viabtc.shapes import number
+
+_EXACT = Context(prec=120)
+_ZERO = Decimal(0)
+
+Levels = dict[Decimal, "tuple[str, str]"]
+
+
+class Side:
+    """One side of a book: prices in order, and what stands there.
+
+    Args:
+        is_ask: the lowest price is the best one.
+        max_levels: how many there may be.
+    """
+
+    __slots__ = ("_amounts", "_is_ask", "_levels", "_max_levels", "_merged_at", "_prices")
+
+    def __init__(self, is_ask: bool, max_levels: int) -> None:
+        self._is_ask = is_ask
+        self._max_levels = max_levels
+        self._prices: list[Decimal] = []
+        self._levels: Levels = {}
+        self._amounts: dict[Decimal, Decimal] = {}
+        self._merged_at: dict[Decimal, dict[Decimal, Decimal]] = {}  # by step, price to multiple
+
+    def __len__(self) -> int:
+        return len(self._prices)
+
+    def put(self, price: object, amount: object) -> bool:
+        """Change a level; False when it is none, or one too many."""
+        at = number(price)
+        if at is None:
+            return False
+        much = number(amount) if amount not in ("", None) else _ZERO
+        if much is None:
+            return False
+        known = at in self._levels
+        if not much:
+            if known:
+                self._remove(at)
+            return True
+        if not known:
+            if len(self._prices) >= self._max_levels:
+                return False
+            self._prices.insert(bisect_left(self._prices, at), at)
+            self._levels[at] = (_text(price, at), _text(amount, much))
+        else:
+            self._levels[at] = (self._levels[at][0], _text(amount, much))
+        self._amounts[at] = much
+        return True
+
+    def _remove(self, at: Decimal) -> None:
+        del self._levels[at], self._amounts[at]
+        del self._prices[bisect_left(self._prices, at)]
+        for places in self._merged_at.values():
+            places.pop(at, None)
+
+    def __iter__(self) -> Iterator[Decimal]:
+        return iter(self._prices) if self._is_ask else reversed(self._prices)
+
+    def first(self, limit: int, step: Decimal) -> Levels:
+        """Return the first levels, merged to multiples of a step; 0: as they are."""
+        if step:
+            return self._merged(limit, step)
+        found: Levels = {}
+        for price in self:
+            if len(found) >= limit:
+                break
+            found[price] = self._levels[price]
+        return found
+
+    def _merged(self, limit: int, step: Decimal) -> Levels:
+        # hot path: where a price is merged to is worked out once, it takes most of the time
+        places = self._merged_at.setdefault(step, {})
+        amounts, add = self._amounts, _EXACT.add
+        sums: dict[Decimal, Decimal] = {}
+        for price in self:
+            at = places.get(price)
+            if at is None:
+                at = places[price] = self._merge(price, step)
+            if at in sums:
+                sums[at] = add(sums[at], amounts[price])
+            elif len(sums) < limit:
+                sums[at] = amounts[price]
+            else:
+                break
+        return {at: (format(at, "f"), format(much, "f")) for at, much in sums.items()}
+
+    def _merge(self, price: Decimal, step: Decimal) -> Decimal:
+        rest = _EXACT.remainder(price, step)
+        at = _EXACT.subtract(price, rest)
+        if rest and self._is_ask:
+            at = _EXACT.add(at, step)
+        return _EXACT.quantize(at, step)
+
+
+def _text(value: object, parsed: Decimal) -> str:
+    plain = isinstance(value, str) and "e" not in value and "E" not in value
+    return value if plain and isinstance(value, str) else format(parsed, "f")
+
+
+class Book:
+    """A market's book by its snapshot and increments.
+
+    Args:
+        max_levels: of one side.
+
+    Attributes:
+        synced: it holds what the publisher's holds.
+        sequence: of the last change, None where the publisher gives none.
+    """
+
+    def __init__(self, max_levels: int = 20_000) -> None:
+        self._max_levels = max_levels
+        self.drop()
+
+    def drop(self) -> None:
+        """Know nothing until the next snapshot."""
+        self.synced = False
+        self.sequence: int | None = None
+        self.asks = Side(True, self._max_levels)
+        self.bids = Side(False, self._max_levels)
+
+    def replace(self, said: Any) -> None:
+        """Begin anew from a snapshot."""
+        self.drop()
+        if isinstance(said, dict):
+            self.sequence = _sequence(said)
+            self.synced = self._put_all(said)
+
+    def change(self, said: Any) -> None:
+        """Take an increment; one that does not follow the last makes the book unknown."""
+        if not self.synced:
+            return
+        sequence = _sequence(said) if isinstance(said, dict) else None
+        follows = sequence is None or self.sequence is None or sequence == self.sequence + 1
+        if not isinstance(said, dict) or not follows or not self._put_all(said):
+            self.drop()
+            return
+        self.sequence = sequence
+
+    def _put_all(self, said: dict[str, Any]) -> bool:
+        for side, levels in ((self.asks, said.get("asks")), (self.bids, said.get("bids"))):
+            if levels is None:
+                continue
+            if not isinstance(levels, list):
+                return False
+            pairs = [levels] if levels and not isinstance(levels[0], list) else levels
+            for pair in pairs:
+                if not isinstance(pair, list) or len(pair) < 2 or not side.put(*pair[:2]):
+                    return False
+        return True
+
+
+def _sequence(said: dict[str, Any]) -> int | None:
+    found = said.get("sequence")
+    return found if type(found) is int else None
+
+
+class Picture:
+    """What a view of a book shows at one moment."""
+
+    __slots__ = ("asks", "bids")
+
+    def __init__(self, asks: Levels, bids: Levels) -> None:
+        self.asks = asks
+        self.bids = bids
+
+    def whole(self) -> dict[str, Any]:
+        """Return both sides."""
+        return {
+            "asks": [list(level) for level in self.asks.values()],
+            "bids": [list(level) for level in self.bids.values()],
+        }
+
+    def since(self, before: Picture) -> dict[str, Any]:
+        """Return the levels that differ from those of another picture; empty for none."""
+        sides = {
+            "asks": _changed(before.asks, self.asks),
+            "bids": _changed(before.bids, self.bids),
+        }
+        return {name: levels for name, levels in sides.items() if levels}
+
+
+def _changed(before: Levels, now: Levels) -> list[list[str]]:
+    found = [[text, "0"] for price, (text, _) in before.items() if price not in now]
+    for price, level in now.items():
+        old = before.get(price)
+        if old is None:
+            found.append(list(level))
+        elif old != level:
+            if old[0] != level[0]:  # the same price in other words would be another level
+                found.append([old[0], "0"])
+            found.append(list(level))
+    return found
+
+
+EMPTY = Picture({}, {})
+
+
+def look(book: Book, limit: int, step: Decimal) -> Picture:
+    """Return what a view shows of a book."""
+    return Picture(book.asks.first(limit, step), book.bids.first(limit, step))
+
+
+def encode(is_whole: bool, sides: dict[str, Any], market: str, form: list[Any]) -> bytes:
+    """Return the params of a push.
+
+    Args:
+        is_whole: it is the whole picture, else what differs.
+        sides: of the book.
+        market: as the dialect calls it.
+        form: limit and merge, for those who hold several views; else empty.
+    """
+    return msgspec.json.encode([is_whole, sides, market, *form])
