@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    arguments = _parser().parse_args(_with_subcommand(argv))
+    words = _with_subcommand(argv)
+    arguments = _parser(words[0]).parse_args(words)
     return int(arguments.run(arguments) or 0)
 
 
@@ -95,7 +96,11 @@ def _with_subcommand(argv: list[str]) -> list[str]:
 # -- parsers ----------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(named: str = "") -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of the subcommand that is named, else of all.
+
+    What one takes may be said in a module of its own, that nobody else needs.
+    """
     parser = argparse.ArgumentParser(
         prog="rango",
         description="A WebSocket gateway for RabbitMQ topic exchanges, a drop-in for Rango.\n"
@@ -115,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        add_arguments(command)
+        if named in ("", name):
+            add_arguments(command)
     return parser
 
 
@@ -420,6 +426,22 @@ def _load(arguments: argparse.Namespace) -> int:
     return load.run(arguments, os.environ, load_settings(_flags(arguments)).settings)
 
 
+def _add_marketdata(parser: argparse.ArgumentParser) -> None:
+    from rango_gevent.commands import marketdata_options
+
+    for part in marketdata_options.add_arguments(parser):
+        _add_setting_flags(part, "amqp-addr", "exchange")
+    parser.set_defaults(run=_marketdata)
+
+
+def _marketdata(arguments: argparse.Namespace) -> int:
+    settings = load_settings(_flags(arguments)).settings
+
+    from rango_gevent.commands import marketdata
+
+    return marketdata.run(arguments, settings)
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     _add_setting_flags(parser)
     form = parser.add_mutually_exclusive_group()
@@ -558,6 +580,17 @@ _SUBCOMMANDS: dict[str, tuple[str, str, str, Callable[[argparse.ArgumentParser],
         "Send a test to every sink of RANGO_ALERT_URLS; exit code 1 when one does not take it.",
         "example:\n  RANGO_ALERT_URLS=udp://127.0.0.1:4444 rango alert --test",
         _add_alert,
+    ),
+    "marketdata": (
+        "candles and tickers made from trades",
+        "Consume trades, keep candles, last prices, the last 24 hours and today, publish klines\n"
+        "and tickers to the same exchange, and answer questions over AMQP. Until SIGTERM.\n"
+        "With `import FILE`: bring in history, CSV of trades or of candles. docs/MARKETDATA.md\n"
+        "tells more. Needs pip install 'rango-gevent[marketdata]'.",
+        "example:\n"
+        "  rango marketdata --store postgresql://rango@db/marketdata\n"
+        "  rango marketdata import trades.csv",
+        _add_marketdata,
     ),
     "config": (
         "show and check the settings",

@@ -24,9 +24,17 @@ def load_settings(
     Raises:
         ConfigError: with every problem at once.
     """
-    environ = os.environ if environ is None else environ
+    return load(with_file(os.environ if environ is None else environ), flags)
+
+
+def with_file(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return an environment, and over it what is in the file that RANGO_ENV_FILE names.
+
+    Raises:
+        ConfigError: the file cannot be read, or is none of `NAME=value` lines.
+    """
     path = environ.get(ENV_FILE)
-    return load({**environ, **(_read(Path(path)) if path else {})}, flags)
+    return {**environ, **_read(Path(path))} if path else environ
 
 
 def print_problems(error: ConfigError) -> None:

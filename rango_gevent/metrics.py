@@ -125,8 +125,6 @@ TABLE = {
     "rango_greenlet_restarts": Row(
         "Unexpected ends of long-lived greenlets, by name.", label="name"
     ),
-    "rango_alert_lines": Row("CRITICAL lines and recoveries handed on for alerts."),
-    "rango_alert_messages": Row("Alerts by whether their sink took them.", label="outcome"),
     "rango_viabtc_views": Row("Views that clients of /viabtc hold.", is_gauge=True),
     "rango_viabtc_pushes": Row("Pushes made for /viabtc, each once for all who get it."),
     "rango_viabtc_kept_bytes": Row("Bytes kept for queries of /viabtc.", is_gauge=True),
@@ -136,6 +134,8 @@ TABLE = {
     "rango_rpc_connected": Row("Workers that can ask backends over AMQP.", is_gauge=True),
     "rango_rpc_connects": Row("Connections made to ask backends over AMQP."),
     "rango_signatures": Row("Signatures that RANGO_SIGN_URL knows, by outcome.", label="outcome"),
+    "rango_alert_lines": Row("CRITICAL lines and recoveries handed on for alerts."),
+    "rango_alert_messages": Row("Alerts by whether their sink took them.", label="outcome"),
     "python_greenlets": Row("Greenlets of the gateway.", is_gauge=True),
     "python_threads": Row("Threads of the process.", is_gauge=True),
     "python_allocated_blocks": Row(

@@ -52,6 +52,7 @@ from rango_gevent.urls import mask_sink, mask_url
 RBAC_PREFIX = "RANGO_RBAC_"
 ENV_FILE = "RANGO_ENV_FILE"  # read before the table: see `rango_gevent.environment`
 _NOT_OURS = {ENV_FILE, "RANGO_TOKEN"}  # the second is `rango tail`'s
+_OTHERS = (RBAC_PREFIX, "RANGO_MARKETDATA_")  # the second are those of `rango marketdata`
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")  # Rango's names
 
 
@@ -1008,7 +1009,7 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{ascii(name)[1:-1]} is not a setting: see `rango config`"  # on one line
         for name in sorted(environ)
-        if name.startswith("RANGO_") and not name.startswith(RBAC_PREFIX) and name not in known
+        if name.startswith("RANGO_") and not name.startswith(_OTHERS) and name not in known
     ]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Iterator
 
+import psycopg
 import pytest
+import redis
 import support
+from databases import postgres_server, redis_server
 from support import Server, start_gateway
 
 _LOG_LINES = 60
@@ -27,6 +30,36 @@ def gateway() -> Iterator[Server]:
     }
     with start_gateway(env=env) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server_url() -> Iterator[str]:
+    """Run one Redis for all tests that want one."""
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_server_url() -> Iterator[str]:
+    """Run one PostgreSQL for all tests that want one."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server_url: str) -> str:
+    """Return the URL of a Redis that is empty."""
+    redis.Redis.from_url(redis_server_url).flushall()
+    return redis_server_url
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server_url: str) -> str:
+    """Return the URL of a database of PostgreSQL that is empty."""
+    name = f"t{next(_numbers)}"
+    with psycopg.connect(postgresql_server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return postgresql_server_url.rpartition("/")[0] + "/" + name
 
 
 @pytest.fixture

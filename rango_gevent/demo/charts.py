@@ -1,120 +1,116 @@
-"""What traded, summed up: candles, klines and tickers.
+"""What traded, summed up: klines and tickers, made from trades as `rango marketdata` makes them.
 
-A chart keeps one running candle a period and the hours of a day, and no more whatever happens.
-Trades come in as ticks and lots; a kline and a ticker go out in the shapes of Peatio's events.
+The desk is that program's, its store is in memory and keeps a day. Before the first tick the
+hours of a day are made up, so that a ticker has something to sum up.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from decimal import Decimal
+from typing import Iterable, Sequence
 
 from rango_gevent.demo.instruments import Instrument
-
-KLINE_PERIODS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600}
+from rango_gevent.demo.tape import Event
+from rango_gevent.marketdata.announcer import Announcer
+from rango_gevent.marketdata.candles import Candle
+from rango_gevent.marketdata.desk import Changes, Desk, Limits, Saved
+from rango_gevent.marketdata.market import Head, MarketChanges
+from rango_gevent.marketdata.memory import MemoryStore
+from rango_gevent.marketdata.periods import DAY, HOUR, MINUTE, PERIODS, start_of
 
 _HOURS_A_DAY = 24
 _PAST_TRADES_AN_HOUR = 5_000  # of a typical size; about what the markets go on to do
+_LIMITS = Limits(trades=200, late_s=60.0)
+_KEEP_S = {
+    period: MINUTE if period == 1 else DAY + 2 * HOUR if period < DAY else 400 * DAY
+    for period in PERIODS.values()
+}
+_NEVER_S = 1e12
+
+Hour = Candle
+"""An hour whose beginning is counted from the first tick's hour, in hours."""
 
 
-class Candle:
-    """What traded in one period: prices in ticks, ``funds`` in ticks x lots."""
+class Charts:
+    """Candles of all markets.
 
-    __slots__ = ("close", "funds", "high", "lots", "low", "open", "start_s", "unpublished")
+    Args:
+        instruments: what is traded.
+        past: the hours before the first tick, of each market.
+    """
 
-    def __init__(self, start_s: int, price: int) -> None:
-        self.start_s = start_s
-        self.open = self.high = self.low = self.close = price
-        self.lots = 0
-        self.funds = 0
-        self.unpublished = False
+    def __init__(self, instruments: Sequence[Instrument], past: dict[str, list[Hour]]) -> None:
+        self._past = past
+        self._store = MemoryStore()
+        self._desk = Desk(self._store.read, _LIMITS)
+        self._announcer = Announcer(
+            self._desk,
+            periods=frozenset(PERIODS.values()),
+            quotes=tuple({instrument.quote for instrument in instruments}),
+            is_flat=False,  # somebody always trades
+            midnight=_midnight,
+            over_s=_NEVER_S,
+        )
 
-    def add(self, price: int, lots: int) -> None:
-        """Add a trade."""
-        self.high = max(self.high, price)
-        self.low = min(self.low, price)
-        self.close = price
-        self.lots += lots
-        self.funds += price * lots
-        self.unpublished = True
+    def take(self, events: Iterable[Event], now_s: float) -> None:
+        """Take the trades among events."""
+        if self._past:
+            self._begin(int(now_s))
+        for event in events:
+            self._desk.take(event.routing_key, event.body, now_s)
 
+    def _begin(self, now_s: int) -> None:
+        """Let the past end where the first tick is."""
+        hour_s = start_of(HOUR, now_s)
+        heads = []
+        for name, hours in self._past.items():
+            placed = [hour.copy(hour_s + hour.start_s * HOUR) for hour in hours]
+            for hour in placed:
+                hour.first = hour.last = (float(hour.start_s), 0)
+            head = Head(name, float(hour_s - 1), (float(hour_s), 0), 0, 0)
+            heads.append(head)
+            rows = [(HOUR, hour.row()) for hour in placed]
+            self._store.save(Changes(None, [MarketChanges(head, rows, [], [], [])]))
+        self._desk.restore(Saved(None, [(head, []) for head in heads]))
+        self._past = {}
 
-class Chart:
-    """The running candle of each period, and the hours that make up the last day."""
-
-    def __init__(self, past_hours: list[Candle]) -> None:
-        self._running: dict[str, Candle] = {}
-        self._hours = deque(past_hours, maxlen=_HOURS_A_DAY)
-
-    def add(self, date_s: int, price: int, lots: int) -> Iterator[tuple[str, Candle]]:
-        """Add a trade; yield the candles that it closed and that changed since they were sent."""
-        for period, seconds in KLINE_PERIODS_S.items():
-            start_s = date_s - date_s % seconds
-            candle = self._running.get(period)
-            if candle is None or candle.start_s != start_s:
-                if candle is not None and candle.unpublished:
-                    yield period, candle
-                candle = self._running[period] = Candle(start_s, price)
-                if period == "1h":
-                    self._hours.append(candle)
-            candle.add(price, lots)
-
-    def changed(self) -> Iterator[tuple[str, Candle]]:
-        """Yield the running candles that changed since they were sent."""
-        return (entry for entry in self._running.items() if entry[1].unpublished)
-
-    def day(self) -> Candle:
-        """Sum up the last 24 hourly candles, the running one included."""
-        day = Candle(0, self._hours[0].open)
-        for hour in self._hours:
-            day.high = max(day.high, hour.high)
-            day.low = min(day.low, hour.low)
-            day.lots += hour.lots
-            day.funds += hour.funds
-        day.close = self._hours[-1].close
-        return day
+    def summaries(self, now_s: float) -> list[Event]:
+        """Return the candles that changed, and the tickers; and let go of what is old."""
+        found = self._announcer.klines(now_s) + self._announcer.tickers(now_s)
+        changes = self._desk.collect()
+        self._store.save(changes)
+        self._desk.saved(changes)
+        oldest = {period: int(now_s) - keep_s for period, keep_s in _KEEP_S.items()}
+        for name in self._desk.markets:
+            self._store.prune(name, oldest)
+        return [Event(one.key, one.body) for one in found]
 
 
-def past_hours(instrument: Instrument, rng: random.Random) -> list[Candle]:
-    """Invent the hours before the first tick, so that the ticker has a day to sum up."""
-    hours: list[Candle] = []
+def _midnight(at_s: float) -> int:
+    return start_of(DAY, at_s)
+
+
+def past_hours(instrument: Instrument, rng: random.Random) -> list[Hour]:
+    """Invent the hours before the first tick, the oldest first."""
+    hours: list[Hour] = []
     close = instrument.home_ticks
-    for _ in range(_HOURS_A_DAY - 1):
-        candle = Candle(0, round(close * (1 + rng.gauss(0, 0.004))))
-        lots = round(instrument.typical_lots * _PAST_TRADES_AN_HOUR / 3 * (0.5 + rng.random()))
-        turns = (max(candle.open, close) * 1.001, min(candle.open, close) * 0.999, close)
-        for price in turns:
-            candle.add(round(price), lots)
-        hours.append(candle)
-        close = candle.open
+    for number in range(1, _HOURS_A_DAY):
+        opened = round(close * (1 + rng.gauss(0, 0.004)))
+        lots = round(instrument.typical_lots * _PAST_TRADES_AN_HOUR * (0.5 + rng.random()))
+        high, low = round(max(opened, close) * 1.001), round(min(opened, close) * 0.999)
+        prices = {
+            "open": Decimal(instrument.price(opened)),
+            "close": Decimal(instrument.price(close)),
+            "high": Decimal(instrument.price(high)),
+            "low": Decimal(instrument.price(low)),
+        }
+        volume = Decimal(instrument.amount(lots))
+        deal = volume * sum(prices.values(), Decimal(0)) / len(prices)
+        key = (0.0, 0)
+        hours.append(
+            Candle(-number, first=key, last=key, volume=volume, deal=deal, count=0, **prices)
+        )
+        close = opened
     hours.reverse()
     return hours
-
-
-def kline(candle: Candle, instrument: Instrument) -> list[float]:
-    """Return ``[start, open, high, low, close, volume]``, start in unix seconds."""
-    # Dividing integers rounds correctly: the number prints as the decimal that it stands for.
-    scale = 10**instrument.price_places
-    prices = (candle.open, candle.high, candle.low, candle.close)
-    volume = candle.lots / 10**instrument.amount_places
-    return [candle.start_s, *(price / scale for price in prices), volume]
-
-
-def ticker(day: Candle, instrument: Instrument, at_s: int) -> dict[str, Any]:
-    """Show a day: ``volume`` in the quote currency, ``amount`` in the base."""
-    return {
-        "name": f"{instrument.base}/{instrument.quote}".upper(),
-        "base_unit": instrument.base,
-        "quote_unit": instrument.quote,
-        "low": instrument.price(day.low),
-        "high": instrument.price(day.high),
-        "open": instrument.price(day.open),
-        "last": instrument.price(day.close),
-        "volume": instrument.total(day.funds),
-        "amount": instrument.amount(day.lots),
-        "avg_price": instrument.price(day.funds // day.lots),
-        "price_change_percent": f"{100 * (day.close - day.open) / day.open:+.2f}%",
-        "at": at_s,
-    }

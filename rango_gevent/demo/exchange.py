@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rango_gevent.demo.charts import past_hours
+from rango_gevent.demo.charts import Charts, Hour, past_hours
 from rango_gevent.demo.crowd import Crowd
 from rango_gevent.demo.instruments import instrument_of
 from rango_gevent.demo.market import Market
@@ -59,20 +59,24 @@ class Exchange:
         self._tape = Tape()
         self._markets: dict[str, Market] = {}
         self._crowds: list[Crowd] = []
+        past: dict[str, list[Hour]] = {}
         for name in markets:
-            self._open(name, seed, snapshot_every)
+            past[name] = self._open(name, seed, snapshot_every)
+        self._charts = Charts([market.instrument for market in self._markets.values()], past)
         self._users = [
             User(uid, list(self._markets.values()), random.Random(f"{seed}/user/{uid}"))
             for uid in users
         ]
         self._summary_s: int | None = None
 
-    def _open(self, name: str, seed: int, snapshot_every: int) -> None:
+    def _open(self, name: str, seed: int, snapshot_every: int) -> list[Hour]:
         rng = random.Random(f"{seed}/market/{name}")
         instrument = instrument_of(name, seed)
-        market = Market(instrument, self._tape, past_hours(instrument, rng), snapshot_every)
+        past = past_hours(instrument, rng)
+        market = Market(instrument, self._tape, snapshot_every)
         self._markets[name] = market
         self._crowds.append(Crowd(market, rng))
+        return past
 
     def tick(self, now_s: float) -> list[Event]:
         """Advance the simulation by one step and return what it published, in order.
@@ -85,10 +89,12 @@ class Exchange:
             crowd.step()
         for user in self._users:
             user.step(self._tape)
-        if self._tape.date_s != self._summary_s:
+        events = self._tape.take()
+        self._charts.take(events, self._tape.now_s)
+        if self._tape.date_s != self._summary_s:  # once a second
             self._summary_s = self._tape.date_s
-            self._publish_summaries()
-        return self._tape.take()
+            events += self._charts.summaries(self._tape.now_s)
+        return events
 
     def book(self, market: str) -> dict[str, Any]:
         """Return a market's book in the shape of a snapshot: ``asks``, ``bids``, ``sequence``.
@@ -97,13 +103,6 @@ class Exchange:
             KeyError: there is no such market.
         """
         return self._markets[market].book()
-
-    def _publish_summaries(self) -> None:
-        """Publish, once a second, the klines that changed and all tickers."""
-        for market in self._markets.values():
-            market.publish_klines()
-        tickers = {name: market.ticker() for name, market in self._markets.items()}
-        self._tape.publish("public.global.tickers", tickers)
 
 
 def _check_names(what: str, names: Sequence[str]) -> None:

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rango_gevent.demo import charts
 from rango_gevent.demo.book import Side
-from rango_gevent.demo.charts import Candle, Chart
 from rango_gevent.demo.instruments import Instrument
 from rango_gevent.demo.orders import Order, private_trade
 from rango_gevent.demo.tape import Tape
@@ -31,19 +29,15 @@ class Market:
     Args:
         instrument: what is traded.
         tape: where events go.
-        past_hours: the candles before the first tick.
         snapshot_every: increments from one snapshot to the next.
     """
 
-    def __init__(
-        self, instrument: Instrument, tape: Tape, past_hours: list[Candle], snapshot_every: int
-    ) -> None:
+    def __init__(self, instrument: Instrument, tape: Tape, snapshot_every: int) -> None:
         self.instrument = instrument
         self.asks = Side("asks", "buy", +1)
         self.bids = Side("bids", "sell", -1)
         self._tape = tape
         self._resting: dict[int, list[Order]] = {}  # the users' limit orders by price
-        self._chart = Chart(past_hours)
         self._snapshot_every = snapshot_every
         self._since_snapshot = snapshot_every  # so that the first increment brings a snapshot
         self._sequence = 1
@@ -117,8 +111,6 @@ class Market:
         self, taker_type: str, price: int, lots: int, maker: Order | None, taker: Order | None
     ) -> None:
         date_s, trade_id = self._tape.date_s, self._tape.next_trade_id()
-        for period, closed in self._chart.add(date_s, price, lots):
-            self._publish_kline(period, closed)
         trade = {
             "tid": trade_id,
             "taker_type": taker_type,
@@ -172,19 +164,3 @@ class Market:
         amount = self.instrument.amount(lots) if lots else ""
         level = [self.instrument.price(price), amount]
         self._tape.publish(key + "inc", {side.name: level, "sequence": self._sequence})
-
-    # sums
-
-    def publish_klines(self) -> None:
-        """Publish the running candles that traded since they were last sent."""
-        for period, candle in self._chart.changed():
-            self._publish_kline(period, candle)
-
-    def _publish_kline(self, period: str, candle: Candle) -> None:
-        candle.unpublished = False
-        key = f"public.{self.instrument.market}.kline-{period}"
-        self._tape.publish(key, charts.kline(candle, self.instrument))
-
-    def ticker(self) -> dict[str, Any]:
-        """Sum up the last 24 hours."""
-        return charts.ticker(self._chart.day(), self.instrument, self._tape.date_s)

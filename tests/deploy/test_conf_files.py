@@ -52,21 +52,23 @@ def unit() -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["rango.service", "rango@.service"])
+@pytest.mark.parametrize("name", ["rango.service", "rango@.service", "rango-marketdata.service"])
 def test_unit_is_valid(tmp_path: Path, name: str) -> None:
     """systemd finds no fault with the unit, once its program exists; nor with one for several."""
     path = tmp_path / name
-    text = conf("rango.service", {"/opt/rango/bin/rango\n": "/bin/true\n"})
+    text = conf(name.replace("@", ""))
+    text = re.sub(r"/opt/rango/bin/rango( marketdata)?\n", "/bin/true\n", text)
     path.write_text(text.replace("rango.env", "%i.env") if "@" in name else text)
     done = run(["/usr/bin/systemd-analyze", "verify", "--man=no", str(path)], tmp_path)
     ours = [line for line in done.stdout.splitlines() if "rango" in line]
     assert (done.returncode, ours) == (0, []), done.stdout
 
 
-def test_unit_is_hardened(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rango.service", "rango-marketdata.service"])
+def test_unit_is_hardened(tmp_path: Path, name: str) -> None:
     """systemd's own measure of exposure (0 best, 10 worst) stays low."""
     command = ["/usr/bin/systemd-analyze", "security", "--offline=true", "--threshold=20"]
-    done = run([*command, str(CONF / "rango.service")], tmp_path)
+    done = run([*command, str(CONF / name)], tmp_path)
     assert done.returncode == 0, done.stdout
 
 

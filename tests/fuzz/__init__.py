@@ -17,6 +17,7 @@ TARGETS = (
     "queries",
     "publish",
     "tokens",
+    "trades",
     "heads",
     "deliveries",
     "environments",

@@ -90,6 +90,16 @@ class Chain:
             self._goal = upto, 0
             self._hand = self._pass_by
 
+    def resume(self, position: int) -> None:
+        """Stand where somebody stood before; `join` comes next.
+
+        Args:
+            position: of the last event that was taken then.
+        """
+        self.begin(position >> 32)
+        self.last = position >> 32
+        self._goal = self.last, position
+
     def join(self) -> int:
         """Expect the block of the last event once more, and what follows it.
 
