@@ -106,7 +106,8 @@ def endpoint(url: str, *, private: bool) -> str:
     except (ValueError, KeyError):
         host = None
     if not host or "@" in parts.netloc or not url.isprintable() or " " in url:
-        raise ConfigError(f"url {url!r}: give one such as ws://127.0.0.1:8080 or wss://host/path")
+        shown = "..." if "@" in url or "?" in url else repr(url)  # they may hold secrets
+        raise ConfigError(f"url {shown}: give one such as ws://127.0.0.1:8080 or wss://host/path")
     path = parts.path.rstrip("/")
     if not path.endswith(_ENDPOINTS):
         path += "/private" if private else "/public"

@@ -247,3 +247,14 @@ def test_a_deadline_ends() -> None:
     assert over.left_s() == 0.0
     with pytest.raises(TimeoutError):
         over.check()
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://user:hush@host", "http//host?token=hush", "wss://host:x/?token=hush"]
+)
+def test_a_url_that_is_none_is_not_shown_where_it_may_hold_secrets(url: str) -> None:
+    """The error goes to a terminal, or into a log."""
+    with pytest.raises(ConfigError) as raised:
+        endpoint(url, private=False)
+    assert "hush" not in str(raised.value)
+    assert "wss://host/path" in str(raised.value)
