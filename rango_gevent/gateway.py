@@ -318,9 +318,8 @@ class Gateway:
         self.registry.notify_stale(address)
 
     def _broker_is_lost(self) -> None:
-        if (
-            self.settings.log == "off" and not self.settings.source
-        ):  # they keep what comes meanwhile
+        keeps_what_comes_meanwhile = self.settings.log != "off" or self.settings.source
+        if not keeps_what_comes_meanwhile:
             self._history_broke(GAP)
 
     def _drop_books(self) -> None:

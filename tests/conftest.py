@@ -85,6 +85,11 @@ def market() -> str:
     return f"m{next(_numbers)}"
 
 
+def pytest_sessionfinish() -> None:
+    """Leave no durable queue in a broker that may be somebody's."""
+    support.delete_logs()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Show the end of the log of every server that ran during a failed test."""

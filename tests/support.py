@@ -247,6 +247,7 @@ def make_token(claims: Mapping[str, Any], key: Any = None, algorithm: str = "EdD
 
 _OURS = ("RANGO_", "RANGER_", "RABBITMQ_", "JWT_", "API_CORS", "LOG_LEVEL", "GUNICORN_")
 started: list[Server] = []  # read by conftest, to show logs of failed tests
+logs_made: set[str] = set()  # names of durable queues in the tests' broker
 
 
 class HttpAnswer(NamedTuple):
@@ -400,7 +401,15 @@ def server_env(exchange: str, extra: Mapping[str, str] | None = None) -> dict[st
         JWT_PUBLIC_KEY=public_key_setting(),
     )
     env.update(extra or {})
+    if env.get("RANGO_LOG") == "stream" and env["RANGO_AMQP_URL"] == amqp_url():
+        logs_made.add(f"rango.log.{env['RANGO_EXCHANGE']}")
     return env
+
+
+def delete_logs() -> None:
+    """Delete the logs of all servers of this run: they outlive the gateways, as they should."""
+    while logs_made:
+        broker_channel().queue_delete(logs_made.pop())
 
 
 @contextlib.contextmanager

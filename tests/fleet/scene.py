@@ -24,7 +24,9 @@ from tests.support import (
     Server,
     amqp_url,
     broker_channel,
+    delete_logs,
     free_port,
+    logs_made,
     make_token,
     server_env,
     wait_for,
@@ -197,7 +199,9 @@ def fleet(
     relay.open()
     with contextlib.ExitStack() as stack:
         stack.callback(relay.cut)
+        stack.callback(delete_logs)  # of exchanges that were for this run alone
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rango-fleet-")))
+        logs_made.add(f"rango.log.{exchange}")
         instances = []
         for _ in range(count):
             env = server_env(
