@@ -18,9 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 from typing import Iterator
+
+import urllib3
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 
 from bench.machine import cpu_s, rss_kb
 from rango_gevent.publisher import Publisher
@@ -94,8 +97,9 @@ def _worker(source: str, exchange: str, directory: str) -> Iterator[tuple[int, s
     try:
         deadline = time.monotonic() + _END_S
         while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/readyz", timeout=5):
-                break
+            with contextlib.suppress(HTTPError):
+                if _get(f"{url}/readyz", 5).status == 200:
+                    break
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the worker did not come up")
             time.sleep(0.1)
@@ -138,11 +142,14 @@ def _wait_for(url: str, trades: int) -> None:
         time.sleep(0.1)
 
 
+def _get(url: str, timeout_s: float) -> BaseHTTPResponse:
+    return urllib3.request("GET", url, timeout=timeout_s, retries=False)
+
+
 def _sample(url: str, name: str) -> float:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith(name + " "):
-                return float(line.split()[-1])
+    for line in _get(f"{url}/metrics", 10).data.decode().splitlines():
+        if line.startswith(name + " "):
+            return float(line.split()[-1])
     raise KeyError(name)
 
 
