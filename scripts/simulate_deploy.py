@@ -44,9 +44,9 @@ class Costs(NamedTuple):
     handshake_us: float = 208.0
     replay_us: float = 0.3
     serve_us: float = 7.0
-    ingest_us: float = 2.5
+    ingest_us: float = 5.0
     turn_rest: float = 0.7
-    ring_overhead: int = 75
+    ring_overhead: int = 118
     refill_per_s: float = 7000.0
     start_s: float = 0.5
 
@@ -72,7 +72,7 @@ class Deploy(NamedTuple):
     workers: int = 100
     at_once: int = 5
     drain_s: float = 10.0
-    window_s: float = 120.0
+    window_s: float = 60.0
     events_per_s: float = 1000.0
     due_per_s: float = 10.0
     frame_bytes: int = 250
