@@ -82,7 +82,8 @@ class Gateway(Server):
             request = {"id": 1, "method": "deals.subscribe", "params": markets}
             return Dial(self._port, f"{self._base}/viabtc", json.dumps(request))
         held = ",".join(topics.held)
-        path = "/private" if scenario.tokens else "/public"
+        by_message = scenario.token_by == "message"
+        path = "/private" if scenario.tokens and not by_message else "/public"
         return Dial(self._port, f"{self._base}{path}" + (f"?stream={held}" if held else ""))
 
     def tokens(self, scenario: Scenario) -> list[str]:

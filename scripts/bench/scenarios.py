@@ -81,6 +81,7 @@ class Scenario:
         audience: who holds the streams, as above.
         workers: worker processes of our own gateway.
         tokens: every client brings a token of its own.
+        token_by: how: ``header``, ``protocol`` or ``message``.
         book: bodies are order books instead of padding.
         deflate: clients offer permessage-deflate.
         deaf: further clients, which subscribe and read nothing.
@@ -104,6 +105,7 @@ class Scenario:
     audience: str = SHARED
     workers: int = 1
     tokens: bool = False
+    token_by: str = "header"
     book: bool = False
     deflate: bool = False
     deaf: int = 0
@@ -238,6 +240,26 @@ _TABLE = (
         clients=5000,
         audience=PRIVATE,
         tokens=True,
+        goals=(Goal("connects_per_s", 3000, at_least=True),),
+    ),
+    Scenario(
+        "connect-protocol",
+        "the same, with the token in Sec-WebSocket-Protocol, as a page sends it",
+        kind=CONNECT,
+        clients=5000,
+        audience=PRIVATE,
+        tokens=True,
+        token_by="protocol",
+        goals=(Goal("connects_per_s", 3000, at_least=True),),
+    ),
+    Scenario(
+        "connect-message",
+        "the same, with the token in a request behind the handshake, until its answer",
+        kind=CONNECT,
+        clients=5000,
+        audience=PRIVATE,
+        tokens=True,
+        token_by="message",
         goals=(Goal("connects_per_s", 3000, at_least=True),),
     ),
     Scenario(

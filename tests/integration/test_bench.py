@@ -98,7 +98,16 @@ def test_three_scenarios_count_what_was_delivered(tmp_path: Path) -> None:
 
 def test_other_kinds_of_scenario_fill_in_their_own_figures(tmp_path: Path) -> None:
     """Connections, memory, replays, a backlog and newcomers are measured too."""
-    names = ["ingest", "backlog", "idle", "connect", "connect-token", "replay", "fairness"]
+    names = [
+        "ingest",
+        "backlog",
+        "idle",
+        "connect",
+        "connect-token",
+        "connect-protocol",
+        "connect-message",
+    ]
+    names += ["replay", "fairness"]
     names.append("resume-1000")
     rows = results(*names, "--seconds", "0.5", path=tmp_path / "bench.json")
     assert list(rows) == names
@@ -109,7 +118,9 @@ def test_other_kinds_of_scenario_fill_in_their_own_figures(tmp_path: Path) -> No
     assert rows["backlog"]["messages_per_s"] > 1
     assert rows["idle"]["kb_per_connection"] is not None
     assert rows["connect"]["connects_per_s"] > 1
-    assert rows["connect-token"]["connects_per_s"] > 1
+    for name in ("connect-token", "connect-protocol", "connect-message"):
+        assert rows[name]["connects_per_s"] > 1
+        assert not rows[name]["refused"]
     assert (rows["replay"]["deliveries"], rows["replay"]["lost"]) == (20 * 41, 0)
     assert (rows["resume-1000"]["deliveries"], rows["resume-1000"]["lost"]) == (20 * 40, 0)
     assert 0 < rows["resume-1000"]["back_s"] < 10

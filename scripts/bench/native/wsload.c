@@ -1,10 +1,12 @@
 /* wsload: WebSocket clients that count what they get and how old it is.
  *
  *   wsload host=127.0.0.1 port=N clients=N threads=N path=/PATH expect=N quiet=S limit=S
- *          [stops=0|1] [tokens=FILE] [hello=FILE] [speak=ws|nats] [deflate=1] [window=N]
+ *          [stops=0|1] [tokens=FILE] [token_by=header|protocol|message] [hello=FILE]
+ *          [speak=ws|nats] [deflate=1] [window=N]
  *
  * path and hello may hold %d, which becomes the client's index. Line i of the tokens is client
- * i's bearer token. hello goes out as one message behind the upgrade. At most `window` clients
+ * i's bearer token, sent in the Authorization header, in Sec-WebSocket-Protocol, or as a request
+ * behind the upgrade; then a client is up when it was told so. hello goes out as one message behind the upgrade. At most `window` clients
  * are in their handshake at a time. Each thread serves its clients by epoll.
  *
  * A message is a delivery when it holds "t":NUMBER near its start, or "time":NUMBER and no STOP,
@@ -56,7 +58,7 @@ struct tail { /* bytes of a message that is not whole yet */
 struct client {
     int fd; /* -1: gone */
     uint32_t index;
-    int up, stopped;
+    int up, waits, stopped;
     uint64_t frames;
     struct tail wire, stream;
 };
@@ -77,7 +79,8 @@ struct load { /* a thread; the main thread reads its counters */
 static const char *host, *path, *hello;
 static char **tokens;
 static long token_count;
-static int port, clients, threads, window, stops, speaks_nats, offers_deflate;
+static const char *token_by;
+static int port, clients, threads, window, stops, speaks_nats, offers_deflate, by_message;
 
 /* ---- counting ------------------------------------------------------------------------- */
 
@@ -210,9 +213,13 @@ static int connect_client(uint32_t index) {
     return fd;
 }
 
+static const char *token_of(const struct client *c) {
+    return token_count ? tokens[c->index % (uint32_t)token_count] : NULL;
+}
+
 static void start_client(struct load *l, struct client *c) {
     char where[4096], request[16384];
-    const char *token = token_count ? tokens[c->index % (uint32_t)token_count] : NULL;
+    const char *token = by_message ? NULL : token_of(c);
     c->fd = connect_client(c->index);
     expand(where, sizeof where, path, c->index);
     int n = snprintf(request, sizeof request,
@@ -221,8 +228,7 @@ static void start_client(struct load *l, struct client *c) {
                      "Sec-WebSocket-Version: 13\r\n%s%s%s%s\r\n",
                      where, host, port,
                      offers_deflate ? "Sec-WebSocket-Extensions: permessage-deflate\r\n" : "",
-                     token ? "Authorization: Bearer " : "", token ? token : "",
-                     token ? "\r\n" : "");
+                     token ? token_by : "", token ? token : "", token ? "\r\n" : "");
     if (send(c->fd, request, (size_t)n, MSG_NOSIGNAL) != n) perror("send");
     fcntl(c->fd, F_SETFL, O_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
@@ -243,8 +249,15 @@ static size_t take_response(struct load *l, struct client *c, const uint8_t *p, 
         return n;
     }
     c->up = 1;
-    l->up_ns = now;
-    l->up++;
+    if (by_message) {
+        char text[8192];
+        int size = snprintf(text, sizeof text, "{\"event\":\"auth\",\"token\":\"%s\"}", token_of(c));
+        c->waits = 1;
+        send_frame(c, 1, text, (size_t)size);
+    } else {
+        l->up_ns = now;
+        l->up++;
+    }
     if (hello) {
         char text[8192];
         size_t size = expand(text, sizeof text, hello, c->index);
@@ -287,6 +300,19 @@ static void take_nats_payload(struct load *l, struct client *c, const uint8_t *p
     keep(&c->stream, l->stream + taken, have + n - taken);
 }
 
+/* Take an answer to a client whose token went out as a request. */
+static void take_answer(struct load *l, struct client *c, const uint8_t *p, size_t n,
+                        uint64_t now) {
+    if (memmem(p, n, "\"authenticated\"", 15)) {
+        c->waits = 0;
+        l->up_ns = now;
+        l->up++;
+    } else if (memmem(p, n, "\"error\"", 7)) {
+        snprintf(l->refusal, sizeof l->refusal, "not authenticated");
+        leave(c, &l->refused);
+    }
+}
+
 static void take_frame(struct load *l, struct client *c, const uint8_t *head, const uint8_t *p,
                        size_t n, uint64_t now) {
     int opcode = head[0] & 15;
@@ -297,6 +323,8 @@ static void take_frame(struct load *l, struct client *c, const uint8_t *head, co
     } else if (head[0] & 0x40) {
         count_delivery(l, c);
         add(&l->packed, 1);
+    } else if (c->waits) {
+        take_answer(l, c, p, n, now);
     } else if (opcode < 3) {
         (speaks_nats ? take_nats_payload : message)(l, c, p, n, now);
     }
@@ -306,7 +334,7 @@ static void take_frame(struct load *l, struct client *c, const uint8_t *head, co
 static size_t take_frames(struct load *l, struct client *c, const uint8_t *p, size_t n,
                           uint64_t now) {
     size_t at = 0;
-    while (n - at >= 2) {
+    while (n - at >= 2 && c->fd >= 0) {
         const uint8_t *head = p + at;
         uint64_t size = head[1] & 127;
         size_t extra = size == 126 ? 2 : size == 127 ? 8 : 0;
@@ -326,7 +354,7 @@ static void receive(struct load *l, struct client *c) {
     ssize_t got = recv(c->fd, l->buffer + have, BUFFER - have, 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) {
-        leave(c, c->up ? &l->gone : &l->refused);
+        leave(c, c->up && !c->waits ? &l->gone : &l->refused);
         return;
     }
     uint64_t now = clock_ns(); /* one look at the clock for all that came together */
@@ -569,6 +597,10 @@ int main(int argc, char **argv) {
     speaks_nats = !strcmp(text_option(argc, argv, "speak", "ws"), "nats");
     const char *name = text_option(argc, argv, "tokens", NULL);
     if (name) read_tokens(name);
+    name = text_option(argc, argv, "token_by", "header");
+    by_message = token_count && !strcmp(name, "message");
+    token_by = strcmp(name, "protocol") ? "Authorization: Bearer "
+                                        : "Sec-WebSocket-Protocol: rango.v1, bearer.";
     name = text_option(argc, argv, "hello", NULL);
     size_t size;
     if (name) hello = read_file(name, &size);
