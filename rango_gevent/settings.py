@@ -717,7 +717,7 @@ class Settings:
     log_fill_s: float = _fixed(
         30.0,
         "RANGO_LOG_FILL_S",
-        seconds(1, 3600),
+        seconds(0.1, 3600),
         "Seconds that reading up to the end of the log may take; then the rest is left out",
     )
     log_spare: int = _fixed(

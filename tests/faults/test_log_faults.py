@@ -221,7 +221,7 @@ def test_reading_the_log_is_bounded_in_time(node: PrivateNode) -> None:
     """What cannot be read by then is left out, which is said."""
     exchange = "test.slow"
     queue = filled(node, exchange, 60_000)
-    env = {**LOG, "RANGO_AMQP_URL": node.amqp_url, "RANGO_LOG_FILL_S": "1"}
+    env = {**LOG, "RANGO_AMQP_URL": node.amqp_url, "RANGO_LOG_FILL_S": "0.1"}
     with start_gateway(exchange=exchange, env=env) as gateway:
         assert "reading rango.log.test.slow took too long" in gateway.log()
         assert gateway.metric("rango_messages_received_total", scope="public") < 60_000
