@@ -2,16 +2,18 @@
 
 Keys are loaded, and who is asked about tokens is asked; each broker is connected to as the gateway
 would, its exchange looked at, and a queue declared, bound and consumed, which goes with the
-connection. Nothing is left behind, and an exchange that is missing is told instead of declared.
+connection; with RANGO_LOG=stream also the rights that the log needs are tried. Nothing is left
+behind, and an exchange that is missing is told instead of declared.
 """
 
 from __future__ import annotations
 
 import ssl
 import time
+import uuid
 from typing import Iterator
 
-from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, PreconditionFailed
+from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, NotFound, PreconditionFailed
 from gevent.timeout import Timeout
 from kombu.connection import Connection
 
@@ -27,6 +29,7 @@ from rango_gevent.remote.lookup import read_answer
 from rango_gevent.settings import Settings
 from rango_gevent.source.amqp import declare
 from rango_gevent.source.amqp.connection import connect, leave
+from rango_gevent.source.amqp.topology import log_name
 from rango_gevent.source.base import BrokerTimeout, QueueLimits, SourceError, SourceRefused
 from rango_gevent.urls import mask_url
 
@@ -111,6 +114,8 @@ def _probe_broker(url: str, settings: Settings) -> Iterator[Finding]:
             connect(connection, timeout_s, hasty=False)
             yield Finding(OK, f"broker {mask_url(url)}")
             yield from _probe_exchange(connection, settings.exchange)
+            if settings.log != "off":
+                yield from _probe_log(connection, settings.exchange)
     except (AMQPError, OSError) as error:
         yield Finding(FAIL, f"broker {mask_url(url)}: {_words(error)}", _cure(error))
     finally:
@@ -146,6 +151,34 @@ def _probe_exchange(connection: Connection, name: str) -> Iterator[Finding]:
         )
     else:
         yield Finding(OK, "rights to declare a queue, to bind it and to consume it")
+
+
+def _probe_log(connection: Connection, exchange: str) -> Iterator[Finding]:
+    """Try the rights that a log needs, by a queue whose name begins as the log's does.
+
+    The log itself is not declared: once it is bound it costs the broker, and holds publishers up
+    when it has no quorum.
+    """
+    name = log_name(exchange)
+    channel = connection.channel()
+    try:
+        trial = f"{log_name('probe')}.{uuid.uuid4().hex}"
+        channel.queue_declare(trial, exclusive=True, auto_delete=True)
+        channel.queue_bind(trial, exchange, "rango.probe")
+        channel.basic_get(trial, no_ack=True)
+        channel.queue_delete(trial)
+    except AccessRefused as error:
+        yield Finding(FAIL, *declare.no_rights(name, error).split(": ", 1))
+        return
+    try:
+        connection.channel().queue_declare(name, passive=True)
+    except NotFound as error:
+        if "down or inaccessible" in str(error):
+            yield Finding(FAIL, f"log {name} has no leader", "start the other nodes")
+            return
+        yield Finding(OK, f"rights for the log {name}; the gateway declares it at its start")
+    else:
+        yield Finding(OK, f"rights for the log {name}, which is there")
 
 
 def _may_ask(connection: Connection, name: str) -> bool:

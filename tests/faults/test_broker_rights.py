@@ -100,3 +100,30 @@ def test_missing_rights_are_told_with_the_command_that_gives_them(
     command = shlex.split(line.partition("`rabbitmqctl ")[2].rstrip("`"))
     node.ctl(*command)
     assert check().returncode == 0
+
+
+def test_the_rights_of_a_log_are_tried_without_declaring_it(
+    node: PrivateNode, channel: Any
+) -> None:
+    """Those of a queue for each worker are not enough, and the line says which are."""
+    login = Login("logless", "secret")
+    own = r"^rango\.instance\."
+    node.ctl("add_user", login.user, login.password)
+    node.ctl("set_permissions", login.user, own, own, f"^(rango\\.instance\\..*|{EXCHANGE})$")
+    channel.exchange_declare(EXCHANGE, "topic", auto_delete=False)
+    given = {"RANGO_AMQP_URL": login.url(node.port), "RANGO_LOG": "stream"}
+    words = [sys.executable, "-m", "rango_gevent", "config", "--check", "--connect"]
+
+    def check() -> subprocess.CompletedProcess[str]:
+        env = server_env(EXCHANGE, given)
+        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=30)
+
+    told = check()
+    assert told.returncode == 1
+    assert f"failed: this user may not use the log rango.log.{EXCHANGE}: give it" in told.stdout
+    rights = r"^rango\..*"
+    node.ctl("set_permissions", login.user, rights, rights, f"^(rango\\..*|{EXCHANGE})$")
+    told = check()
+    assert told.returncode == 0, told.stdout
+    assert f"rights for the log rango.log.{EXCHANGE}; the gateway declares it" in told.stdout
+    assert "rango.log" not in node.ctl("list_queues", "name")
