@@ -109,12 +109,13 @@ def test_a_log_that_stalls(scene: Scene, queue: LogQueue) -> None:
     scene.flows_after(frozen_at + 0.5, LIVE_AGAIN_S)
     wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 1, what="the fallback")
     assert scene.gateway.get(READY).status == 200
-    assert "delivers nothing" in scene.gateway.log()
+    assert re.search(r" fatal .*delivers nothing", scene.gateway.log())  # people are alerted
     assert breaks(scene, "gap") == 1
     after(2)
     queue.thaw()
     wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 15, "the log again")
     assert scene.gateway.metric("rango_log_fallback_seconds_total") > 2
+    assert "delivers again, after" in scene.gateway.log()
     scene.flows()
     is_whole(scene)
 

@@ -81,7 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environment": {"settings", "auth", "errors"},
     # delivery and source do not know each other, and nobody down here reads settings
     "delivery": {"hub", "auth", "protocol", "model", "turns", "errors"},
-    "source": {"backoff", "broker", "kafka_url", "model", "protocol", "throttle", "turns", "urls"},
+    "source": {"backoff", "broker", "incidents", "kafka_url", "model", "protocol", "throttle", "turns", "urls"},
     "marketdata": {"publisher", "source", "throttle", "urls", "errors"},
     "demo": {"marketdata"},
     "client": {"backoff", "protocol", "errors"},

@@ -22,6 +22,7 @@ from gevent.event import Event
 from kombu.connection import Connection
 
 from rango_gevent.backoff import Backoff
+from rango_gevent.incidents import end_incident, open_incident
 from rango_gevent.source.amqp import declare, topology
 from rango_gevent.source.amqp.chain import BREAKS, GAP, OTHER, Chain
 from rango_gevent.source.amqp.declare import TAG
@@ -52,6 +53,7 @@ _AT_ONCE_S = 0.4  # so long connecting waits for it; heartbeats are due after th
 _LONGEST_WAIT_S = 0.5
 _LEAVE_S = 1.5
 _SAY_AGAIN_S = 60.0
+_STALLED = "log stalled"
 _IN_WORDS = {
     GAP: "some events are not in it, or were given without positions",
     OTHER: "it is another one than before, or has lost its end",
@@ -349,11 +351,13 @@ class LogSource:
         is_live = self._standby.state in (LIVE, SETTLES)
         if is_live and not self._live_at:
             self._live_at = now
-            log.warning(
-                "%s delivers nothing: live events go on from a queue of our own, without positions",
-                self.name,
+            text = (
+                "%s delivers nothing: live events go on from a queue of our own, without positions"
             )
+            open_incident(log, _STALLED, text, self.name)
         elif self._live_at and not is_live:
-            log.info("%s delivers again, after %.1f s", self.name, now - self._live_at)
+            end_incident(
+                _STALLED, "%s delivers again, after %.1f s", self.name, now - self._live_at
+            )
             self._live_s += now - self._live_at
             self._live_at = 0.0
