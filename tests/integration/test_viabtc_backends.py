@@ -11,11 +11,13 @@ import threading
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Callable, Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import amqp
 import pytest
+from marketdata_worker import start_marketdata
 from support import (
     HOST,
     Relay,
@@ -23,6 +25,7 @@ from support import (
     broker_address,
     free_port,
     make_token,
+    publish,
     start_gateway,
     wait_for,
 )
@@ -395,3 +398,42 @@ def test_the_broker_goes_and_comes_back(consumer: Consumer) -> None:
         assert client.ask("price.query", "BTCBCH") == "7000.00"
         assert server.metric("rango_rpc_connects_total") >= 2
     relay.cut()
+
+
+# -- beside `rango marketdata` ---------------------------------------------------------------------
+
+
+def test_a_shop_of_the_gateway_and_its_market_data(tmp_path: Path) -> None:
+    """Trades are all that is published: candles, prices and states come of them, both ways."""
+    exchange, queue = f"test.{uuid.uuid4().hex[:12]}", f"test.{uuid.uuid4().hex[:12]}.rpc"
+    methods = ("kline.query", "deals.query", "price.query", "state.query", "today.query")
+    env = {
+        "RANGO_VIABTC": "on",
+        "RANGO_VIABTC_RPC": ",".join(f"{method}={queue}" for method in methods),
+    }
+    with contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(start_gateway(exchange=exchange, env=env))
+        own = {"RANGO_MARKETDATA_RPC_QUEUE": queue}
+        stack.enter_context(start_marketdata(tmp_path, exchange=exchange, **own))
+        client = stack.enter_context(ViabtcClient(gateway))
+        assert client.ask("kline.subscribe", "BTCUSD", 60) == OK
+        assert client.ask("price.subscribe", "BTCUSD") == OK
+        now = int(time.time())
+        for number, price in enumerate(("10", "12", "9", "11"), 1):
+            trade = {"tid": number, "taker_type": "buy", "date": now, "price": price, "amount": "2"}
+            publish(exchange, "public.btcusd.trades", json.dumps({"trades": [trade]}))
+        seen: dict[str, Any] = {}
+        while seen.get("price.update", ["", ""])[1] != "11" or not _is_whole(seen):
+            said = client.read()
+            seen[said.get("method", "")] = said.get("params")
+        candle = seen["kline.update"][0]
+        assert candle[1:5] == ["10", "11", "12", "9"]  # open, close, high, low
+        assert candle[7] == "BTCUSD"
+        rows = client.ask("kline.query", "BTCUSD", now - 86_400, now + 60, 86_400)
+        assert [row[1:6] for row in rows][-1] == ["10", "11", "12", "9", "8"]
+        assert client.ask("price.query", "BTCUSD") == "11"
+        assert client.ask("state.query", "BTCUSD", 3600)["last"] == "11"
+
+
+def _is_whole(seen: dict[str, Any]) -> bool:
+    return bool(seen.get("kline.update")) and float(seen["kline.update"][0][5]) == 8
