@@ -82,7 +82,7 @@ class Gateway(Server):
             request = {"id": 1, "method": "deals.subscribe", "params": markets}
             return Dial(self._port, f"{self._base}/viabtc", json.dumps(request))
         held = ",".join(topics.held)
-        by_message = scenario.token_by == "message"
+        by_message = scenario.login_by == "message"
         path = "/private" if scenario.tokens and not by_message else "/public"
         return Dial(self._port, f"{self._base}{path}" + (f"?stream={held}" if held else ""))
 

@@ -174,7 +174,7 @@ def _load(
         f"stops={int(stops)}",
         f"quiet={_QUIET_S}",
         f"deflate={int(scenario.deflate)}",
-        f"token_by={scenario.token_by}",
+        f"token_by={scenario.login_by}",
     ]
     limit_s = _CONNECT_LIMIT_S + time_limit_s(scenario, options) + 60
     with contextlib.ExitStack() as stack:

@@ -81,7 +81,7 @@ class Scenario:
         audience: who holds the streams, as above.
         workers: worker processes of our own gateway.
         tokens: every client brings a token of its own.
-        token_by: how: ``header``, ``protocol`` or ``message``.
+        login_by: how: ``header``, ``protocol`` or ``message``.
         book: bodies are order books instead of padding.
         deflate: clients offer permessage-deflate.
         deaf: further clients, which subscribe and read nothing.
@@ -105,7 +105,7 @@ class Scenario:
     audience: str = SHARED
     workers: int = 1
     tokens: bool = False
-    token_by: str = "header"
+    login_by: str = "header"
     book: bool = False
     deflate: bool = False
     deaf: int = 0
@@ -249,7 +249,7 @@ _TABLE = (
         clients=5000,
         audience=PRIVATE,
         tokens=True,
-        token_by="protocol",
+        login_by="protocol",
         goals=(Goal("connects_per_s", 3000, at_least=True),),
     ),
     Scenario(
@@ -259,7 +259,7 @@ _TABLE = (
         clients=5000,
         audience=PRIVATE,
         tokens=True,
-        token_by="message",
+        login_by="message",
         goals=(Goal("connects_per_s", 3000, at_least=True),),
     ),
     Scenario(
