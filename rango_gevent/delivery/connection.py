@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator
 import gevent
 
 from rango_gevent.delivery.inbound import PONG, TEXT, Inbound, InboundPool
-from rango_gevent.delivery.sender import CLOSED, CLOSING, Sender
+from rango_gevent.delivery.sender import CLOSED, CLOSING, DEAF, Sender
 from rango_gevent.errors import FatalClientError, RequestError, TokenError
 from rango_gevent.model import Encoding
 from rango_gevent.protocol import close
@@ -222,14 +222,27 @@ class Connection(Sender):
         if self.open:
             self.ended_by = close.CLIENT_CLOSED._replace(code=code)
             self._begin_closing(echo)
+            self._hear_no_more()
         else:
             self._finish()
+
+    def _hear_no_more(self) -> None:
+        """Half-close as soon as our close frame is out: the peer's is not waited for.
+
+        While it may come the output stays open: a proxy may end both ways when one ends, and
+        a reset would then answer what the client sends, and cost it our close frame.
+        """
+        if self.state == CLOSING:
+            self._move(DEAF)
+            if self._writer is None:
+                self._end_output()
 
     def _drain(self) -> None:
         """Read and forget until the peer ends.
 
         Closing a socket with unread input sends a reset, which may overtake the close frame.
         """
+        self._hear_no_more()
         try:
             while self.state != CLOSED and self._sock.recv(_READ_BYTES):
                 self._keeper.reading.wait()
@@ -245,7 +258,7 @@ class Connection(Sender):
 
     def _finish(self) -> None:
         """End, now that the peer sends no more: at once, or as soon as our close frame is out."""
-        if self.state == CLOSING and self._writer is not None:
+        if not self.open and self._writer is not None:
             self._writer.join()  # bounded by the write timeout and the heartbeat
         self.lost()
 

@@ -15,7 +15,8 @@ States, and what leads from one to the next:
 
 READY    open, and nothing waits           BLOCKED -> WAITING
 WAITING  open, and the outbox holds bytes  EMPTIED -> READY
-CLOSING  a close frame is sent or waits to be, and nothing else goes out
+CLOSING  a close frame is out or waits     DEAF -> ENDING
+ENDING   the same, and the peer's is not waited for: the output ends behind ours
 CLOSED   for good
 """
 
@@ -47,11 +48,13 @@ if TYPE_CHECKING:
 READY = 0
 WAITING = 1
 CLOSING = 2
-CLOSED = 3
+ENDING = 3
+CLOSED = 4
 
 BLOCKED = "blocked"
 EMPTIED = "emptied"
 CLOSE = "close"
+DEAF = "deaf"
 LOST = "lost"
 
 _NEXT = {
@@ -59,9 +62,11 @@ _NEXT = {
     (WAITING, EMPTIED): READY,
     (READY, CLOSE): CLOSING,
     (WAITING, CLOSE): CLOSING,
+    (CLOSING, DEAF): ENDING,
     (READY, LOST): CLOSED,
     (WAITING, LOST): CLOSED,
     (CLOSING, LOST): CLOSED,
+    (ENDING, LOST): CLOSED,
 }
 
 _WRITABLE = 2
@@ -314,7 +319,7 @@ class Sender:
             self._outbox = None
             self._keeper.lagging.pop(self, None)
             self._move(EMPTIED)
-        if self.state == CLOSING:
+        if self.state == ENDING:
             self._end_output()
 
     def _write_on(self) -> None:
@@ -420,7 +425,6 @@ class Sender:
         self._keeper.closing(cast("Connection", self))
 
     def _end_output(self) -> None:
-        """Half-close: the peer reads our close frame before the end of the stream."""
         try:
             self._sock.shutdown(pysocket.SHUT_WR)
         except OSError:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -326,8 +327,9 @@ class ScriptedServer:
             response = b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + self._data
             for at in range(0, len(response), self._portion):
                 sock.sendall(response[at : at + self._portion])
-            while data := sock.recv(4096):
-                self.answers += data
+            with suppress(ConnectionResetError):  # a client that has seen enough
+                while data := sock.recv(4096):
+                    self.answers += data
 
     def join(self) -> None:
         """Wait until the client has left."""

@@ -148,14 +148,15 @@ class Peer:
         return self.frames.pop(0)
 
     def receive_to_the_end(self) -> list[Frame]:
-        """Return all frames that come before the server ends the stream."""
+        """Answer a close frame; return all frames that come before the server ends the stream."""
+        self.answer_close()
         while self.read():
-            pass
+            self.answer_close()
         found, self.frames = self.frames, []
         return found
 
     def answer_close(self) -> None:
-        """Send the close frame that answers the server's; the core has made it."""
+        """Send the close frame that answers the server's, if one came: the core has made it."""
         with contextlib.suppress(OSError):
             self.flush()
 
