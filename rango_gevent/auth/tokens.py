@@ -21,6 +21,10 @@ import re
 from typing import Any, Iterable, Mapping, NoReturn, Sequence
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jwt.algorithms import OKPAlgorithm
+from nacl.bindings import crypto_sign_BYTES, crypto_sign_open
+from nacl.exceptions import BadSignatureError
 
 from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.keys import SigningKey, VerificationKey
@@ -81,6 +85,28 @@ class _Jws(jwt.PyJWS):
         return base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
 
 
+class _Sodium(OKPAlgorithm):
+    """EdDSA for one Ed25519 key by libsodium, in half of OpenSSL's time.
+
+    What it accepts OpenSSL accepts too; it refuses a few more, such as keys of a small order.
+    """
+
+    # hot path: the signature is most of what a token costs, 55 us of 75 (105 of 125 by OpenSSL)
+    def __init__(self, key: Ed25519PublicKey) -> None:
+        super().__init__()
+        self._key = key.public_bytes_raw()
+
+    def verify(self, msg: Any, key: object, sig: Any) -> bool:
+        """Tell whether a signature is the key's (RFC 8032 section 5.1.7); both are bytes here."""
+        if len(sig) != crypto_sign_BYTES:
+            return False  # the call below takes so many bytes for it, whatever follows
+        try:
+            crypto_sign_open(sig + msg, self._key)
+        except BadSignatureError:
+            return False
+        return True
+
+
 class _Check:
     """One key, and the only code that may use it."""
 
@@ -90,6 +116,9 @@ class _Check:
         # An instance of our own knows the key's algorithms and no others, so a token that names
         # another finds no code that could accept it, even if the list above were wrong.
         self._jws = _Jws(algorithms=self.algorithms)
+        if isinstance(key.key, Ed25519PublicKey):
+            self._jws.unregister_algorithm("EdDSA")
+            self._jws.register_algorithm("EdDSA", _Sodium(key.key))
 
     def signed(self, token: str) -> dict[str, Any]:
         """Return header and payload once the signature is proven; raises what PyJWT raises."""

@@ -477,6 +477,30 @@ def test_a_cut_signature_is_refused(cut: int) -> None:
     assert refusal(f"{HEAD}.{BODY}.{SIGNATURE[:-cut]}") in {"signature", "malformed"}
 
 
+def test_a_signature_that_begins_the_message_is_refused() -> None:
+    """Letters moved from the message to the signature leave the bytes in all as they were."""
+    key = pair("EdDSA")[0]
+    head = part(b"   " + json.dumps({"alg": "EdDSA"}).encode())  # blanks: JSON without them too
+    message = f"{head}.{part({'uid': 'ID1'})}"
+    signature = jwt.get_algorithm_by_name("EdDSA").sign(message.encode(), key.key)
+    assert verifier().verify(f"{message}.{part(signature)}", NOW).uid == "ID1"
+    moved = f"{message[4:]}.{part(signature + message[:4].encode())}"
+    assert refusal(moved) == "signature"
+
+
+def test_a_key_that_fits_everything_is_of_no_use() -> None:
+    """Of a small order: one signature would fit any message (RFC 8032 section 8.4 warns of it)."""
+    identity = b"\1" + bytes(31)
+    key = ed25519.Ed25519PublicKey.from_public_bytes(identity)
+    signature = identity + bytes(32)
+    key.verify(signature, b"whatever")  # else this proves nothing
+    token = f"{part({'alg': 'EdDSA'})}.{part({'uid': 'ID1'})}.{part(signature)}"
+    check = TokenVerifier([VerificationKey(key, ("EdDSA",), "Ed25519", "")])
+    with pytest.raises(TokenError) as caught:
+        check.verify(token, NOW)
+    assert caught.value.reason == "signature"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_or_zero_signature_is_refused(kind: str) -> None:
     """No signature and one of zeros, the ECDSA trap of 2022 among them, are refused."""
