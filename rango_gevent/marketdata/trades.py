@@ -92,7 +92,7 @@ def entries(body: bytes) -> list[Entry]:
     """
     try:
         return _decode(body).trades
-    except (ValueError, RecursionError, ArithmeticError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, ArithmeticError) as error:
         raise BadTrade("shape", f"not the shape of trades: {error}") from None
 
 
