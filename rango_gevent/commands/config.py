@@ -6,8 +6,9 @@ What `--check --connect` tries is in `rango_gevent.commands.probe`.
 from __future__ import annotations
 
 from rango_gevent.auth.keys import described
+from rango_gevent.auth.rbac import RBAC_PREFIX
 from rango_gevent.environment import load_keys
-from rango_gevent.settings import RBAC_PREFIX, Loaded, Settings, options, shown
+from rango_gevent.settings import Loaded, Settings, options, shown
 
 _ENV_FILE = "File of `NAME=value` lines that win over the environment; a reload reads it anew"
 
