@@ -37,11 +37,6 @@ class Rbac:
         table = MappingProxyType(dict(self.roles_by_prefix))
         object.__setattr__(self, "roles_by_prefix", table)
 
-    @property
-    def prefixes(self) -> frozenset[str]:
-        """The prefixes that have a rule."""
-        return frozenset(self.roles_by_prefix)
-
     def allows(self, prefix: str, role: str) -> bool:
         """Tell whether `role` may subscribe to streams of `prefix`; an empty role never may."""
         return bool(role) and role in self.roles_by_prefix.get(prefix, frozenset())
