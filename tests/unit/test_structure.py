@@ -46,16 +46,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {
         "server", "access", "bounds", "gateway", "client", "publisher", "demo", "marketdata", "remote",
         "source", "broker", "parsers", "environment", "settings", "logs", "auth", "protocol", "turns",
-        "urls", "errors", "alerts", "feed", "__init__",
+        "urls", "errors", "alerts", "kafka_source", "__init__",
     },
     "wsgi": {"gateway", "server", "environment", "logs", "errors"},
     "gateway": {
-        "access", "admin", "bounds", "dialects", "feed", "delivery", "source", "urls", "metrics",
+        "access", "admin", "bounds", "dialects", "kafka_source", "delivery", "source", "urls", "metrics",
         "throttle", "scrape", "server", "settings",
         "hub", "auth", "protocol", "errors", "alerts", "incidents", "__init__",
     },
     "bounds": {"admin", "delivery", "hub", "source", "kafka_url", "settings", "protocol"},
-    "feed": {"bounds", "settings", "source", "errors"},
+    "kafka_source": {"bounds", "settings", "source", "errors"},
     "kafka_url": {"parsers"},
     "alerts": {"settings", "logs", "incidents", "urls", "errors"},
     "access": {
@@ -218,6 +218,15 @@ def test_the_table_leads_downwards() -> None:
         left = {name: below for name, below in left.items() if name not in lowest}
 
 
+def test_the_table_has_no_edge_that_is_not_used() -> None:
+    """It tells what is, not what might be one day."""
+    used: dict[str, set[str]] = {name: {name} for name in MAY_IMPORT}
+    for module in MODULES:
+        used[room(module)] |= {room(name) for name in own_imports(module)}
+    unused = {name: below - used[name] for name, below in MAY_IMPORT.items()}
+    assert not {name: below for name, below in unused.items() if below}
+
+
 @modules
 def test_a_module_imports_what_its_room_may(module: str) -> None:
     """Downwards, or within the room."""
@@ -298,6 +307,42 @@ def test_a_pure_module_calls_nothing_that_acts(module: str) -> None:
 def test_a_pure_module_stays_among_its_like(module: str) -> None:
     """What it imports of this package is pure as well."""
     assert all(PURE.fullmatch(name) for name in own_imports(module))
+
+
+# -- the map --------------------------------------------------------------------------------------
+
+ROOT = PACKAGE.parent
+ROOMS = sorted(set(MAY_IMPORT) - {"__init__", BENCH})
+
+
+def file_of(name: str) -> str:
+    """Return a room as people call it: a folder, or a module."""
+    return f"{name}/" if (PACKAGE / name).is_dir() else f"{name}.py"
+
+
+def purity(name: str) -> str:
+    """Return what docs/ARCHITECTURE.md has to say of a room."""
+    inside = [module for module in MODULES if room(module) == name and "__init__" not in module]
+    pure = sum(PURE.fullmatch(module) is not None for module in inside)
+    return "yes" if pure == len(inside) else "in part" if pure else "no"
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_the_map_has_every_room(name: str) -> None:
+    """docs/ARCHITECTURE.md says of each what lives there and whether it is pure."""
+    text = ROOT.joinpath("docs", "ARCHITECTURE.md").read_text()
+    row = re.search(rf"^\| ([^|]*`{re.escape(file_of(name))}`[^|]*) \| ([^|]*) \|", text, re.M)
+    assert row is not None
+    rooms, said = row[1].split(", "), row[2].split(", ")
+    told = dict(zip(rooms, said if len(said) > 1 else said * len(rooms)))
+    assert told[f"`{file_of(name)}`"] == purity(name)
+
+
+@pytest.mark.parametrize("name", [name for name in ROOMS if name != "__main__"])
+def test_the_readme_has_every_room(name: str) -> None:
+    """Its section Inside is the same map at a glance."""
+    inside = ROOT.joinpath("README.md").read_text().partition("\n## Inside\n")[2]
+    assert re.search(rf"  {re.escape(file_of(name))} ", inside.partition("\n## ")[0])
 
 
 # -- what is readable -----------------------------------------------------------------------------
