@@ -1,8 +1,8 @@
 """Every setting of the gateway, in one table: a row is a field of `Settings`.
 
 A row has the default, the environment variable, what reads its text, and what it does, for
-people; see `rango_gevent.settings.option`. Nothing else in the package has a list of settings:
-the README, the example environment and the checks are made from this one.
+people; see `rango_gevent.settings.option`. The README's table, the example environment and the
+checks are made from it.
 """
 
 from __future__ import annotations
