@@ -212,7 +212,6 @@ def _publish_passes(
     Raises:
         BrokerAway: the broker is not there, or no longer.
     """
-    pace = Pace(arguments.rate)
     passes, skip = 0, arguments.skip
     with connect(
         settings.broker_urls,
@@ -221,6 +220,7 @@ def _publish_passes(
         create=arguments.create,
     ) as publisher:
         progress.start()
+        pace = Pace(arguments.rate)  # now: the time of connecting is not made up for
         while True:
             _publish_pass(publisher, messages, skip, pace, progress)
             passes, skip = passes + 1, 0
