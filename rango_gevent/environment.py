@@ -1,6 +1,7 @@
-"""Where settings come from: the process's environment, and a file that may change under it.
+"""Where settings and keys come from: the process's environment, and files.
 
-The file is what a reload (SIGHUP) can read anew: a process's own environment never changes.
+The file of settings is what a reload (SIGHUP) can read anew: a process's own environment never
+changes. Files of keys are read anew then too.
 """
 
 from __future__ import annotations

@@ -30,11 +30,11 @@ from rango_gevent.delivery.dispatcher import Dispatcher
 from rango_gevent.delivery.registry import ENDS, Registry
 from rango_gevent.delivery.resuming import RECOVERED
 from rango_gevent.errors import ConfigError
-from rango_gevent.feed import open_feed
 from rango_gevent.hub.history import GAP, REASONS, History
 from rango_gevent.hub.hub import DROPPED, QUEUE_FULL, Hub
 from rango_gevent.hub.patterns import Patterns
 from rango_gevent.incidents import open_incident
+from rango_gevent.kafka_source import open_kafka
 from rango_gevent.metrics import Metrics, Reading, from_zero, runtime_gauges
 from rango_gevent.protocol import close, refusals, routing
 from rango_gevent.scrape import Workers
@@ -125,7 +125,7 @@ class Gateway:
 
     def _open_source(self, settings: Settings) -> Source:
         if settings.source:
-            return open_feed(settings, self._publish, self.dispatcher.pace, self._history_broke)
+            return open_kafka(settings, self._publish, self.dispatcher.pace, self._history_broke)
         return open_source(
             settings.broker_urls,
             settings.exchange,

@@ -3,7 +3,7 @@
 `office`    who is logged in, what they may ask, and what is done for it, in all workers
 `session`   an administrator's connection: log in in band, ask, be told
 `requests`  what may be asked, read from text
-`desk`      what one worker does of it: look, find, disconnect, follow a connection
+`worker`    what one worker does of it: look, find, disconnect, follow a connection
 `reading`   a worker's state, gathered in slices
 `merging`   the states of several workers as one answer
 `rates`     which streams are busy, counted while somebody looks

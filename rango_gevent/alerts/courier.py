@@ -173,7 +173,6 @@ class Courier:
         self._boxes: list[Box] = []
         self._incidents = Incidents()
         self._outcomes: Counter[str] = Counter()
-        self._host = ""
         self._parent = os.getppid()
 
     def run(self) -> None:
@@ -229,7 +228,6 @@ class Courier:
         logs.configure(given["level"], given["format"])
         if given["shows_pid"]:
             logs.show_pid()
-        self._host = given["host"]
         count = self._count
         self._boxes = [Box(i, url, given, count) for i, url in enumerate(given["urls"], 1)]
         for box in self._boxes:

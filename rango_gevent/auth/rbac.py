@@ -14,7 +14,7 @@ from typing import Mapping
 
 from rango_gevent.errors import ConfigError
 
-ENV_PREFIX = "RANGO_RBAC_"
+RBAC_PREFIX = "RANGO_RBAC_"
 
 # These scopes have a meaning of their own, so a rule for one of them would never be asked.
 _RESERVED = frozenset({"public", "global", "private"})
@@ -37,11 +37,6 @@ class Rbac:
         table = MappingProxyType(dict(self.roles_by_prefix))
         object.__setattr__(self, "roles_by_prefix", table)
 
-    @property
-    def prefixes(self) -> frozenset[str]:
-        """The prefixes that have a rule."""
-        return frozenset(self.roles_by_prefix)
-
     def allows(self, prefix: str, role: str) -> bool:
         """Tell whether `role` may subscribe to streams of `prefix`; an empty role never may."""
         return bool(role) and role in self.roles_by_prefix.get(prefix, frozenset())
@@ -57,8 +52,8 @@ def parse_rbac(env: Mapping[str, str]) -> Rbac:
     """
     table: dict[str, frozenset[str]] = {}
     problems: list[str] = []
-    for name in sorted(name for name in env if name.startswith(ENV_PREFIX)):
-        prefix = name[len(ENV_PREFIX) :].lower()
+    for name in sorted(name for name in env if name.startswith(RBAC_PREFIX)):
+        prefix = name[len(RBAC_PREFIX) :].lower()
         roles = frozenset(role.strip() for role in env[name].split(",")) - {""}
         found = _problem(prefix, roles, prefix in table)
         if found:

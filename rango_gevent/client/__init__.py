@@ -1,6 +1,8 @@
 """A client of the gateway, for Python programs and for ``rango tail``.
 
-Knows the wire contract and nothing of the server's insides; needs ``websockets`` and ``ujson``.
+Knows the wire contract and nothing of the server's insides; needs ``websockets``, ``ujson``
+and ``sortedcontainers``. `core` decides, over `pool`, `link` and `wanted`; `stream` and `aio` are
+the fronts, for threads and for asyncio; `testing` is a gateway for tests.
 """
 
 from rango_gevent.client.limiter import TokenBucket

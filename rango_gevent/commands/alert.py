@@ -5,17 +5,35 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Iterator
 
 from rango_gevent.alerts.deliver import Delivery, Job
 from rango_gevent.alerts.letter import trial_letter
 from rango_gevent.alerts.watch import alert_settings
 from rango_gevent.commands.findings import FAIL, OK, Finding
+from rango_gevent.commands.terminal import print_findings
+from rango_gevent.environment import load_settings
 from rango_gevent.errors import ConfigError
 from rango_gevent.settings import Settings
 from rango_gevent.urls import mask_sink
 
 _GRACE_S = 2.0
+
+
+DESCRIPTION = """\
+Send a test to every sink of RANGO_ALERT_URLS; exit code 1 when one does not take it."""
+EXAMPLE = "  RANGO_ALERT_URLS=udp://127.0.0.1:4444 rango alert --test"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument("--test", action="store_true", required=True, help="send a test")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send a test; return 0, or 1 when a sink does not take it."""
+    return print_findings(try_sinks(load_settings().settings))
 
 
 def try_sinks(settings: Settings) -> Iterator[Finding]:

@@ -5,11 +5,63 @@ What `--check --connect` tries is in `rango_gevent.commands.probe`.
 
 from __future__ import annotations
 
+import argparse
+
 from rango_gevent.auth.keys import described
-from rango_gevent.environment import load_keys
-from rango_gevent.settings import RBAC_PREFIX, Loaded, Settings, options, shown
+from rango_gevent.auth.rbac import RBAC_PREFIX
+from rango_gevent.commands.arguments import add_setting_flags, setting_flags
+from rango_gevent.commands.terminal import print_findings
+from rango_gevent.environment import load_keys, load_settings
+from rango_gevent.errors import ConfigError
+from rango_gevent.settings import Loaded, Settings, options, shown
 
 _ENV_FILE = "File of `NAME=value` lines that win over the environment; a reload reads it anew"
+
+
+DESCRIPTION = "Show every setting, its value and where that came from; secrets are masked."
+EXAMPLE = "  RABBITMQ_HOST=rabbit rango config --check --connect"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_setting_flags(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--check", action="store_true", help="check only; exit code 2 when bad")
+    form.add_argument("--env-example", action="store_true", help="print an environment file")
+    form.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument(
+        "--connect",
+        action="store_true",
+        help="with --check: try key, broker, exchange and rights too; exit code 1 when one fails",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what is asked for; return 0, or 1 when something cannot be reached.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    if arguments.env_example:
+        print(env_example())
+    elif arguments.markdown:
+        print(markdown_table())
+    elif arguments.check and arguments.connect:
+        return _probe(load_settings(setting_flags(arguments)))
+    elif arguments.connect:
+        raise ConfigError("--connect goes with --check")
+    else:
+        loaded = load_settings(setting_flags(arguments))
+        print(check(loaded) if arguments.check else show(loaded))
+    return 0
+
+
+def _probe(loaded: Loaded) -> int:
+    from rango_gevent.commands.probe import probe  # it needs the broker's library
+
+    for warning in loaded.warnings:
+        print(warning)
+    return print_findings(probe(loaded.settings))
 
 
 def show(loaded: Loaded) -> str:

@@ -20,13 +20,14 @@ import gevent
 from rango_gevent import logs
 from rango_gevent.auth.keys import SigningKey, generate, load_private_key, load_public_key
 from rango_gevent.auth.tokens import forge
+from rango_gevent.commands.arguments import decimal, whole
 from rango_gevent.commands.serve import serve_here
 from rango_gevent.demo.exchange import Exchange
 from rango_gevent.demo.tape import Event
 from rango_gevent.errors import ConfigError
 from rango_gevent.gateway import Gateway
 from rango_gevent.server.http import App
-from rango_gevent.settings import load
+from rango_gevent.settings import Settings, load
 from rango_gevent.source.embedded import EmbeddedPublisher
 
 _BROKER = "memory://"
@@ -59,6 +60,49 @@ See events arrive (another terminal):
 Pages of this machine may connect, whatever their port ({origins}).
 Ctrl-C ends it.
 """
+
+
+DESCRIPTION = """\
+Serve a simulated exchange on an embedded broker: order books, trades, candles and
+the orders of one user, with a token for it. Nothing needs to be set up."""
+EXAMPLE = "  rango demo --markets btcusd,ethusd --rate 20"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument(
+        "--seed",
+        type=whole(0),
+        default=1,
+        metavar="N",
+        help="the whole market follows from it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--markets",
+        default="btcusd,ethusd,ltcbtc",
+        metavar="A,B,C",
+        help="markets, comma separated (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rate",
+        type=decimal(0.01, 1000),
+        default=5.0,
+        metavar="N",
+        help="ticks a second; each moves every market (default: %(default)g)",
+    )
+    parser.add_argument(
+        "-ws-addr",
+        "--ws-addr",
+        default="127.0.0.1:8080",
+        metavar="HOST:PORT",
+        help="address of the WebSocket listener (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=whole(0, 65535),
+        metavar="N",
+        help=f"port of the metrics listener, 0: none (default: {Settings.metrics_port})",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

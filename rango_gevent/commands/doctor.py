@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Mapping
 from typing import Callable, Iterator, NamedTuple
 
 from rango_gevent.client.wire import checked_token, endpoint
 from rango_gevent.commands import examine_path, examine_process
 from rango_gevent.commands.alert import try_sinks
+from rango_gevent.commands.arguments import (
+    add_setting_flags,
+    add_token_arguments,
+    decimal,
+    given_token,
+    setting_flags,
+)
 from rango_gevent.commands.examine_path import Way
 from rango_gevent.commands.findings import FAIL, OK, WARN, Finding
 from rango_gevent.commands.identify import examine
 from rango_gevent.commands.probe import probe_brokers, probe_keys
-from rango_gevent.commands.tail import token
 from rango_gevent.commands.terminal import escaped, is_utf8
 from rango_gevent.environment import load_settings
 from rango_gevent.errors import ConfigError
@@ -139,14 +145,36 @@ CHECKS = (
 )
 
 
-def run(arguments: argparse.Namespace, flags: Mapping[str, str], environ: Mapping[str, str]) -> int:
+DESCRIPTION = """\
+Look at everything that a gateway needs, from where this runs: settings, open files,
+gevent's patches, keys, a token, the broker with exchange and rights; with --url also
+the way that clients take: upgrade, ping, the token's header, origins, clocks, silence.
+Each line is OK, WARN or FAIL, with the cure. Exit code 0, or 1 when something failed.
+No secret is printed."""
+EXAMPLE = """\
+  RANGO_TOKEN="$(rango token)" rango doctor --url wss://shop.example --idle 65"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add = parser.add_argument
+    add("--url", help="of the gateway as clients reach it, through its proxy (default: not tried)")
+    add_token_arguments(parser)
+    add("--origin", action="append", default=[], metavar="URL",
+        help="a site whose pages shall be able to connect; may come several times")  # fmt: skip
+    add("--idle", type=decimal(0, 3600), default=5.0, metavar="S",
+        help="seconds of silence to try on a connection (default: %(default)g)")  # fmt: skip
+    add("--alert", action="store_true", help="also send a test to every sink of RANGO_ALERT_URLS")
+    add("--json", action="store_true", help="print one JSON object a line")
+    add_setting_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Make all checks and print what they find.
 
     Args:
         arguments: ``url``, ``token``, ``token_file``, ``origin`` (a list), ``idle`` (seconds),
-            ``alert``, ``json``.
-        flags: Rango's flags.
-        environ: where ``RANGO_TOKEN`` may be.
+            ``alert``, ``json``, and Rango's flags.
 
     Returns:
         0, or 1 when one check failed.
@@ -156,22 +184,20 @@ def run(arguments: argparse.Namespace, flags: Mapping[str, str], environ: Mappin
     """
     show = _print_json if arguments.json else _print_line
     has_failed = False
-    for name, finding in examine_all(_case(arguments, flags, environ)):
+    for name, finding in examine_all(_case(arguments)):
         show(name, finding)
         has_failed = has_failed or finding.level == FAIL
     return _FAILED if has_failed else 0
 
 
-def _case(
-    arguments: argparse.Namespace, flags: Mapping[str, str], environ: Mapping[str, str]
-) -> Case:
-    text = checked_token(token(arguments, environ))
+def _case(arguments: argparse.Namespace) -> Case:
+    text = checked_token(given_token(arguments, os.environ))
     way = None
     if arguments.url:
         endpoint(arguments.url, private=False)  # tells what is wrong with it
         way = Way(arguments.url, text, tuple(arguments.origin), arguments.idle)
     try:
-        return Case(load_settings(flags), (), way, text, arguments.alert)
+        return Case(load_settings(setting_flags(arguments)), (), way, text, arguments.alert)
     except ConfigError as error:
         return Case(None, tuple(error.problems), way, text, arguments.alert)
 

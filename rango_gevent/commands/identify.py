@@ -25,12 +25,11 @@ from rango_gevent.auth.tokens import (
     UNAVAILABLE,
 )
 from rango_gevent.commands.findings import FAIL, OK, WARN, Finding
-from rango_gevent.commands.terminal import escaped
+from rango_gevent.commands.terminal import escaped, print_findings
 from rango_gevent.environment import load_keys
 from rango_gevent.errors import ConfigError, TokenError
 from rango_gevent.settings import Settings
 
-_FAILED = 1
 _MOST_READ = 1 << 20
 _CURES = {
     MALFORMED: "give the whole JWT, three parts with dots between, without quotes",
@@ -44,7 +43,7 @@ _CURES = {
 }
 
 
-def run(words: Sequence[str], settings: Settings) -> int:
+def check(words: Sequence[str], settings: Settings) -> int:
     """Say whose a token is; it is never printed.
 
     Args:
@@ -62,9 +61,7 @@ def run(words: Sequence[str], settings: Settings) -> int:
         given = sys.stdin.buffer.read(_MOST_READ).decode("utf-8", "replace")
     if not given.strip():
         raise ConfigError("token --check: no token came; give it on standard input")
-    finding = examine(settings, given)
-    print(f"{'failed' if finding.level == FAIL else 'ok'}: {finding.words}")
-    return _FAILED if finding.level == FAIL else 0
+    return print_findings([examine(settings, given)])
 
 
 def examine(settings: Settings, token: str) -> Finding:

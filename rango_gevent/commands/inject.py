@@ -16,7 +16,9 @@ from typing import Callable, NamedTuple
 
 import msgspec
 
+from rango_gevent.commands.arguments import add_setting_flags, decimal, setting_flags, whole
 from rango_gevent.commands.terminal import say
+from rango_gevent.environment import load_settings
 from rango_gevent.errors import ConfigError, PublishError
 from rango_gevent.protocol import routing
 from rango_gevent.publisher import Publisher
@@ -43,22 +45,68 @@ class BrokerAway(Exception):
     """The broker cannot be reached, refuses, or takes nothing any more; the text says which."""
 
 
-def run(arguments: argparse.Namespace, settings: Settings) -> int:
+DESCRIPTION = """\
+Publish the lines of a file to the exchange. A line is a routing key, a blank and JSON;
+blank lines and lines that begin with # are left out. All lines are checked before the
+first goes out. The broker is set as for serve: by RABBITMQ_* or -amqp-addr."""
+EXAMPLE = """\
+  echo 'public.eurusd.trades {"price":"1.1"}' | rango inject -
+  rango inject events.txt --rate 100 --count 0 --wait 1"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add = parser.add_argument
+    add("file", metavar="FILE", help="lines of `routing.key json`; - for standard input")
+    add_setting_flags(parser, "amqp-addr", "exchange")
+    add("--create", action="store_true", help="declare the exchange if it is missing")
+    add(
+        "--rate",
+        type=decimal(0),
+        default=0.0,
+        metavar="N",
+        help="messages a second; 0: as fast as it goes (default: %(default)g)",
+    )
+    add(
+        "--count",
+        type=whole(0),
+        default=1,
+        metavar="N",
+        help="passes over the file; 0: for ever (default: %(default)s)",
+    )
+    add(
+        "--wait",
+        type=decimal(0, 86_400),
+        default=0.0,
+        metavar="S",
+        help="seconds between passes (default: %(default)g)",
+    )
+    add(
+        "--skip",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="leave out the first N messages: what a run that ended early has published",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Publish a file.
 
     Args:
         arguments: ``file`` (path or ``-``), ``rate`` (messages a second, 0: as fast as it
             goes), ``wait`` (seconds between passes), ``count`` (passes, 0: for ever), ``skip``
-            (messages to leave out at first), ``create`` (declare an exchange that is missing).
-        settings: where to.
+            (messages to leave out at first), ``create`` (declare an exchange that is missing), and
+            flags of the settings, which name the broker.
 
     Returns:
         0, or 1 when the broker is away or has no such exchange.
 
     Raises:
-        ConfigError: the file cannot be read, or a line of it is wrong.
+        ConfigError: a setting is wrong, the file cannot be read, or a line of it is wrong.
         KeyboardInterrupt: after the summary.
     """
+    settings = load_settings(setting_flags(arguments)).settings
     messages = read(arguments.file)
     if arguments.skip > len(messages):
         raise ConfigError(f"--skip {arguments.skip}: there are only {len(messages)} messages")
@@ -164,7 +212,6 @@ def _publish_passes(
     Raises:
         BrokerAway: the broker is not there, or no longer.
     """
-    pace = Pace(arguments.rate)
     passes, skip = 0, arguments.skip
     with connect(
         settings.broker_urls,
@@ -173,6 +220,7 @@ def _publish_passes(
         create=arguments.create,
     ) as publisher:
         progress.start()
+        pace = Pace(arguments.rate)  # now: the time of connecting is not made up for
         while True:
             _publish_pass(publisher, messages, skip, pace, progress)
             passes, skip = passes + 1, 0

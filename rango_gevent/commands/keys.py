@@ -16,6 +16,25 @@ _SECRET = 0o600
 _READABLE = 0o644
 
 
+DESCRIPTION = """\
+Make an Ed25519 pair: ed25519-key signs tokens and is secret, ed25519-key.pub checks
+them. Prints the setting to paste. Keys that are there are never replaced unasked."""
+EXAMPLE = "  rango keys --out config"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument(
+        "--out", default="config", metavar="DIR", help="directory (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="write the public key in the form of Openware's tools: the bare 32 bytes as PEM",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a pair that is there")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Write a new pair and say where it is.
 

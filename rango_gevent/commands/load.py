@@ -13,30 +13,32 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import resource
-import ssl
 import sys
 import time
-import uuid
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from collections.abc import Iterator
+from typing import Any, Callable
 
 import gevent
 from gevent.event import Event
 
 from rango_gevent.client.connection import Connection
 from rango_gevent.client.model import ConnectionLost
-from rango_gevent.client.wire import (
-    checked_token,
-    endpoint,
-    held_names,
-    split_event,
+from rango_gevent.client.wire import held_names, split_event
+from rango_gevent.commands import inject
+from rango_gevent.commands.arguments import (
+    add_setting_flags,
+    add_token_arguments,
+    decimal,
+    setting_flags,
+    whole,
 )
-from rango_gevent.commands import inject, tail
 from rango_gevent.commands.load_figures import Histogram, Sequence, Tally
+from rango_gevent.commands.load_plan import Plan, make_plan
 from rango_gevent.commands.terminal import say
+from rango_gevent.environment import load_settings
 from rango_gevent.errors import ConfigError, PublishError, Refused
 from rango_gevent.publisher import Publisher
 from rango_gevent.settings import Settings
@@ -54,41 +56,47 @@ _LOOK_S = 0.02
 _SHOWN_EVERY_S = 1.0
 
 
-class Plan(NamedTuple):
-    """What to do.
-
-    Attributes:
-        url: whole URL of a client, its streams included.
-        token: JWT, empty for none.
-        tls: how certificates are checked.
-        names: streams that each client asks for.
-        own: the stream that this run publishes to, empty for none.
-        clients: connections.
-        connects_per_s: pace of connecting.
-        seconds: length of the flow.
-        rate: events to publish a second.
-        start_ns: where the times of events are counted from, on the monotonic clock.
-    """
-
-    url: str
-    token: str
-    tls: ssl.SSLContext
-    names: tuple[str, ...]
-    own: str
-    clients: int
-    connects_per_s: float
-    seconds: float
-    rate: float
-    start_ns: int
+DESCRIPTION = """\
+Connect clients, through whatever is in front of the gateway, and count connects,
+refusals, messages and closes. With --publish it also publishes to the exchange, on a
+stream of its own, and measures latency from there to the clients, and what is lost.
+Exit code 0 when nothing was lost, 1 when something was. It is one process, and says so
+when the figures are its own limit and not the gateway's."""
+EXAMPLE = """\
+  rango load wss://shop.example/ws eurusd.trades --clients 1000 --connect-rate 200
+  rango load ws://127.0.0.1:8080 --publish amqp://localhost --rate 100 --seconds 30"""
 
 
-def run(arguments: argparse.Namespace, environ: Mapping[str, str], settings: Settings) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add = parser.add_argument
+    add("url", metavar="URL", help="of the gateway or its proxy; /public or /private is added")
+    add("streams", nargs="*", metavar="STREAM", help="name of a stream, such as eurusd.trades")
+    add_token_arguments(parser)
+    add("--insecure", action="store_true", help="take any certificate of a wss:// URL, unchecked")
+    numbers: tuple[tuple[str, Callable[[str], float], float, str, str], ...] = (
+        ("clients", whole(1, 60_000), 100, "N", "connections"),
+        ("connect-rate", decimal(0.1, 100_000), 100, "N", "of them to make a second"),
+        ("seconds", decimal(0.1, 86_400), 10, "S", "to publish or listen once all are connected"),
+        ("rate", decimal(0.1, 100_000), 50, "N", "events to publish a second"),
+    )
+    for name, kind, default, metavar, text in numbers:
+        add(f"--{name}", type=kind, default=default, metavar=metavar,
+            help=f"{text} (default: %(default)g)")  # fmt: skip
+    add(
+        "--publish",
+        metavar="AMQP_URL",
+        help="publish stamped events to a stream of this run's own, and count what arrives of them",
+    )
+    add_setting_flags(parser, "exchange")
+    add("--json", action="store_true", help="print the figures as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Measure and print.
 
     Args:
         arguments: those that ``rango load --help`` lists.
-        environ: where ``RANGO_TOKEN`` may be.
-        settings: the exchange.
 
     Returns:
         0 when nothing was lost, 1 when something was, or nobody was let in.
@@ -97,7 +105,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str], settings: Set
         ConfigError: an argument is wrong, or there are not enough open files.
         KeyboardInterrupt: after the figures so far.
     """
-    plan = make_plan(arguments, environ)
+    settings = load_settings(setting_flags(arguments)).settings
+    plan = make_plan(arguments, os.environ)
     allow_files(plan.clients)
     tally = Tally(wanted=plan.clients)
     try:
@@ -113,41 +122,6 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str], settings: Set
         if tally.up:  # what was measured until Ctrl-C counts too
             print(json.dumps(tally.as_json(), indent=1) if arguments.json else tally.table())
     return 0 if tally.is_whole else _FAILED
-
-
-def make_plan(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
-    """Check what was asked for.
-
-    Raises:
-        ConfigError: the URL or the token cannot be one, or there is no stream.
-    """
-    own = f"load-{uuid.uuid4().hex[:8]}.events" if arguments.publish else ""
-    names = (*dict.fromkeys(arguments.streams), *([own] if own else []))
-    if not names:
-        raise ConfigError("name a stream to listen to, or a broker to publish to by --publish")
-    token = checked_token(tail.token(arguments, environ))
-    url = endpoint(arguments.url, private=bool(token))
-    query = "&".join(f"stream={quote(name, safe='')}" for name in names)
-    return Plan(
-        f"{url}{'&' if '?' in url else '?'}{query}",
-        token,
-        _tls(arguments.insecure),
-        names,
-        own,
-        int(arguments.clients),
-        arguments.connect_rate,
-        arguments.seconds,
-        arguments.rate,
-        time.monotonic_ns(),
-    )
-
-
-def _tls(insecure: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def allow_files(clients: int) -> None:

@@ -6,6 +6,7 @@ AMQP does not tell how large a stream queue is on disk, nor what it is bound to;
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import socket
 import time
@@ -15,7 +16,9 @@ import amqp
 from amqp.exceptions import AMQPError, NotFound
 
 from rango_gevent import broker
+from rango_gevent.commands.arguments import add_setting_flags, setting_flags
 from rango_gevent.commands.terminal import say
+from rango_gevent.environment import load_settings
 from rango_gevent.settings import Settings
 from rango_gevent.source.amqp.topology import log_name
 from rango_gevent.source.bindings import EVERYTHING
@@ -29,13 +32,26 @@ class LogFailed(Exception):
     """The broker does not do what is asked; the text says why and what helps."""
 
 
-def run(what: str, settings: Settings) -> int:
+DESCRIPTION = """\
+With `drop` unbind and delete the stream queue that instances share; first set
+RANGO_LOG=off for all of them, or they declare it again."""
+EXAMPLE = "  RABBITMQ_HOST=rabbit rango log status"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument("what", choices=("status", "drop"), help="look at it, or delete it")
+    add_setting_flags(parser, "amqp-addr", "exchange")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Do ``status`` or ``drop`` and print its lines; return the exit code."""
+    settings = load_settings(setting_flags(arguments)).settings
     if settings.broker_urls[0].startswith("memory"):
         say("rango: an embedded broker keeps no log; name a RabbitMQ")
         return 1
     try:
-        for line in (drop if what == "drop" else status)(settings):
+        for line in (drop if arguments.what == "drop" else status)(settings):
             print(line, flush=True)
     except LogFailed as error:
         say(f"rango: {error}")

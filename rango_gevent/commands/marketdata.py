@@ -17,9 +17,10 @@ import gevent
 
 from rango_gevent import __version__, logs
 from rango_gevent.commands import marketdata_options
+from rango_gevent.commands.arguments import add_setting_flags, setting_flags
 from rango_gevent.commands.marketdata_import import bring_in
 from rango_gevent.commands.marketdata_options import Options
-from rango_gevent.environment import with_file
+from rango_gevent.environment import load_settings, with_file
 from rango_gevent.errors import ConfigError
 from rango_gevent.marketdata.desk import Limits
 from rango_gevent.marketdata.metrics import text_of
@@ -41,12 +42,28 @@ _HEALTH = ("/healthz", "/readyz")
 _METRICS_TIMEOUT_S = 10.0
 
 
-def run(arguments: argparse.Namespace, settings: Settings) -> int:
+DESCRIPTION = """\
+Consume trades, keep candles, last prices, the last 24 hours and today, publish klines
+and tickers to the same exchange, and answer questions over AMQP. Until SIGTERM.
+With `import FILE`: bring in history, CSV of trades or of candles. docs/MARKETDATA.md
+tells more. Needs pip install 'rango-gevent[marketdata]'."""
+EXAMPLE = """\
+  rango marketdata --store postgresql://rango@db/marketdata
+  rango marketdata import trades.csv"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    for part in marketdata_options.add_arguments(parser):
+        add_setting_flags(part, "amqp-addr", "exchange")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Run until a signal.
 
     Args:
-        arguments: with the flags of `marketdata_options`.
-        settings: of the gateway: broker, exchange, log level, metrics address.
+        arguments: with the flags of `marketdata_options`, and those of the gateway's settings,
+            of which broker, exchange, log level and metrics address count.
 
     Returns:
         0 after a signal, 1 when a part of it failed, 3 when another process has taken over.
@@ -54,6 +71,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     Raises:
         ConfigError: a setting is wrong, or the store cannot be opened.
     """
+    settings = load_settings(setting_flags(arguments)).settings
     options = marketdata_options.load(arguments, with_file(os.environ))
     if arguments.action == "import":
         return bring_in(arguments.file, options.store, settings.exchange, arguments.replace)

@@ -6,7 +6,6 @@ Broker, exchange, log level and the address of the metrics port are those of the
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Tuple
@@ -16,7 +15,7 @@ from rango_gevent.errors import ConfigError
 from rango_gevent.marketdata.history import CANDLES, TRADES
 from rango_gevent.marketdata.periods import DAY, HOUR, MINUTE, MONTH, NAMES, PARTS, PERIODS
 from rango_gevent.parsers import Problem, filled, one_of, seconds, whole
-from rango_gevent.settings import Option
+from rango_gevent.settings.option import Option, parse_all, row, rows
 from rango_gevent.urls import mask_url
 
 Keep = Tuple[Tuple[int, int], ...]
@@ -31,8 +30,7 @@ _LONGEST_MONTH_S = 31 * DAY
 
 def _option(default: Any, name: str, parse: Callable[[str], Any], about: str, **more: Any) -> Any:
     flag = name.lower().replace("_", "-")
-    option = Option(PREFIX + name, parse, about, flag=flag, **more)
-    return dataclasses.field(default=default, repr=not option.secret, metadata={"option": option})
+    return row(default, Option(PREFIX + name, parse, about, flag=flag, **more))
 
 
 def _periods(value: str) -> frozenset[int]:
@@ -201,7 +199,7 @@ class Options:
 
 def options() -> dict[str, Option]:
     """Return the table: field name to row."""
-    return {field.name: field.metadata["option"] for field in dataclasses.fields(Options)}
+    return rows(Options)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
@@ -228,9 +226,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.ArgumentPars
     return [parser, importing]
 
 
-def _add_flags(parser: argparse.ArgumentParser, rows: Mapping[str, Option]) -> None:
+def _add_flags(parser: argparse.ArgumentParser, table: Mapping[str, Option]) -> None:
     defaults = Options()
-    for name, option in rows.items():
+    for name, option in table.items():
         value = option.show(getattr(defaults, name))
         about = f"{option.text} (environment: {option.env}; default: {value})"
         parser.add_argument(
@@ -254,18 +252,14 @@ def load(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Options:
     Raises:
         ConfigError: with every problem at once.
     """
-    values: dict[str, Any] = {}
-    problems: list[str] = []
+    given: dict[str, tuple[str, str]] = {}
     for name, option in options().items():
         flag = getattr(arguments, f"md_{name}", None)
-        raw = environ.get(option.env) if flag is None else flag
         source = option.env if flag is None else f"--{option.flag}"
-        if not raw:
-            continue
-        try:
-            values[name] = option.parse(raw)
-        except Problem as problem:
-            problems.append(f"{source}={raw!r}: {problem}")
+        text = environ.get(option.env) if flag is None else flag
+        if text:
+            given[name] = source, text
+    values, problems = parse_all(options(), given)
     known = {option.env for option in options().values()}
     problems += [
         f"{name} is not a setting: see `rango marketdata --help`"

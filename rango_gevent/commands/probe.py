@@ -22,7 +22,7 @@ from rango_gevent.auth.keys import described
 from rango_gevent.commands.findings import FAIL, OK, Finding
 from rango_gevent.environment import load_keys
 from rango_gevent.errors import ConfigError
-from rango_gevent.feed import open_feed
+from rango_gevent.kafka_source import open_kafka
 from rango_gevent.remote.fetch import Fetcher, Unreachable
 from rango_gevent.remote.jwks import read_keys
 from rango_gevent.remote.lookup import read_answer
@@ -91,7 +91,7 @@ def _probe_kafka(settings: Settings) -> Finding:
     """Connect as the gateway would, and look for all partitions."""
     place = mask_url(settings.source)
     try:
-        source = open_feed(settings, _nowhere, lambda more: None, _nowhere)
+        source = open_kafka(settings, _nowhere, lambda more: None, _nowhere)
         try:
             source.connect(hasty=False)
         finally:

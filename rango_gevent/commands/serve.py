@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -12,13 +13,30 @@ from gevent.event import Event
 
 from rango_gevent import logs
 from rango_gevent.auth.keys import VerificationKey
-from rango_gevent.environment import load_keys
+from rango_gevent.commands.arguments import add_setting_flags, setting_flags
+from rango_gevent.environment import load_keys, load_settings
 from rango_gevent.gateway import Gateway
 from rango_gevent.server.handler import GatewayHandler, GatewayServer
 from rango_gevent.server.http import App
 from rango_gevent.server.listener import allow_open_files, listen
 from rango_gevent.server.reload import reload_settings
 from rango_gevent.settings import Loaded, Settings, options
+
+DESCRIPTION = """\
+Serve until SIGTERM or Ctrl-C: consume the exchange, fan out to WebSocket clients.
+A flag wins over the environment. `rango config` shows every setting."""
+EXAMPLE = "  RABBITMQ_HOST=rabbit rango -ws-addr 0.0.0.0:8080 -pubKey config/ed25519-key.pub"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_setting_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve with these flags."""
+    flags = setting_flags(arguments)
+    return serve(load_settings(flags), flags)
 
 
 def serve(loaded: Loaded, flags: dict[str, str]) -> int:

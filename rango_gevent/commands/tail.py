@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
 from typing import Callable
 
 from rango_gevent.client.buffers import BLOCK
@@ -30,6 +29,12 @@ from rango_gevent.client.orderbook import INVALID
 from rango_gevent.client.sinks import BookChange
 from rango_gevent.client.stream import StreamClient
 from rango_gevent.commands import ladder
+from rango_gevent.commands.arguments import (
+    add_token_arguments,
+    decimal,
+    given_token,
+    whole,
+)
 from rango_gevent.commands.rates import Rates
 from rango_gevent.commands.terminal import Screen, can_draw, escaped, is_utf8, say
 from rango_gevent.errors import ConfigError, Refused
@@ -39,14 +44,59 @@ _FRAME_S = 0.1  # a book that changes more often is drawn so often
 _RATE_S = 1.0
 
 
-def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+DESCRIPTION = """\
+Subscribe to streams and print each event as `stream  json`. Control characters are
+escaped. Replies and errors go to standard error. Connects to /private with a token,
+else to /public, and comes back after a lost connection. --book and --rate draw in
+place in a terminal, and print a line for each change elsewhere."""
+EXAMPLE = """\
+  rango tail eurusd.trades global.tickers
+  rango tail --book eurusd
+  RANGO_TOKEN="$(rango token)" rango tail order trade --count 10 --timeout 60"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add = parser.add_argument
+    add("streams", nargs="*", metavar="STREAM", help="name of a stream, such as eurusd.trades")
+    add("--book", metavar="MARKET", help="show a book instead: a live ladder in a terminal")
+    add("--rate", action="store_true", help="show events a second of each stream instead")
+    add("--json", action="store_true", help="print one JSON object a line, for pipes")
+    add(
+        "--url",
+        default="ws://127.0.0.1:8080",
+        help="of the gateway; /public or /private is added (default: %(default)s)",
+    )
+    add_token_arguments(parser)
+    add(
+        "--count",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="end after N events (default: never)",
+    )
+    add(
+        "--timeout",
+        type=decimal(0, 10**7),
+        default=0.0,
+        metavar="S",
+        help="end after S seconds, with exit code 1 when events are missing (default: never)",
+    )
+    add(
+        "--raw",
+        action="store_true",
+        help="print the published bytes and nothing else, unescaped: for pipes and files",
+    )
+    add("--no-reconnect", action="store_true", help="end when the connection is lost")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Print events until enough came or the time is over.
 
     Args:
         arguments: ``url``, ``streams``, ``book`` (a market), ``token``, ``token_file``, ``count``
             (events, 0: no bound), ``timeout`` (seconds, 0: no bound), ``raw``, ``json``, ``rate``,
             ``no_reconnect``.
-        environ: where ``RANGO_TOKEN`` may be.
 
     Returns:
         0 when all events came, 1 when not.
@@ -57,7 +107,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     check(arguments)
     client = StreamClient(
         arguments.url,
-        token=token(arguments, environ),
+        token=given_token(arguments, os.environ),
         reconnect=not arguments.no_reconnect,
     )
     listener = _Listener(client)
@@ -284,24 +334,6 @@ def _time_over(count: int, arguments: argparse.Namespace) -> int:
     wanted = f" of {arguments.count}" if arguments.count else ""
     say(f"rango: {count}{wanted} events within {arguments.timeout:g} s")
     return _FAILED
-
-
-def token(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    """Return the token: an argument wins over the environment; empty for none.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
-    if arguments.token_file is None:
-        return str(arguments.token or environ.get("RANGO_TOKEN", ""))
-    try:
-        with open(arguments.token_file, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-    except UnicodeDecodeError:
-        reason = "it holds no token"
-    raise ConfigError(f"--token-file {arguments.token_file}: cannot be read ({reason})")
 
 
 def printer(raw: bool, as_json: bool = False) -> Callable[[Event], None]:

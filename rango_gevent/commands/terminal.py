@@ -1,4 +1,4 @@
-"""What the subcommands share about the terminal: harmless text, Ctrl-C, a pipe, a page to draw on.
+"""What subcommands share about the terminal: harmless text, findings, Ctrl-C, a page to draw on.
 
 Text from a publisher or a server may hold anything, and a terminal obeys what it is shown:
 an escape sequence can rewrite the screen, and a direction override makes text read as
@@ -11,11 +11,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import TextIO
 
 import gevent
+
+from rango_gevent.commands.findings import FAIL, Finding
 
 BROKEN_PIPE = 141  # what a shell reports for a process that SIGPIPE ended
 
@@ -53,6 +55,16 @@ def is_utf8(stream: TextIO) -> bool:
 def say(text: str) -> None:
     """Print one line on standard error; whatever was said by others is harmless there."""
     print(escaped(text, ascii_only=not is_utf8(sys.stderr)), file=sys.stderr, flush=True)
+
+
+def print_findings(findings: Iterable[Finding]) -> int:
+    """Print a line for each as it comes; return the exit code, 1 when one has failed."""
+    code = 0
+    for finding in findings:
+        has_failed = finding.level == FAIL
+        print(f"{'failed' if has_failed else 'ok'}: {finding.words}", flush=True)
+        code = code or int(has_failed)
+    return code
 
 
 def drop_stdout() -> None:

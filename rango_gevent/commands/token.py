@@ -10,19 +10,72 @@ from pathlib import Path
 
 from rango_gevent.auth.keys import SigningKey, load_private_key
 from rango_gevent.auth.tokens import forge
+from rango_gevent.commands.arguments import add_setting_flags, setting_flags, whole
+from rango_gevent.environment import load_settings
 from rango_gevent.errors import ConfigError
+
+_KEY_FILE = "config/ed25519-key"
+
+DESCRIPTION = """\
+Print a JWT like those of Barong, for tests and for trying things. Needs the private
+key that belongs to the gateway's public key."""
+EXAMPLE = """\
+  rango token --uid ID123 --role admin --ttl 600 --claim beta=true
+  rango token --check < token-file"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add = parser.add_argument
+    add("--key", default=_KEY_FILE, metavar="PATH", help="private key (default: %(default)s)")
+    add("--uid", default="ID0000000001", metavar="ID", help="user (default: %(default)s)")
+    add("--role", default="member", metavar="R", help="role (default: %(default)s)")
+    add("--level", type=whole(0), default=3, metavar="N", help="level (default: %(default)s)")
+    expiry = parser.add_mutually_exclusive_group()
+    expiry.add_argument(
+        "--ttl",
+        type=whole(-(10**9), 10**10),
+        default=3600,
+        metavar="SECONDS",
+        help="life from now on; below 0: expired already (default: %(default)s)",
+    )
+    expiry.add_argument(
+        "--exp", type=whole(0), metavar="UNIX", help="moment of expiry, seconds since 1970"
+    )
+    expiry.add_argument("--no-exp", action="store_true", help="a token that never expires")
+    add(
+        "--claim",
+        action="append",
+        default=[],
+        metavar="NAME=JSON",
+        help="set a claim, null leaves it out; may come several times",
+    )
+    add(
+        "--check",
+        nargs="*",
+        metavar="JWT",
+        help="make none, but tell whose this one is or why it is not good, by the gateway's "
+        "settings; without JWT, or with -, it is read from standard input",
+    )
+    add_setting_flags(parser, "pubKey")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a token, and nothing else, on standard output.
+    """Print a token, and nothing else, on standard output; or whose one is, with ``--check``.
 
     Args:
         arguments: ``key`` (path), ``uid``, ``role``, ``level``, ``ttl`` (seconds), ``exp``
-            (Unix time), ``no_exp``, ``claim`` (list of ``name=json``).
+            (Unix time), ``no_exp``, ``claim`` (list of ``name=json``); ``check`` (list of words,
+            None: make one), and flags of the settings for it.
 
     Raises:
-        ConfigError: no private key is there, or a claim is not ``name=json``.
+        ConfigError: no private key is there, or a claim is not ``name=json``; or what
+            `identify.check` raises.
     """
+    if arguments.check is not None:
+        from rango_gevent.commands import identify  # it needs what a gateway needs
+
+        return identify.check(arguments.check, load_settings(setting_flags(arguments)).settings)
     key = signing_key(Path(arguments.key))
     print(forge(key, claims(arguments), time.time(), arguments.ttl))
     return 0

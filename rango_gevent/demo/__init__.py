@@ -1,6 +1,6 @@
-"""The demo room: a simulated exchange, and what shows it off.
+"""A simulated exchange, for the demo and for tests.
 
 Everything below is pure (seed and time in, events out) and imports go downwards only:
 ``exchange`` → ``users``, ``crowd``, ``charts`` → ``market`` → ``book``, ``orders``, ``tape`` →
-``instruments``. Whatever reads a clock or serves a page is IO and sits above them.
+``instruments``. What reads a clock and serves it is `rango_gevent.commands.demo`.
 """

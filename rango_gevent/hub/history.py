@@ -144,7 +144,7 @@ class History:
         self._checks = array("I", bytes(4 * slots))
         self._back = array("I", bytes(4 * slots))  # to the one before of its address; 0: none
         self._used = 0  # by bodies and addresses, with what is allowed before the next look
-        self._left = self._allowed = 0
+        self._left = 0
 
     # -- what there is ------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Queries that the gateway answers itself, from what was published. Pure.
+"""Queries that the gateway answers itself, from what was published.
 
 None means that it does not hold what is asked for: then a backend is asked, where there is one.
 """

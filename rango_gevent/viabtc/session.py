@@ -1,4 +1,4 @@
-"""A session of the dialect: what a client is answered. Pure, as sessions are.
+"""A session of the dialect: what a client is answered. No socket here, as in all sessions.
 
 Requests are answered in their order, but for queries that a backend is asked about: replies to
 later requests overtake theirs. `server.auth` and `server.sign` are not overtaken: what follows

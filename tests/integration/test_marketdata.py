@@ -440,7 +440,7 @@ def test_nobody_else_imports_any_of_it() -> None:
     """Serving, and every other command but the demo, which uses the pure part."""
     code = (
         "import sys; import rango_gevent.gateway, rango_gevent.commands.serve, rango_gevent.cli;"
-        "rango_gevent.cli._parser('serve');"
+        "rango_gevent.cli.parse(['serve']);"
         "print([m for m in sys.modules if 'marketdata' in m or m in ('sqlalchemy', 'redis')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)

@@ -24,7 +24,7 @@ from rango_gevent.commands import identify, keys, token
 from rango_gevent.errors import ConfigError
 
 NOTHING = argparse.Namespace(
-    key="", uid="ID1", role="member", level=3, ttl=60, exp=None, no_exp=False, claim=[]
+    key="", uid="ID1", role="member", level=3, ttl=60, exp=None, no_exp=False, claim=[], check=None
 )
 
 
@@ -184,7 +184,7 @@ class Checked:
     def check(self, *words: str, **env: str) -> tuple[int, str]:
         """Return exit code and output."""
         loaded = settings.load({"RANGO_PUBLIC_KEY_FILE": str(self._public), **env}, {})
-        code = identify.run(words, loaded.settings)
+        code = identify.check(words, loaded.settings)
         return code, self._capsys.readouterr().out
 
 

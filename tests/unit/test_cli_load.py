@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import ssl
-from typing import Any
 
 import pytest
 
 from rango_gevent import cli
 from rango_gevent.commands import load
+from rango_gevent.commands.load_plan import Plan, make_plan
 from rango_gevent.errors import ConfigError
 
 
-def plan(*words: str, **environ: str) -> load.Plan:
+def plan(*words: str, **environ: str) -> Plan:
     """Return the plan of a command line."""
-    arguments: Any = cli._parser().parse_args(["load", *words])
-    return load.make_plan(arguments, environ)
+    return make_plan(cli.parse(["load", *words]), environ)
 
 
 def test_streams_go_into_the_url_behind_the_path_of_a_proxy() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rango_gevent.cli import _SUBCOMMANDS
+from rango_gevent.cli import SUBCOMMANDS
 from rango_gevent.commands.config import markdown_table
 from rango_gevent.metrics import TABLE
 from rango_gevent.protocol import close
@@ -25,7 +25,7 @@ def test_the_table_of_settings_is_the_code_s() -> None:
 def test_every_command_is_named() -> None:
     """The README's table has each subcommand, and none that is gone."""
     table = _README.partition("### Commands")[2].partition("###")[0]
-    assert set(re.findall(r"`rango ([a-z]+)", table)) == set(_SUBCOMMANDS)
+    assert set(re.findall(r"`rango ([a-z]+)", table)) == set(SUBCOMMANDS)
 
 
 def test_every_close_code_is_explained() -> None:

@@ -1,4 +1,4 @@
-"""Builds the source that RANGO_SOURCE names: topics of Kafka."""
+"""Builds the source that RANGO_SOURCE names, topics of Kafka, as the settings say."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rango_gevent.source.base import (
 from rango_gevent.source.kinds import open_source
 
 
-def open_feed(
+def open_kafka(
     settings: Settings,
     sink: Sink,
     pace: Callable[[bool], None],

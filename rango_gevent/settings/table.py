@@ -1,9 +1,8 @@
-"""Every setting, in one table: the fields of `Settings`.
+"""Every setting of the gateway, in one table: a row is a field of `Settings`.
 
-A field's metadata is its row: environment variable, flag, parser and text. From the table
-come `load`, the output of ``rango config``, the environment example and the README.
-Pure: the environment and the flags come in as mappings, nobody else in the package reads
-them, and the rest of the package gets plain values.
+A row has the default, the environment variable, what reads its text, and what it does, for
+people; see `rango_gevent.settings.option`. The README's table, the example environment and the
+checks are made from it.
 """
 
 from __future__ import annotations
@@ -11,18 +10,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable
 from urllib.parse import quote
 
 from rango_gevent.auth import ways
 from rango_gevent.auth.origin import OriginPolicy, parse_origins
 from rango_gevent.auth.rbac import Rbac, parse_rbac
-from rango_gevent.errors import ConfigError
 from rango_gevent.kafka_url import kafka_keys, kafka_url, shown_kafka_keys
 from rango_gevent.parsers import (
     SLOW_POLICIES,
     Network,
-    Problem,
     alert_urls,
     amqp_urls,
     bindings,
@@ -44,46 +41,17 @@ from rango_gevent.parsers import (
     some_of,
     switch,
     text,
-    utf8,
     whole,
 )
+from rango_gevent.settings.option import Option, row, rows
 from rango_gevent.urls import mask_sink, mask_url
 
-RBAC_PREFIX = "RANGO_RBAC_"
-ENV_FILE = "RANGO_ENV_FILE"  # read before the table: see `rango_gevent.environment`
-_NOT_OURS = {ENV_FILE, "RANGO_TOKEN"}  # the second is `rango tail`'s
-_OTHERS = (RBAC_PREFIX, "RANGO_MARKETDATA_")  # the second are those of `rango marketdata`
 LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "fatal", "panic")  # Rango's names
-
-
-class Option(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-        env: environment variable.
-        parse: turns text into the value; raises ValueError saying what is wanted.
-        text: what the setting does, with its unit.
-        flag: command-line flag without dashes, empty for none.
-        secret: never shown.
-        reload: SIGHUP takes a new value over; otherwise that needs a restart.
-        show: turns the value into text that ``parse`` reads as that.
-    """
-
-    env: str
-    parse: Callable[[str], Any]
-    text: str
-    flag: str = ""
-    secret: bool = False
-    reload: bool = True
-    show: Callable[[Any], str] = str
-
-
 _PORT = whole(1, 65535)
 
 
 def _option(default: Any, env: str, parse: Callable[[str], Any], text: str, **more: Any) -> Any:
-    option = Option(env, parse, text, **more)
-    return dataclasses.field(default=default, repr=not option.secret, metadata={"option": option})
+    return row(default, Option(env, parse, text, **more))
 
 
 _fixed = partial(_option, reload=False)  # needs a restart to change
@@ -93,10 +61,13 @@ _fixed = partial(_option, reload=False)  # needs a restart to change
 class Settings:
     """The values that a gateway runs with."""
 
+    # -- the listener
     ws_host: str = _fixed(
         "0.0.0.0", "RANGER_HOST", filled, "Address of the WebSocket listener"
     )  # Rango's default
     ws_port: int = _fixed(8080, "RANGER_PORT", _PORT, "Port of the WebSocket listener")
+
+    # -- where events come from
     amqp_urls: tuple[str, ...] = _fixed(
         (),
         "RANGO_AMQP_URL",
@@ -153,6 +124,8 @@ class Settings:
         "Topic exchange to consume",
         flag="exchange",
     )
+
+    # -- who may come: keys, who is asked, tokens, origins
     jwt_public_key: str = _option(
         "",
         "JWT_PUBLIC_KEY",
@@ -298,6 +271,8 @@ class Settings:
         "Origins that may connect, comma separated hosts or URLs, host:* for any port; "
         "empty: the page's host must be the gateway's",
     )
+
+    # -- pages
     console: bool = _fixed(
         False,
         "RANGO_CONSOLE",
@@ -337,6 +312,8 @@ class Settings:
         whole(16, 64 * 1024),
         "Bytes of one such message that are shown",
     )
+
+    # -- what is told: log lines and metrics
     log_level: str = _option(
         "info", "LOG_LEVEL", one_of(*LOG_LEVELS), f"Log level: {', '.join(LOG_LEVELS)}"
     )
@@ -365,6 +342,8 @@ class Settings:
         "Topics with a series of their own in rango_hub_subscriptions_count, of those that were "
         "published on; the others are summed as `_other`",
     )
+
+    # -- processes
     workers: int = _fixed(
         1, "RANGO_WORKERS", whole(1, 256), "Worker processes; more than one needs gunicorn"
     )
@@ -374,6 +353,8 @@ class Settings:
         whole(2, 3600),
         "Seconds without a sign of life after which a worker is taken for hung and replaced",
     )
+
+    # -- how many, and how much each may ask for
     max_connections: int = _option(
         10_000,
         "RANGO_MAX_CONNECTIONS",
@@ -457,6 +438,8 @@ class Settings:
     max_name_bytes: int = _option(
         255, "RANGO_MAX_NAME_BYTES", whole(1, 8192), "Size of a stream's name, bytes"
     )
+
+    # -- clients that lag, and clients that are gone
     outbox_bytes: int = _option(
         1 << 20,
         "RANGO_OUTBOX_BYTES",
@@ -532,6 +515,8 @@ class Settings:
         "Rest of a client between two sends to it, in parts of the processor time that serving "
         "all took meanwhile: more joins more messages into one send, and delays them longer",
     )
+
+    # -- compression
     compression: bool = _option(
         False,
         "RANGO_COMPRESSION",
@@ -548,6 +533,8 @@ class Settings:
     compression_level: int = _option(
         6, "RANGO_COMPRESSION_LEVEL", whole(1, 9), "zlib's level, 1 (fast) to 9 (small)"
     )
+
+    # -- what the hub holds: queues, books
     queue_frames: int = _option(
         10_000,
         "RANGO_STREAM_QUEUE",
@@ -585,6 +572,8 @@ class Settings:
         whole(1024, 1 << 32),
         "Bytes held for one book; past it the book is stale until the next snapshot",
     )
+
+    # -- recent events, for who comes back
     history_bytes: int = _fixed(
         64 << 20,
         "RANGO_HISTORY_BYTES",
@@ -616,6 +605,8 @@ class Settings:
         seconds(1, 3600),
         "Seconds for a client to take them; one that takes longer is slow",
     )
+
+    # -- the broker: calls, queues
     broker_heartbeat_s: int = _fixed(
         10, "RANGO_BROKER_HEARTBEAT_S", whole(2, 3600), "AMQP heartbeat, seconds"
     )
@@ -634,6 +625,8 @@ class Settings:
         seconds(1, 86_400),
         "Seconds that a message may wait for a worker in the broker",
     )
+
+    # -- alerts
     alert_urls: tuple[str, ...] = _fixed(
         (),
         "RANGO_ALERT_URLS",
@@ -667,6 +660,8 @@ class Settings:
         seconds(1, 86_400),
         "Seconds without being ready, such as without the broker, after which that is CRITICAL",
     )
+
+    # -- bindings of a worker's queue
     bindings: tuple[str, ...] = _fixed(
         ("#",),
         "RANGO_BINDINGS",
@@ -689,6 +684,8 @@ class Settings:
         seconds(0, 86400),
         "With `auto`: seconds for which a binding stays that nobody needs any more",
     )
+
+    # -- the log that instances share
     log: str = _fixed(
         "off",
         "RANGO_LOG",
@@ -726,6 +723,8 @@ class Settings:
         whole(1, 1_000_000),
         "Messages that wait in the broker, for a worker each, in case that the log stalls",
     )
+
+    # -- ViaBTC's protocol
     viabtc: bool = _fixed(
         False,
         "RANGO_VIABTC",
@@ -896,149 +895,11 @@ class Settings:
         return [jwks] * bool(self.jwks_url) + [service] * bool(self.auth_url)
 
 
-class Loaded(NamedTuple):
-    """Settings, where each value came from, and notes that are no errors."""
-
-    settings: Settings
-    sources: dict[str, str]
-    warnings: list[str]
-
-
 def options() -> dict[str, Option]:
     """Return the table: field name to row."""
-    return {
-        field.name: field.metadata["option"]
-        for field in dataclasses.fields(Settings)
-        if "option" in field.metadata
-    }
+    return rows(Settings)
 
 
 def flag_names() -> dict[str, str]:
     """Return flag to field name, without ``ws-addr``, which sets two fields."""
     return {option.flag: name for name, option in options().items() if option.flag}
-
-
-def load(environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Loaded:
-    """Read settings: a flag wins over the environment, which wins over the default.
-
-    Args:
-        environ: the environment.
-        flags: values by flag name without dashes, ``ws-addr`` among them.
-
-    Raises:
-        ConfigError: with every problem at once.
-    """
-    flags = dict(flags or {})
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    problems: list[str] = []
-    if "ws-addr" in flags:
-        _take_address(flags["ws-addr"], values, sources, problems)
-    for name, option in options().items():
-        if name in values:
-            continue
-        source, raw = _raw_value(option, environ, flags)
-        sources[name] = source
-        if raw is not None:
-            try:
-                values[name] = option.parse(utf8(raw))
-            except Problem as problem:
-                shown = "" if option.secret else f"={raw!r}"
-                problems.append(f"{source}{shown}: {problem}")
-            except ConfigError as error:
-                problems += error.problems
-    try:
-        values["rbac"] = parse_rbac(environ)
-    except ConfigError as error:
-        problems += error.problems
-    problems += _contradictions(values)
-    if problems:
-        raise ConfigError(*problems)
-    return Loaded(Settings(**values), sources, _unknown(environ))
-
-
-def _raw_value(
-    option: Option, environ: Mapping[str, str], flags: Mapping[str, str]
-) -> tuple[str, str | None]:
-    if option.flag in flags:
-        return f"-{option.flag}", flags[option.flag]
-    # an empty variable is an unset one: that is how compose files and systemd unset things
-    if environ.get(option.env):
-        return option.env, environ[option.env]
-    return "default", None
-
-
-def _take_address(
-    value: str, values: dict[str, Any], sources: dict[str, str], problems: list[str]
-) -> None:
-    host, colon, port = value.rpartition(":")
-    try:
-        utf8(host)
-        values["ws_port"] = _PORT(utf8(port))
-    except Problem:
-        values["ws_port"] = 0
-        problems.append(f"-ws-addr={value!r}: give HOST:PORT, such as 0.0.0.0:8080")
-    sources["ws_port"] = "-ws-addr"
-    if colon:  # a port alone leaves the host to RANGER_HOST
-        values["ws_host"] = host.strip("[]") or "0.0.0.0"  # Go's ":8080"
-        sources["ws_host"] = "-ws-addr"
-
-
-def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    found = []
-    if values.get("log") == "stream" and values.get("source"):
-        found.append("RANGO_LOG=stream: RANGO_SOURCE is a log already; give off")
-    if values.get("log") == "stream":
-        if "memory:" in "".join(values.get("amqp_urls", ())):
-            cure = "an embedded broker keeps no log; name a RabbitMQ, or give off"
-            found.append(f"RANGO_LOG=stream: {cure}")
-        keys = values.get("bindings", Settings.bindings)
-        if keys != Settings.bindings:
-            cure = "a log holds everything that is published; leave RANGO_BINDINGS out"
-            found.append(f"RANGO_BINDINGS={','.join(keys)}: {cure}")
-    ping = values.get("ping_interval_s", Settings.ping_interval_s)
-    pong = values.get("pong_timeout_s", Settings.pong_timeout_s)
-    if pong <= ping:
-        cure = f"give more than RANGO_PING_INTERVAL_S, which is {ping:g}"
-        found.append(f"RANGO_PONG_TIMEOUT_S={pong:g}: {cure}")
-    return found
-
-
-def _unknown(environ: Mapping[str, str]) -> list[str]:
-    known = {option.env for option in options().values()} | _NOT_OURS
-    return [
-        f"{ascii(name)[1:-1]} is not a setting: see `rango config`"  # on one line
-        for name in sorted(environ)
-        if name.startswith("RANGO_") and not name.startswith(_OTHERS) and name not in known
-    ]
-
-
-def changes(before: Settings, after: Settings) -> list[str]:
-    """Return the names of the fields with a row that differ."""
-    return [name for name in options() if getattr(before, name) != getattr(after, name)]
-
-
-def told_changes(before: Settings, after: Settings) -> list[str]:
-    """Return what differs as text that may be logged: of secrets only the names."""
-    told = []
-    for name in changes(before, after):
-        option = options()[name]
-        told.append(f"{option.env}{'' if option.secret else f'={shown(after, name)}'}")
-    roles = before.rbac.roles_by_prefix, after.rbac.roles_by_prefix
-    for prefix in sorted({*roles[0], *roles[1]}):
-        if roles[0].get(prefix) != roles[1].get(prefix):
-            told.append(
-                f"{RBAC_PREFIX}{prefix.upper()}={','.join(sorted(roles[1].get(prefix, ())))}"
-            )
-    return told
-
-
-def shown(settings: Settings, name: str) -> str:
-    """Return a value as text that may be printed: secrets masked."""
-    value = getattr(settings, name)
-    option = options()[name]
-    if option.secret and option.show is str:
-        return "***" if value else ""
-    if isinstance(value, float):
-        return f"{value:.6f}".rstrip("0").rstrip(".")
-    return option.show(value)
