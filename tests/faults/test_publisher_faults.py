@@ -19,8 +19,9 @@ from rango_gevent.publisher import Publisher, PublishError
 sys.path.append(str(ROOT / "scripts"))
 from rabbitmq_node import PrivateNode  # noqa: E402 - found on the line before
 
-AT_ONCE_S = 1.5  # milliseconds, on a machine that is not busy
-LONG_S = 20.0
+AT_ONCE_S = 8.0  # milliseconds, on a machine that is not busy
+SHORT_S = 3.0  # a deadline that the first event keeps on a busy machine too
+LONG_S = 30.0
 
 
 class Inbox:
@@ -109,7 +110,7 @@ def test_an_idle_connection_that_was_cut(
 
 def test_an_idle_connection_that_was_forgotten(relay: Relay, inbox: Inbox) -> None:
     """One that swallows everything without a word is given up in time for another attempt."""
-    with publisher(relay.port, inbox, deadline_s=4.0) as one:
+    with publisher(relay.port, inbox, deadline_s=8.0) as one:
         idle_until = time.monotonic() + 1.1
         wait_for(lambda: time.monotonic() > idle_until, what="an idle connection")
         relay.black_hole()
@@ -179,13 +180,13 @@ def test_raise(relay: Relay, inbox: Inbox) -> None:
 
 def test_block_until_the_deadline(relay: Relay, inbox: Inbox) -> None:
     """It is tried until then, and not any longer."""
-    with publisher(relay.port, inbox, on_down="block", deadline_s=1.0) as one:
+    with publisher(relay.port, inbox, on_down="block", deadline_s=SHORT_S) as one:
         relay.refuse()
         relay.cut()
         started_s = time.monotonic()
         with pytest.raises(PublishError):
             one.publish("public.a.b", "1")
-        assert 0.3 < duration_s(started_s) < 1.0 + AT_ONCE_S
+        assert 0.3 < duration_s(started_s) < SHORT_S + AT_ONCE_S
         assert one.stats().retried > 1
 
 
@@ -202,13 +203,13 @@ def test_block_until_it_is_back(relay: Relay, inbox: Inbox) -> None:
 @pytest.mark.parametrize("on_down", ["block", "raise"])
 def test_a_path_that_swallows_everything(relay: Relay, inbox: Inbox, on_down: str) -> None:
     """The deadline holds, for the old connection and for a new one."""
-    with publisher(relay.port, inbox, on_down=on_down, deadline_s=1.0) as one:
+    with publisher(relay.port, inbox, on_down=on_down, deadline_s=SHORT_S) as one:
         relay.black_hole()
         for reason, maybe_sent in (("late", True), ("away", False)):
             started_s = time.monotonic()
             with pytest.raises(PublishError) as caught:
                 one.publish("public.a.b", "1")
-            assert duration_s(started_s) < 1.0 + AT_ONCE_S
+            assert duration_s(started_s) < SHORT_S + AT_ONCE_S
             assert (caught.value.reason, caught.value.maybe_sent) == (reason, maybe_sent)
 
 
@@ -235,13 +236,13 @@ def test_what_waits_at_the_end(
     relay: Relay, inbox: Inbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Closing tries once more, for a bounded time, and says how much is given up."""
-    one = publisher(relay.port, inbox, on_down="buffer", deadline_s=1.0)
+    one = publisher(relay.port, inbox, on_down="buffer", deadline_s=SHORT_S)
     relay.refuse()
     relay.cut()
     one.publish("public.a.b", "1")
     started_s = time.monotonic()
     one.close()
-    assert duration_s(started_s) < 1.0 + AT_ONCE_S
+    assert duration_s(started_s) < SHORT_S + AT_ONCE_S
     assert "1 events are given up" in caplog.text
     assert one.stats().dropped == 1
     relay.heal()
@@ -271,7 +272,7 @@ def test_a_memory_alarm(node: PrivateNode) -> None:
             started_s = time.monotonic()
             with pytest.raises(PublishError, match="takes nothing") as caught:
                 impatient.publish("public.a.b", "1")
-            assert duration_s(started_s) < LONG_S / 4
+            assert duration_s(started_s) < LONG_S / 2
             assert (caught.value.reason, caught.value.maybe_sent) == ("blocked", maybe_sent)
         buffered.publish("public.a.b", "2")
         assert buffered.stats().waiting == 1
@@ -296,14 +297,14 @@ def _publishes(publisher: Publisher) -> bool:
 def test_a_broker_that_hangs(node: PrivateNode) -> None:
     """A confirm that comes too late is not taken for that of a later event."""
     inbox = Inbox(node.port)
-    one = publisher(node.port, inbox, deadline_s=1.0)
+    one = publisher(node.port, inbox, deadline_s=SHORT_S)
     pid = node.pid
     os.kill(pid, signal.SIGSTOP)
     try:
         started_s = time.monotonic()
         with pytest.raises(PublishError) as caught:
             one.publish("public.a.b", "1")
-        assert duration_s(started_s) < 1.0 + AT_ONCE_S
+        assert duration_s(started_s) < SHORT_S + AT_ONCE_S
         assert caught.value.maybe_sent
     finally:
         os.kill(pid, signal.SIGCONT)
