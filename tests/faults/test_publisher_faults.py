@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
@@ -85,6 +85,13 @@ def publisher(port: int, inbox: Inbox, **options: Any) -> Publisher:
     one = Publisher(f"amqp://guest:guest@{HOST}:{port}//", exchange=inbox.exchange, **options)
     one.publish("public.a.b", "0")
     return one
+
+
+def freeze(node: PrivateNode) -> None:
+    """Stop a broker where it is, and wait until it stands still."""
+    node.freeze()
+    stat = Path(f"/proc/{node.pid}/stat")
+    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", what="a standstill")
 
 
 def duration_s(started_s: float) -> float:
@@ -298,8 +305,7 @@ def test_a_broker_that_hangs(node: PrivateNode) -> None:
     """A confirm that comes too late is not taken for that of a later event."""
     inbox = Inbox(node.port)
     one = publisher(node.port, inbox, deadline_s=SHORT_S)
-    pid = node.pid
-    os.kill(pid, signal.SIGSTOP)
+    freeze(node)
     try:
         started_s = time.monotonic()
         with pytest.raises(PublishError) as caught:
@@ -307,7 +313,7 @@ def test_a_broker_that_hangs(node: PrivateNode) -> None:
         assert duration_s(started_s) < SHORT_S + AT_ONCE_S
         assert caught.value.maybe_sent
     finally:
-        os.kill(pid, signal.SIGCONT)
+        node.thaw()
     wait_for(lambda: _publishes(one), LONG_S, "a broker that goes on")
     assert inbox.bodies()[-1] == "3"
     one.close()
@@ -318,7 +324,7 @@ def test_a_broker_that_is_killed_before_the_confirm(node: PrivateNode) -> None:
     """With a buffer the event is kept, and published to the broker that comes in its place."""
     inbox = Inbox(node.port)
     one = publisher(node.port, inbox, on_down="buffer", deadline_s=LONG_S)
-    os.kill(node.pid, signal.SIGSTOP)
+    freeze(node)
     thread = threading.Thread(target=one.publish, args=("public.a.b", "1"))
     thread.start()
     node.kill()
