@@ -35,7 +35,7 @@ with pub.batch() as batch:
     [batch.publish(k, b) for k, b in rows]
 pub.publish("private.ID1.order", b'{"id":2}', require_gateway=True)
 try:
-    nobody = Publisher(url, exchange=f"{market}.nobody")
+    nobody = Publisher(url, exchange=f"{market}.nobody", deadline_s=20.0)
     nobody.publish(f"public.{market}.trades", "{}", require_gateway=True)
 except PublishError as error:
     print(error.maybe_sent)
