@@ -4,11 +4,19 @@ that nobody knows what they missed. A client that asks for none of it sees nothi
 from __future__ import annotations
 
 import json
-import time
 from typing import Any, Iterator
 
 import pytest
-from support import Client, RawSocket, Relay, Server, connect, start_gateway, wait_for
+from support import (
+    PATIENCE_S,
+    Client,
+    RawSocket,
+    Relay,
+    Server,
+    connect,
+    start_gateway,
+    wait_for,
+)
 from websockets.sync.client import connect as websockets_connect
 
 _PAD = "x" * 2000
@@ -23,7 +31,7 @@ def server() -> Iterator[Server]:
         "RANGO_COMPRESSION": "on",
         "RANGO_COMPRESSION_MIN_BYTES": "20",
         "RANGO_PING_INTERVAL_S": "1",
-        "RANGO_PONG_TIMEOUT_S": "30",
+        "RANGO_PONG_TIMEOUT_S": "60",
         "RANGO_RESUME_EVENTS": "2000",
         "RANGO_SLOW_CLIENT": "drop-oldest",
         "RANGO_OUTBOX_BYTES": str(64 * 1024),
@@ -285,10 +293,12 @@ def test_compressed_or_not_it_is_the_same(server: Server, market: str) -> None:
     for _ in range(2):
         url = f"{server.url}/?resume=1&stream={name}&since={at}"
         with websockets_connect(url, proxy=None) as ws:
-            assert [json.loads(ws.recv(10))[name]["n"] for _ in range(20)] == list(range(20))
-            assert json.loads(ws.recv(10))["success"]["events"] == 20
+            assert [json.loads(ws.recv(PATIENCE_S))[name]["n"] for _ in range(20)] == list(
+                range(20)
+            )
+            assert json.loads(ws.recv(PATIENCE_S))["success"]["events"] == 20
             server.publish(f"public.{name}", json.dumps({"n": 20, "pad": _PAD}))
-            event = json.loads(ws.recv(10))
+            event = json.loads(ws.recv(PATIENCE_S))
             assert event[name]["n"] == 20
             assert list(event)[-1] == "at"
             with come(server, name, since=event["at"]) as other:
@@ -450,10 +460,10 @@ def test_strangers_who_come_back_again_and_again_hold_up_nobody(
             attacker.send({"event": "subscribe", "streams": [name], "since": at})
         worst = 0.0
         for number in range(50):
-            began = time.monotonic()
+            used_s = server.cpu_s()
             publish(server, f"public.{other}", number)
             assert good.receive() == json.dumps({other: number}, separators=(",", ":"))
-            worst = max(worst, time.monotonic() - began)
+            worst = max(worst, server.cpu_s() - used_s)
         assert worst < 0.5
     for client in crowd:
         assert reply(client)["reason"] == "other_history"
