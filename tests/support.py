@@ -69,6 +69,8 @@ def free_port() -> int:
     this machine between this call and the server's start, or while a server is restarted.
     """
     while True:
+        if len(_ports_given) > len(_PORTS) / 2:
+            _ports_given.clear()  # the first of them are long closed
         port = random.choice(_PORTS)
         if port in _ports_given:
             continue

@@ -335,9 +335,16 @@ def queues(node: PrivateNode) -> list[str]:
     return [line for line in node.ctl("list_queues", "name").split() if line.startswith("rango.")]
 
 
+def only_queue(node: PrivateNode) -> str:
+    """Return the name of the gateway's queue, when those of other tests are gone."""
+    wait_for(lambda: len(queues(node)) == 1, what="one queue")
+    (name,) = queues(node)
+    return name
+
+
 def test_the_queue_is_deleted(node: PrivateNode, scene: Scene) -> None:
     """Somebody deletes the queue: the broker cancels the consumer, and it makes another."""
-    [queue] = queues(node)
+    queue = only_queue(node)
     scene.strike(lambda: node.ctl("delete_queue", queue), is_slow=True)
     assert "queue" in scene.is_noticed_at_once()
     note("queue deleted", scene.recovers(time.monotonic()))
@@ -345,7 +352,7 @@ def test_the_queue_is_deleted(node: PrivateNode, scene: Scene) -> None:
 
 def test_the_consumer_is_cancelled(node: PrivateNode, scene: Scene) -> None:
     """The broker itself gives the queue up, as when the node that holds it leaves a cluster."""
-    [queue] = queues(node)
+    queue = only_queue(node)
     give_up = (
         f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
         "rabbit_amqqueue:delete_immediately([amqqueue:get_pid(Q)])."
