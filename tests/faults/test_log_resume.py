@@ -37,7 +37,12 @@ def queue(node: PrivateNode) -> Iterator[LogQueue]:
 @contextlib.contextmanager
 def instance(node: PrivateNode) -> Iterator[Server]:
     """Run one of several gateways."""
-    env = {"RANGO_LOG": "stream", "RANGO_AMQP_URL": node.amqp_url}
+    env = {
+        "RANGO_LOG": "stream",
+        "RANGO_AMQP_URL": node.amqp_url,
+        "RANGO_PING_INTERVAL_S": "600",  # a silent client is told where it stands with a ping
+        "RANGO_PONG_TIMEOUT_S": "700",
+    }
     with start_gateway(exchange=EXCHANGE, env=env) as gateway:
         yield gateway
 

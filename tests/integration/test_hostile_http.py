@@ -34,7 +34,7 @@ CHUNKED = b"%s / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"1\r\nx\r\n"
 
 # A standstill lasted as long as its attack.
-STANDSTILL_S = 0.5
+STANDSTILL_S = 0.8
 
 
 @contextlib.contextmanager

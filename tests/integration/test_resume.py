@@ -8,7 +8,6 @@ from typing import Any, Iterator
 
 import pytest
 from support import (
-    PATIENCE_S,
     Client,
     RawSocket,
     Relay,
@@ -292,13 +291,12 @@ def test_compressed_or_not_it_is_the_same(server: Server, market: str) -> None:
     server.catch_up()
     for _ in range(2):
         url = f"{server.url}/?resume=1&stream={name}&since={at}"
-        with websockets_connect(url, proxy=None) as ws:
-            assert [json.loads(ws.recv(PATIENCE_S))[name]["n"] for _ in range(20)] == list(
-                range(20)
-            )
-            assert json.loads(ws.recv(PATIENCE_S))["success"]["events"] == 20
+        with websockets_connect(url, proxy=None) as connection:
+            client = Client(connection)
+            assert [hear(client)[name]["n"] for _ in range(20)] == list(range(20))
+            assert reply(client)["events"] == 20
             server.publish(f"public.{name}", json.dumps({"n": 20, "pad": _PAD}))
-            event = json.loads(ws.recv(PATIENCE_S))
+            event = hear(client)
             assert event[name]["n"] == 20
             assert list(event)[-1] == "at"
             with come(server, name, since=event["at"]) as other:
@@ -340,7 +338,7 @@ def test_one_that_lags_is_closed_whatever_the_policy(server: Server, market: str
             opcode, payload = lagging.read_frame()
             if opcode == 8:
                 code = int.from_bytes(payload[:2], "big")
-            elif opcode == 1:
+            elif opcode == 1 and not payload.startswith(b'{"event":"position"'):
                 event = json.loads(payload)
                 assert event[name]["n"] == seen, "nothing is left out"
                 seen, at = seen + 1, event["at"]
@@ -464,7 +462,7 @@ def test_strangers_who_come_back_again_and_again_hold_up_nobody(
             publish(server, f"public.{other}", number)
             assert good.receive() == json.dumps({other: number}, separators=(",", ":"))
             worst = max(worst, server.cpu_s() - used_s)
-        assert worst < 0.5
+        assert worst < 1
     for client in crowd:
         assert reply(client)["reason"] == "other_history"
         client.close()
