@@ -69,7 +69,7 @@ def documented(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     heard: list[str] = []
     receive = Client.receive
 
-    def note(client: Client, timeout_s: float = 10) -> str:
+    def note(client: Client, timeout_s: float = support.PATIENCE_S) -> str:
         heard.append(receive(client, timeout_s))
         return heard[-1]
 

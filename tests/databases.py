@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Iterator
 
 import psycopg
-from support import HOST, free_port, wait_for
+from support import HOST, PATIENCE_S, free_port, wait_for
 
-_START_S = 30
+_START_S = 90  # PostgreSQL makes a directory of many files first
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
@@ -96,10 +96,10 @@ def _running(words: list[str], port: int, user: str | None) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(5)
+            process.wait(PATIENCE_S)
 
 
 def _listens(port: int) -> bool:

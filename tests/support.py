@@ -18,6 +18,7 @@ import functools
 import http.client
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -45,6 +46,9 @@ from websockets.sync.client import connect as websockets_connect
 from websockets.typing import Subprotocol
 
 ROOT = Path(__file__).resolve().parent.parent
+# How long a test waits for what must happen, on a machine that is slow, busy and stands still
+# now and then: only a failing run takes so long. What the product promises has bounds of its own.
+PATIENCE_S = 30.0
 HOST = "127.0.0.1"
 READY = "/readyz"
 HEALTHY = "/healthz"
@@ -54,15 +58,31 @@ ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 T = TypeVar("T")
 
 
+_PORTS = range(10_000, 20_000)  # those of `scripts/rabbitmq_node.py` begin behind them
+_ports_given: set[int] = set()
+
+
 def free_port() -> int:
-    """Return a TCP port that nobody listens on right now."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a TCP port that nobody listens on, and that was not returned before.
+
+    It lies below those of outgoing connections: the kernel gives one of those to any client on
+    this machine between this call and the server's start, or while a server is restarted.
+    """
+    while True:
+        if len(_ports_given) > len(_PORTS) / 2:
+            _ports_given.clear()  # the first of them are long closed
+        port = random.choice(_PORTS)
+        if port in _ports_given:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            _ports_given.add(port)
+            return port
 
 
-def wait_for(predicate: Callable[[], T], timeout_s: float = 10, what: str = "a condition") -> T:
+def wait_for(
+    predicate: Callable[[], T], timeout_s: float = PATIENCE_S, what: str = "a condition"
+) -> T:
     """Poll until the predicate gives something true, and return that.
 
     Raises:
@@ -70,10 +90,11 @@ def wait_for(predicate: Callable[[], T], timeout_s: float = 10, what: str = "a c
     """
     deadline = time.monotonic() + timeout_s
     while True:
+        is_last = time.monotonic() > deadline  # a process that stood still looks once more
         value = predicate()
         if value:
             return value
-        if time.monotonic() > deadline:
+        if is_last:
             raise AssertionError(f"{what}: not within {timeout_s:g} s (last: {value!r})")
         time.sleep(0.01)
 
@@ -121,7 +142,7 @@ def broker_channel() -> Any:
         userid=broker.user,
         password=broker.password,
         virtual_host=broker.vhost,
-        connect_timeout=5,
+        connect_timeout=PATIENCE_S,
     )
     connection.connect()
     return connection.channel()
@@ -148,6 +169,7 @@ class Relay:
         self.port = free_port()
         self._listener: socket.socket | None = None
         self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()  # a connection that is made during a cut is cut as well
 
     @property
     def url(self) -> str:
@@ -166,7 +188,12 @@ class Relay:
                 near, _ = listener.accept()
                 broker = broker_address()
                 far = socket.create_connection((broker.host, broker.port))
-                self._sockets += [near, far]
+                with self._lock:
+                    if listener is not self._listener:
+                        near.close()
+                        far.close()
+                        return
+                    self._sockets += [near, far]
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=self._copy, args=(one, other), daemon=True).start()
 
@@ -181,15 +208,16 @@ class Relay:
 
     def cut(self) -> None:
         """Refuse new connections and end those that are relayed."""
-        if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-        self._sockets.clear()
+        with self._lock:
+            if self._listener is not None:
+                self._listener.shutdown(socket.SHUT_RDWR)
+                self._listener.close()
+                self._listener = None
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+                sock.close()
+            self._sockets.clear()
 
 
 # -- keys and tokens --------------------------------------------------------------------------
@@ -299,6 +327,23 @@ class Server:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [int(child) for child in children.split()]
 
+    def signal_a_worker(self, number: int) -> int:
+        """Send a signal to a worker that is there to get it, and return its id."""
+        while True:
+            for pid in wait_for(self.workers, what="a worker"):
+                with contextlib.suppress(ProcessLookupError):  # it was just on its way out
+                    os.kill(pid, number)
+                    return pid
+
+    def cpu_s(self) -> float:
+        """Return the seconds of processor time that its process has used.
+
+        Unlike the time of a clock it does not grow while the machine does something else, so
+        bounds on how long one client may hold up others are bounds on this.
+        """
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def log(self) -> str:
         """Return what the server has logged so far."""
         return self._log if self.has_ended else self.log_path.read_text("utf-8", "replace")
@@ -347,14 +392,14 @@ class Server:
         except OSError:
             return False
 
-    def wait_until(self, path: str, timeout_s: float = 20) -> None:
+    def wait_until(self, path: str, timeout_s: float = 2 * PATIENCE_S) -> None:
         """Wait until a path is answered with 200."""
         try:
             wait_for(lambda: self.is_answering(path), timeout_s, f"200 from {path}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log()}") from None
 
-    def stop(self, timeout_s: float = 15) -> int:
+    def stop(self, timeout_s: float = PATIENCE_S) -> int:
         """Ask the server to end by SIGTERM, once, and return its exit code."""
         self.ask_to_stop()
         try:
@@ -382,7 +427,7 @@ class Server:
             self.stop(5)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(5)
+        self.process.wait(PATIENCE_S)
         self._log, self.has_ended = self.log(), True
 
 
@@ -460,7 +505,7 @@ def http_request(
     port: int, path: str, method: str = "GET", headers: Mapping[str, str] | None = None
 ) -> HttpAnswer:
     """Send one HTTP request and return the answer."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE_S)
     try:
         connection.request(method, path, headers=dict(headers or {}))
         response = connection.getresponse()
@@ -504,17 +549,19 @@ class Client:
             message = json.dumps(message)
         self.connection.send(message)
 
-    def receive(self, timeout_s: float = 10) -> str:
+    def receive(self, timeout_s: float = PATIENCE_S) -> str:
         """Return the next message."""
         message = self.connection.recv(timeout=timeout_s)
         assert isinstance(message, str), "the server sends text only"
         return message
 
-    def receive_json(self, timeout_s: float = 10) -> Any:
+    def receive_json(self, timeout_s: float = PATIENCE_S) -> Any:
         """Return the next message, parsed."""
         return json.loads(self.receive(timeout_s))
 
-    def receive_until(self, wanted: Callable[[str], bool], timeout_s: float = 10) -> list[str]:
+    def receive_until(
+        self, wanted: Callable[[str], bool], timeout_s: float = PATIENCE_S
+    ) -> list[str]:
         """Return all messages up to and including the first that is wanted."""
         deadline = time.monotonic() + timeout_s
         messages = [self.receive(deadline - time.monotonic())]
@@ -532,7 +579,22 @@ class Client:
         self.send({"event": "unsubscribe", "streams": names})
         return held(self.receive(), "unsubscribed")
 
-    def closed(self, timeout_s: float = 10) -> tuple[int, str]:
+    def ping_to_the_limit(self, burst: int) -> str:
+        """Ping until the server says that this is too often, and return what it says.
+
+        Args:
+            burst: pings at a stroke; tokens come back between two of them, more of them when
+                the machine is slow.
+        """
+        while True:
+            for _ in range(burst):
+                self.send("ping")
+            for _ in range(burst):
+                answer = self.receive()
+                if answer != "pong":
+                    return answer
+
+    def closed(self, timeout_s: float = PATIENCE_S) -> tuple[int, str]:
         """Wait until the server closes, and return its code and reason; 1006 without any."""
         deadline = time.monotonic() + timeout_s
         try:
@@ -575,7 +637,7 @@ def connect(
         subprotocols=[Subprotocol(name) for name in subprotocols] or None,
         compression=None,
         proxy=None,
-        open_timeout=10,
+        open_timeout=PATIENCE_S,
         close_timeout=2,
         ping_interval=None,
         max_size=None,
@@ -647,7 +709,7 @@ class RawSocket:
             self.sock.bind((source, 0))
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.sock.settimeout(10)
+        self.sock.settimeout(PATIENCE_S)
         self.sock.connect((HOST, port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.waiting = bytearray()

@@ -8,9 +8,9 @@ from collections import deque
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Callable
 
-from support import Client, Server
+from support import PATIENCE_S, Client, Server
 
-TIME_LIMIT_S = 10.0
+TIME_LIMIT_S = PATIENCE_S
 
 
 class ViabtcClient:

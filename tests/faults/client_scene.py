@@ -19,9 +19,9 @@ from support import HOST, Server, start_gateway, wait_for
 from rango_gevent.client import Event, Gap, Limits, StateChange, StreamClient
 
 LIMITS = Limits(
-    open_s=2, close_s=0.5, idle_s=0.5, pong_s=0.5, first_wait_s=0.1, max_wait_s=0.3, resync_s=0.1
+    open_s=5, close_s=0.5, idle_s=0.5, pong_s=2, first_wait_s=0.1, max_wait_s=0.3, resync_s=0.1
 )
-_SLACK_S = 0.5
+_SLACK_S = 3  # what was published was on its way for so long, on a busy machine
 
 
 class Publisher:
@@ -61,7 +61,7 @@ class Publisher:
     def end(self) -> int:
         """Stop, and return how many events there were."""
         self._ended.set()
-        self._thread.join(10)
+        self._thread.join(30)
         return len(self.at_s)
 
 
@@ -99,8 +99,7 @@ class Scene:
                 and self.publisher.at_s[int(self.events[-1].body)] > now_s
                 and self.book.is_synced
             ),
-            20,
-            "events and the book",
+            what="events and the book",
         )
 
     def end(self) -> None:
@@ -110,7 +109,7 @@ class Scene:
             wait_for(lambda: self.events and self.events[-1].body == str(count - 1))
             wait_for(lambda: self.book.is_synced and self.book.sequence == count)
         self.client.close()
-        self._reader.join(10)
+        self._reader.join(30)
 
     def verdict(self) -> None:
         """Hold what came against what was published and what was told."""
@@ -157,20 +156,20 @@ def reset(it: Scene) -> None:
 def black_hole(it: Scene) -> None:
     """Swallow everything until the client notices."""
     it.relay.black_hole()
-    wait_for(lambda: it.states[-1].state == "idle", 20, "the hole noticed")
+    wait_for(lambda: it.states[-1].state == "idle", what="the hole noticed")
 
 
 def refuse(it: Scene) -> None:
     """Cut it, and refuse new ones until the client has tried."""
     it.relay.refuse()
     it.relay.cut()
-    wait_for(lambda: any("refused" in one.reason for one in it.states), 20, "a refusal")
+    wait_for(lambda: any("refused" in one.reason for one in it.states), what="a refusal")
 
 
 def stall(it: Scene) -> None:
     """Hold everything back until the client notices."""
     it.relay.stall()
-    wait_for(lambda: it.states[-1].state != "live", 20, "the stall noticed")
+    wait_for(lambda: it.states[-1].state != "live", what="the stall noticed")
     it.relay.resume()
 
 
@@ -178,13 +177,13 @@ def break_mid_frame(it: Scene) -> None:
     """Cut it in the middle of what the gateway sends."""
     before = it.relay.broken
     it.relay.break_after(1000, reset=False)
-    wait_for(lambda: it.relay.broken > before, 20, "the break")
+    wait_for(lambda: it.relay.broken > before, what="the break")
 
 
 def garbage(it: Scene) -> None:
     """Send what is no frame."""
     it.relay.insert(b"\xff\xfe\xfd" * 10)
-    wait_for(lambda: it.states[-1].state != "live", 20, "the garbage noticed")
+    wait_for(lambda: it.states[-1].state != "live", what="the garbage noticed")
 
 
 FAULTS: tuple[Callable[[Scene], None], ...] = (

@@ -180,13 +180,13 @@ class Relay:
         """Close everything and end the thread."""
         if not self._ended:
             self._order(self._end)
-            self._thread.join(5)
+            self._thread.join(30)
 
     def _order(self, order: Callable[[], None]) -> None:
         done = threading.Event()
         self._orders.append((order, done))
         self._wake_in.send(b"x")
-        if not done.wait(5):
+        if not done.wait(30):
             raise RuntimeError("the relay does not answer")
 
     # -- what the thread does with them -------------------------------------------------
@@ -271,7 +271,7 @@ class Relay:
         server = None
         if not self._swallows:
             try:
-                server = socket.create_connection(self._target, 1)
+                server = socket.create_connection(self._target, 10)
             except OSError:  # as if the client had asked the target itself
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 client.close()

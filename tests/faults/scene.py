@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 import amqp
 from relay import HOST, Relay
-from support import READY, Server, connect, http_request, start_gateway, wait_for
+from support import PATIENCE_S, READY, Server, connect, http_request, start_gateway, wait_for
 from websockets.exceptions import ConnectionClosed
 
 CLIENTS = 3
@@ -27,6 +27,8 @@ KEY = f"public.{STREAM}"
 HEARTBEAT_S = 2
 _POLL_S = 0.01
 _RETRY_S = 0.02
+_CONNECT_S = 2.0  # a feed whose broker stands still tries again
+_ON_ITS_WAY_S = 3.0  # the most that a message takes through a gateway on a busy machine
 
 
 class Login(NamedTuple):
@@ -41,10 +43,14 @@ class Login(NamedTuple):
         vhost = "/" if self.vhost == "/" else self.vhost
         return f"{scheme}://{self.user}:{self.password}@{HOST}:{port}/{vhost}"
 
-    def connect(self, port: int) -> amqp.Connection:
+    def connect(self, port: int, timeout_s: float = PATIENCE_S) -> amqp.Connection:
         """Connect to a broker."""
         connection = amqp.Connection(
-            f"{HOST}:{port}", self.user, self.password, virtual_host=self.vhost, connect_timeout=2
+            f"{HOST}:{port}",
+            self.user,
+            self.password,
+            virtual_host=self.vhost,
+            connect_timeout=timeout_s,
         )
         connection.connect()
         return connection
@@ -74,10 +80,14 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
 
+    def next_number(self) -> int:
+        """Return a number such that it, and all above it, are published from now on."""
+        return self._next
+
     def stop(self) -> None:
         """Stop, with the last message confirmed."""
         self._ended.set()
-        self._thread.join(10)
+        self._thread.join(30)
         assert not self._thread.is_alive(), "the feed is stuck"
 
     def _run(self) -> None:
@@ -87,7 +97,7 @@ class Feed:
             self._ended.wait(_RETRY_S)
 
     def _publish_all(self) -> None:
-        connection = self._login.connect(self._port)
+        connection = self._login.connect(self._port, _CONNECT_S)
         try:
             channel = connection.channel()
             due = time.monotonic()
@@ -139,6 +149,10 @@ class Watcher:
         """Tell whether a number was seen."""
         return number in self.numbers()
 
+    def has_reached(self, number: int) -> bool:
+        """Tell whether a number or one above it was seen."""
+        return bool(self.seen) and self.seen[-1][0] >= number
+
     def first_after(self, at: float) -> float | None:
         """Return when the first message after a time came."""
         return next((seen_at for _, seen_at in self.seen if seen_at > at), None)
@@ -147,7 +161,7 @@ class Watcher:
         """Leave."""
         self._leaves = True
         self._client.close()
-        self._thread.join(5)
+        self._thread.join(30)
 
 
 class ReadinessLog:
@@ -178,7 +192,7 @@ class ReadinessLog:
     def stop(self) -> None:
         """Stop asking."""
         self._ended.set()
-        self._thread.join(5)
+        self._thread.join(30)
 
 
 class Outage(NamedTuple):
@@ -222,11 +236,14 @@ class Scene:
         self._fault_at = 0.0
         self._is_slow = False
 
-    def flows(self, timeout_s: float = 10) -> None:
-        """Wait until something new has come to every client."""
-        self.flows_after(time.monotonic(), timeout_s)
+    def flows(self, timeout_s: float = PATIENCE_S) -> None:
+        """Wait until something that is published from now on has come to every client."""
+        number = self.feed.next_number()
+        for watcher in self.watchers:
+            reached = partial(watcher.has_reached, number)
+            wait_for(reached, timeout_s, "a new message for every client")
 
-    def flows_after(self, at: float, timeout_s: float = 10) -> float:
+    def flows_after(self, at: float, timeout_s: float = PATIENCE_S) -> float:
         """Wait until every client got something after a time; return when the last one did."""
         for watcher in self.watchers:
             wait_for(partial(watcher.first_after, at), timeout_s, "a message for every client")
@@ -243,6 +260,12 @@ class Scene:
         self._fault_at = time.monotonic()
         self._is_slow = is_slow
         fault()
+
+    def is_noticed_at_once(self) -> str:
+        """Wait until the gateway is not ready, and return its reason, which is not silence."""
+        reason = self.is_noticed(PATIENCE_S)
+        assert "nothing heard" not in reason
+        return reason
 
     def is_noticed(self, within_s: float) -> str:
         """Wait until the gateway is not ready, and return its reason."""
@@ -269,7 +292,7 @@ class Scene:
         assert self.gateway.get(READY).status == 503
         assert self.gateway.get("/healthz").status == 200, "without a broker it still lives"
 
-    def recovers(self, reachable_at: float, within_s: float = 3) -> Outage:
+    def recovers(self, reachable_at: float, within_s: float = 10) -> Outage:
         """Wait until messages flow again, look at everything, and return what happened.
 
         Args:
@@ -279,11 +302,12 @@ class Scene:
         flowing_at = self.flows_after(reachable_at, within_s + 1)
         back_s = flowing_at - reachable_at
         assert back_s <= within_s
-        self.gateway.wait_until(READY, 1)
+        self.gateway.wait_until(READY)
         self._has_come_back()
         lost = self.settle()
         times = dict(self.feed.accepted)
-        early = [n for n in lost if times[n] < self._fault_at - 0.2 or times[n] > flowing_at]
+        first, last = self._fault_at - _ON_ITS_WAY_S, flowing_at + _ON_ITS_WAY_S
+        early = [n for n in lost if not first <= times[n] <= last]
         assert not early, f"lost outside of the outage: {early}"
         noticed_at, _, reason = self.readiness.first_after(self._fault_at, 503) or (None, 0, "")
         noticed_s = None if noticed_at is None else noticed_at - self._fault_at

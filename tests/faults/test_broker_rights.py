@@ -70,7 +70,7 @@ def test_a_missing_exchange_and_few_rights(node: PrivateNode, channel: Any) -> N
         text = f"exchange '{EXCHANGE}' does not exist, and this user may not declare it"
         wait_for(lambda: text in gateway.get(READY).body, what="the reason")
         channel.exchange_declare(EXCHANGE, "topic", auto_delete=False)
-        gateway.wait_until(READY, 10)
+        gateway.wait_until(READY)
         is_served(gateway, channel)
 
 
@@ -86,13 +86,13 @@ def test_missing_rights_are_told_with_the_command_that_gives_them(
     words = [sys.executable, "-m", "rango_gevent", "config", "--check", "--connect"]
 
     def check() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=30)
+        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
 
     told = check()
     assert told.returncode == 1
     (line,) = [line for line in told.stdout.splitlines() if line.startswith("failed: rights: ")]
     doctor = subprocess.run(
-        [*words[:3], "doctor"], env=env, capture_output=True, text=True, timeout=30
+        [*words[:3], "doctor"], env=env, capture_output=True, text=True, timeout=60
     )
     assert doctor.returncode == 1
     assert "taken for topic: may not ask" in doctor.stdout
@@ -116,7 +116,7 @@ def test_the_rights_of_a_log_are_tried_without_declaring_it(
 
     def check() -> subprocess.CompletedProcess[str]:
         env = server_env(EXCHANGE, given)
-        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=30)
+        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
 
     told = check()
     assert told.returncode == 1

@@ -22,7 +22,7 @@ from support import HEALTHY, READY, server_env, start_gateway, wait_for
 from websockets.exceptions import InvalidStatus
 
 LOG = {"RANGO_LOG": "stream"}
-LIVE_AGAIN_S = 5.0
+LIVE_AGAIN_S = 15.0  # a few, on a machine that is not busy
 YOUNG_S = 10.0  # RabbitMQ 3.10 may forget its first stream queue when it is killed before
 
 
@@ -113,7 +113,7 @@ def test_a_log_that_stalls(scene: Scene, queue: LogQueue) -> None:
     assert breaks(scene, "gap") == 1
     after(2)
     queue.thaw()
-    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 15, "the log again")
+    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, what="the log again")
     assert scene.gateway.metric("rango_log_fallback_seconds_total") > 2
     assert "delivers again, after" in scene.gateway.log()
     scene.flows()
@@ -140,8 +140,8 @@ def test_a_quiet_market_is_no_stall(scene: Scene) -> None:
 def test_a_log_that_is_deleted(scene: Scene, queue: LogQueue) -> None:
     """It is declared again, and is another history; clients lose nothing."""
     queue.delete()
-    wait_for(lambda: breaks(scene, "other_history") > 0, 10, "another history")
-    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 20, "the log again")
+    wait_for(lambda: breaks(scene, "other_history") > 0, what="another history")
+    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, what="the log again")
     scene.flows()
     is_whole(scene)
 
@@ -159,8 +159,8 @@ def test_a_log_that_is_another_one_when_the_gateway_comes_back(
     queue.declare()
     queue.publish([f'{{"n":{10_000_000 + n}}}' for n in range(size)])
     scene.relay.heal()
-    wait_for(lambda: breaks(scene, "other_history") == 1, 10, "another history")
-    wait_for(lambda: scene.gateway.get(READY).status == 200, 10, "ready")
+    wait_for(lambda: breaks(scene, "other_history") == 1, what="another history")
+    wait_for(lambda: scene.gateway.get(READY).status == 200, what="ready")
     queue.publish(['{"n":99999999}'])
     for watcher in scene.watchers:
         wait_for(lambda watcher=watcher: watcher.has(99999999), what="what comes next")
@@ -182,7 +182,7 @@ def test_a_log_that_was_trimmed_meanwhile(node: PrivateNode) -> None:
         for part in range(20):  # a segment rolls between two chunks only
             queue.publish([f'{{"n":{10_000_000 + part * 50 + n},"x":"{fill}"}}' for n in range(50)])
         scene.relay.heal()
-        wait_for(lambda: breaks(scene, "gap") == 1, 10, "a gap")
+        wait_for(lambda: breaks(scene, "gap") == 1, what="a gap")
         assert breaks(scene, "other_history") == 0
         assert "history breaks" in scene.gateway.log()
         wait_for(lambda: scene.watchers[0].has(10_000_999), what="the newest")
@@ -205,11 +205,11 @@ def test_the_log_is_read_before_clients_come(node: PrivateNode) -> None:
     queue = filled(node, exchange, 60_000)
     env = {**LOG, "RANGO_AMQP_URL": node.amqp_url}
     with start_gateway(exchange=exchange, env=env, until=HEALTHY) as gateway:
-        said = wait_for(lambda: re.search(r"filling.*", gateway.get(READY).body), 10, "filling")
+        said = wait_for(lambda: re.search(r"filling.*", gateway.get(READY).body), what="filling")
         assert re.fullmatch(r"filling from the log: \d+ s behind", said[0])
         with pytest.raises(InvalidStatus, match="503"):
             gateway.connect("/public?stream=m.trades")
-        gateway.wait_until(READY, 30)
+        gateway.wait_until(READY)
         assert gateway.metric("rango_messages_received_total", scope="public") >= 60_000
         assert gateway.metric("rango_log_fill_seconds") > 0
         with gateway.connect("/public?stream=m.trades") as client:
@@ -248,7 +248,7 @@ def test_a_broker_that_is_killed_loses_nothing_confirmed() -> None:
             node.kill()
             wait_for(lambda: scene.gateway.get(READY).status == 503, what="not ready")
             node.start()
-            scene.flows(20)
+            scene.flows()
             attached_at = time.monotonic()
             after(1)
             lost = scene.settle()
@@ -275,11 +275,11 @@ def test_missing_rights(node: PrivateNode) -> None:
         exchange="test.rights", env={**LOG, "RANGO_AMQP_URL": url}, until=HEALTHY
     ) as gateway:
         text = "this user may not use the log rango.log.test.rights"
-        wait_for(lambda: text in gateway.get(READY).body, 10, "the reason")
+        wait_for(lambda: text in gateway.get(READY).body, what="the reason")
         assert r"`^rango\..*`" in gateway.get(READY).body
         rights = r"^rango\..*"
         node.ctl("set_permissions", "few", rights, rights, r"^(rango\..*|test\..*)$")
-        gateway.wait_until(READY, 10)
+        gateway.wait_until(READY)
 
 
 def test_a_queue_of_another_type(node: PrivateNode) -> None:
@@ -290,9 +290,9 @@ def test_a_queue_of_another_type(node: PrivateNode) -> None:
     env = {**LOG, "RANGO_AMQP_URL": node.amqp_url}
     with start_gateway(exchange=exchange, env=env, until=HEALTHY) as gateway:
         text = "is no stream queue: delete it"
-        wait_for(lambda: text in gateway.get(READY).body, 10, "the reason")
+        wait_for(lambda: text in gateway.get(READY).body, what="the reason")
         LogQueue(node, exchange).delete()
-        gateway.wait_until(READY, 10)
+        gateway.wait_until(READY)
 
 
 def test_bounds_that_differ_are_taken_as_they_are(node: PrivateNode) -> None:
@@ -321,7 +321,7 @@ def rango_log(node: PrivateNode, what: str, exchange: str) -> subprocess.Complet
     """Run ``rango log``."""
     env = server_env(exchange, {"RANGO_AMQP_URL": node.amqp_url})
     words = [sys.executable, "-m", "rango_gevent", "log", what]
-    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=30)
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
 
 
 def test_the_log_is_looked_at_and_dropped(node: PrivateNode) -> None:

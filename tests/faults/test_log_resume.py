@@ -37,7 +37,12 @@ def queue(node: PrivateNode) -> Iterator[LogQueue]:
 @contextlib.contextmanager
 def instance(node: PrivateNode) -> Iterator[Server]:
     """Run one of several gateways."""
-    env = {"RANGO_LOG": "stream", "RANGO_AMQP_URL": node.amqp_url}
+    env = {
+        "RANGO_LOG": "stream",
+        "RANGO_AMQP_URL": node.amqp_url,
+        "RANGO_PING_INTERVAL_S": "600",  # a silent client is told where it stands with a ping
+        "RANGO_PONG_TIMEOUT_S": "700",
+    }
     with start_gateway(exchange=EXCHANGE, env=env) as gateway:
         yield gateway
 
@@ -127,7 +132,7 @@ def test_a_log_that_stalls_gives_events_without_positions(
         queue.freeze()
         with Login().connect(node.port) as connection:
             queue.publish_unconfirmed(connection, ['{"n":5}'])
-            wait_for(lambda: gateway.metric("rango_log_fallback") == 1, 8, "the fallback")
+            wait_for(lambda: gateway.metric("rango_log_fallback") == 1, what="the fallback")
             notice = client.receive_json()
             assert notice == {"event": "position", "at": None, "reason": "gap"}
             live = client.receive_json()
@@ -140,7 +145,7 @@ def test_a_log_that_stalls_gives_events_without_positions(
             queue.thaw()
             time.sleep(0.5)
             queue.publish_unconfirmed(connection, ['{"n":6}'])
-            wait_for(lambda: gateway.metric("rango_log_fallback") == 0, 15, "the log again")
+            wait_for(lambda: gateway.metric("rango_log_fallback") == 0, what="the log again")
             publish(queue, range(7, 10))
         heard = [client.receive_json() for _ in range(5)]
         events = [message for message in heard if STREAM in message]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
@@ -19,8 +19,10 @@ from rango_gevent.publisher import Publisher, PublishError
 sys.path.append(str(ROOT / "scripts"))
 from rabbitmq_node import PrivateNode  # noqa: E402 - found on the line before
 
-AT_ONCE_S = 1.5  # milliseconds, on a machine that is not busy
-LONG_S = 20.0
+AT_ONCE_S = 8.0  # milliseconds, on a machine that is not busy
+SHORT_S = 3.0  # a deadline that the first event keeps on a busy machine too
+PATIENT_S = 8.0  # one that a busy machine keeps in any case
+LONG_S = 30.0
 
 
 class Inbox:
@@ -81,9 +83,17 @@ def node() -> Iterator[PrivateNode]:
 
 def publisher(port: int, inbox: Inbox, **options: Any) -> Publisher:
     """Return a publisher that has published."""
+    options = {"deadline_s": PATIENT_S, **options}
     one = Publisher(f"amqp://guest:guest@{HOST}:{port}//", exchange=inbox.exchange, **options)
     one.publish("public.a.b", "0")
     return one
+
+
+def freeze(node: PrivateNode) -> None:
+    """Stop a broker where it is, and wait until it stands still."""
+    node.freeze()
+    stat = Path(f"/proc/{node.pid}/stat")
+    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", what="a standstill")
 
 
 def duration_s(started_s: float) -> float:
@@ -109,7 +119,7 @@ def test_an_idle_connection_that_was_cut(
 
 def test_an_idle_connection_that_was_forgotten(relay: Relay, inbox: Inbox) -> None:
     """One that swallows everything without a word is given up in time for another attempt."""
-    with publisher(relay.port, inbox, deadline_s=4.0) as one:
+    with publisher(relay.port, inbox, deadline_s=PATIENT_S) as one:
         idle_until = time.monotonic() + 1.1
         wait_for(lambda: time.monotonic() > idle_until, what="an idle connection")
         relay.black_hole()
@@ -179,13 +189,13 @@ def test_raise(relay: Relay, inbox: Inbox) -> None:
 
 def test_block_until_the_deadline(relay: Relay, inbox: Inbox) -> None:
     """It is tried until then, and not any longer."""
-    with publisher(relay.port, inbox, on_down="block", deadline_s=1.0) as one:
+    with publisher(relay.port, inbox, on_down="block", deadline_s=SHORT_S) as one:
         relay.refuse()
         relay.cut()
         started_s = time.monotonic()
         with pytest.raises(PublishError):
             one.publish("public.a.b", "1")
-        assert 0.3 < duration_s(started_s) < 1.0 + AT_ONCE_S
+        assert 0.3 < duration_s(started_s) < SHORT_S + AT_ONCE_S
         assert one.stats().retried > 1
 
 
@@ -202,13 +212,13 @@ def test_block_until_it_is_back(relay: Relay, inbox: Inbox) -> None:
 @pytest.mark.parametrize("on_down", ["block", "raise"])
 def test_a_path_that_swallows_everything(relay: Relay, inbox: Inbox, on_down: str) -> None:
     """The deadline holds, for the old connection and for a new one."""
-    with publisher(relay.port, inbox, on_down=on_down, deadline_s=1.0) as one:
+    with publisher(relay.port, inbox, on_down=on_down, deadline_s=SHORT_S) as one:
         relay.black_hole()
         for reason, maybe_sent in (("late", True), ("away", False)):
             started_s = time.monotonic()
             with pytest.raises(PublishError) as caught:
                 one.publish("public.a.b", "1")
-            assert duration_s(started_s) < 1.0 + AT_ONCE_S
+            assert duration_s(started_s) < SHORT_S + AT_ONCE_S
             assert (caught.value.reason, caught.value.maybe_sent) == (reason, maybe_sent)
 
 
@@ -235,13 +245,13 @@ def test_what_waits_at_the_end(
     relay: Relay, inbox: Inbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Closing tries once more, for a bounded time, and says how much is given up."""
-    one = publisher(relay.port, inbox, on_down="buffer", deadline_s=1.0)
+    one = publisher(relay.port, inbox, on_down="buffer", deadline_s=SHORT_S)
     relay.refuse()
     relay.cut()
     one.publish("public.a.b", "1")
     started_s = time.monotonic()
     one.close()
-    assert duration_s(started_s) < 1.0 + AT_ONCE_S
+    assert duration_s(started_s) < SHORT_S + AT_ONCE_S
     assert "1 events are given up" in caplog.text
     assert one.stats().dropped == 1
     relay.heal()
@@ -271,7 +281,7 @@ def test_a_memory_alarm(node: PrivateNode) -> None:
             started_s = time.monotonic()
             with pytest.raises(PublishError, match="takes nothing") as caught:
                 impatient.publish("public.a.b", "1")
-            assert duration_s(started_s) < LONG_S / 4
+            assert duration_s(started_s) < LONG_S / 2
             assert (caught.value.reason, caught.value.maybe_sent) == ("blocked", maybe_sent)
         buffered.publish("public.a.b", "2")
         assert buffered.stats().waiting == 1
@@ -296,17 +306,16 @@ def _publishes(publisher: Publisher) -> bool:
 def test_a_broker_that_hangs(node: PrivateNode) -> None:
     """A confirm that comes too late is not taken for that of a later event."""
     inbox = Inbox(node.port)
-    one = publisher(node.port, inbox, deadline_s=1.0)
-    pid = node.pid
-    os.kill(pid, signal.SIGSTOP)
+    one = publisher(node.port, inbox, deadline_s=SHORT_S)
+    freeze(node)
     try:
         started_s = time.monotonic()
         with pytest.raises(PublishError) as caught:
             one.publish("public.a.b", "1")
-        assert duration_s(started_s) < 1.0 + AT_ONCE_S
+        assert duration_s(started_s) < SHORT_S + AT_ONCE_S
         assert caught.value.maybe_sent
     finally:
-        os.kill(pid, signal.SIGCONT)
+        node.thaw()
     wait_for(lambda: _publishes(one), LONG_S, "a broker that goes on")
     assert inbox.bodies()[-1] == "3"
     one.close()
@@ -317,7 +326,7 @@ def test_a_broker_that_is_killed_before_the_confirm(node: PrivateNode) -> None:
     """With a buffer the event is kept, and published to the broker that comes in its place."""
     inbox = Inbox(node.port)
     one = publisher(node.port, inbox, on_down="buffer", deadline_s=LONG_S)
-    os.kill(node.pid, signal.SIGSTOP)
+    freeze(node)
     thread = threading.Thread(target=one.publish, args=("public.a.b", "1"))
     thread.start()
     node.kill()

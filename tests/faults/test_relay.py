@@ -39,7 +39,7 @@ def relay() -> Iterator[Relay]:
 
 def connect(relay: Relay) -> socket.socket:
     """Connect through the relay."""
-    return socket.create_connection((HOST, relay.port), 5)
+    return socket.create_connection((HOST, relay.port), 30)
 
 
 def echo(sock: socket.socket, data: bytes) -> bytes:
@@ -60,7 +60,7 @@ def is_silent(sock: socket.socket, data: bytes, seconds: float = 0.2) -> bool:
     except socket.timeout:
         return True
     finally:
-        sock.settimeout(5)
+        sock.settimeout(30)
     return False
 
 
@@ -134,11 +134,14 @@ def test_delay_adds_to_both_directions(relay: Relay) -> None:
         relay.delay(0.1)
         started = time.monotonic()
         assert echo(sock, b"a") == b"a"
-        assert 0.2 <= time.monotonic() - started < 1
+        assert time.monotonic() - started >= 0.2
         relay.delay(0)
-        started = time.monotonic()
-        assert echo(sock, b"a") == b"a"
-        assert time.monotonic() - started < 0.2
+        took_s = []
+        for _ in range(20):  # one of them finds the machine idle
+            started = time.monotonic()
+            assert echo(sock, b"a") == b"a"
+            took_s.append(time.monotonic() - started)
+        assert min(took_s) < 0.2
 
 
 @pytest.mark.parametrize("reset", [True, False])

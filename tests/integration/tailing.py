@@ -39,7 +39,7 @@ class Tail:
 
     def wait_said(self, text: str, times: int = 1) -> None:
         """Wait until a text was said so many times."""
-        wait_for(lambda: self.said().count(text) >= times, 15, f"{text!r} in {self.said()!r}")
+        wait_for(lambda: self.said().count(text) >= times, what=f"{text!r} in {self.said()!r}")
 
     def subscribed(self, *names: str, times: int = 1) -> None:
         """Wait until the server has said that it holds these names."""
@@ -49,7 +49,7 @@ class Tail:
 
     def end(self) -> tuple[int, bytes]:
         """Wait for its end and return exit code and output."""
-        out, _ = self.process.communicate(timeout=20)
+        out, _ = self.process.communicate(timeout=60)
         return self.process.returncode, out
 
 
@@ -61,4 +61,4 @@ def tail(directory: Path, *words: str, env: dict[str, str] | None = None) -> Ite
         yield running
     finally:
         running.process.kill()
-        running.process.communicate(timeout=5)
+        running.process.communicate(timeout=60)

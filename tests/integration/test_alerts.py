@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from typing import Any, Iterator
 import pytest
 import redis
 from aiosmtpd.controller import Controller
-from support import HOST, ROOT, Relay, free_port, start_gateway, wait_for
+from support import HOST, PATIENCE_S, ROOT, Relay, free_port, start_gateway, wait_for
 
 _SECRET = "hunter2hunter2"
 
@@ -83,7 +84,7 @@ class Mailbox:
 def mail() -> Iterator[tuple[str, list[str]]]:
     """Run a mail server; give its URL and what it got."""
     box, port = Mailbox(), free_port()
-    controller = Controller(box, hostname=HOST, port=port)
+    controller = Controller(box, hostname=HOST, port=port, ready_timeout=PATIENCE_S)
     controller.start()
     yield (
         f"mailto://{HOST}:{port}?from=rango@example.org&to=ops@example.org&mode=insecure",
@@ -122,7 +123,7 @@ def udp() -> Iterator[socket.socket]:
     """Listen where alertcenter would."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((HOST, 0))
-        sock.settimeout(15)
+        sock.settimeout(PATIENCE_S)
         yield sock
 
 
@@ -134,6 +135,7 @@ def hanging() -> Iterator[str]:
 
 
 _SCRIPT = """
+from time import sleep as native_sleep
 from gevent import monkey
 monkey.patch_all()
 import json, logging, sys, time
@@ -150,20 +152,38 @@ log = logging.getLogger("rango_gevent.test")
 watch = Watch(settings, lambda: "", {})
 watch.start()
 gevent.spawn(watch.run)
+# How late the loop is, without what the machine was late for a thread that only sleeps.
 late = 0.0
+naps = [(time.perf_counter(), time.perf_counter())]
+def nap():
+    while True:
+        native_sleep(0.005)
+        naps.append((naps[-1][1], time.perf_counter()))
+gevent.get_hub().threadpool.spawn(nap)
 def tick():
     global late
     while True:
-        due = time.perf_counter() + 0.005
+        began = time.perf_counter()
         gevent.sleep(0.005)
-        late = max(late, time.perf_counter() - due)
+        ended = time.perf_counter()
+        seen = [*naps, (naps[-1][1], ended)]
+        pauses = [b - a for a, b in seen if b > began and b - a > 0.05]
+        late = max(late, ended - began - sum(pauses))
+        del naps[:-100]
 gevent.spawn(tick)
 gevent.sleep(0.1)
 late = 0.0
+def until(is_so, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it never came so far"
+        gevent.sleep(0.05)
+def outcomes(which):
+    return watch.alerts.delivered[which]
 """
 
 
-def run_script(script: str, urls: str, timeout_s: float = 40, **env: str) -> dict[str, Any]:
+def run_script(script: str, urls: str, timeout_s: float = 120, **env: str) -> dict[str, Any]:
     """Run a process with alerts; return what it printed as JSON."""
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT + script],
@@ -183,6 +203,7 @@ for number in range(10_000):
         gevent.sleep(0.001)
 storm_s = time.monotonic() - began
 worst = late
+until(lambda: outcomes("delivered") >= 1)
 gevent.sleep(SLEEP)
 watch.stop()
 print(json.dumps({"late": worst, "storm_s": storm_s, "handed": watch.alerts.handed, "sent": watch.alerts.delivered}))
@@ -194,16 +215,19 @@ def test_a_storm_of_critical_lines_is_one_mail_with_their_number(
 ) -> None:
     """Ten thousand lines: one mail, and the loop is never held up by it.
 
-    What a slow machine says after the first second comes with the last mail, at the end.
+    What a slow machine says after the first second comes with another mail.
     """
     url, mails = mail
-    found = run_script(_STORM.replace("SLEEP", "5"), url, RANGO_ALERT_NAME="shop-1")
-    assert len(mails) == 1 or (found["storm_s"] > 0.5 and len(mails) == 2)
+    found = run_script(
+        _STORM.replace("SLEEP", "12"), url, RANGO_ALERT_NAME="shop-1", RANGO_ALERT_INTERVAL_S="5"
+    )
+    most = 1 if found["storm_s"] < 0.5 else 2 + found["storm_s"] / 5
+    assert 1 <= len(mails) <= most
     assert "Subject: rango at shop-1: 1 critical" in mails[0]
     assert "disk 0 is on fire" in mails[0]
     assert sum(int(re.findall(r"(\d+) times", mail)[0]) for mail in mails) == 10_000
     assert found["handed"] == 10_000
-    assert found["late"] < 0.1
+    assert found["late"] < 0.5
 
 
 def test_different_lines_beyond_the_bound_are_counted(webhook: Webhook) -> None:
@@ -212,7 +236,7 @@ def test_different_lines_beyond_the_bound_are_counted(webhook: Webhook) -> None:
         """
 for number in range(264):
     open_incident(log, f"incident {number}", "number %d", number)
-gevent.sleep(4)
+until(lambda: outcomes("delivered") == 1)
 watch.stop()
 print("{}")
 """,
@@ -233,11 +257,11 @@ def test_all_kinds_of_sinks_get_it(
     run_script(
         """
 open_incident(log, "fire", "first")
-gevent.sleep(2.5)
+until(lambda: outcomes("delivered") == 4)
 open_incident(log, "fire", "second")
 end_incident("fire", "put out")
 end_incident("flood", "nobody knew of it")
-gevent.sleep(3.5)
+until(lambda: outcomes("delivered") == 8)
 watch.stop()
 print("{}")
 """,
@@ -267,19 +291,19 @@ def test_sinks_that_hang_or_refuse_hold_up_nobody(webhook: Webhook, hanging: str
     found = run_script(
         """
 open_incident(log, "fire", "first")
-gevent.sleep(3)
+until(lambda: outcomes("delivered") == 1)
 open_incident(log, "fire", "second")
-gevent.sleep(5)
+until(lambda: outcomes("delivered") == 2 and outcomes("failed") >= 4)
 worst = late
 watch.stop()
 print(json.dumps({"late": worst, "sent": watch.alerts.delivered}))
 """,
         f"{hanging};{refusing};{webhook.url}",
-        RANGO_ALERT_TIMEOUT_S="1",
+        RANGO_ALERT_TIMEOUT_S="3",
         RANGO_ALERT_INTERVAL_S="2",
     )
     assert len(webhook.got) == 2
-    assert found["late"] < 0.1
+    assert found["late"] < 0.5
     assert found["sent"]["failed"] >= 4
     assert "alert sink 1 (json://***): " in found["log"]
     assert f"alert sink 2 ({refusing}): nobody listens there" in found["log"]
@@ -296,6 +320,7 @@ def test_a_sink_that_comes_back_gets_all_of_it(webhook: Webhook) -> None:
 for number in range(8):
     open_incident(log, "fire", "still burning")
     gevent.sleep(1)
+until(lambda: outcomes("delivered") >= 1)
 gevent.sleep(3)
 watch.stop()
 print("{}")
@@ -318,7 +343,7 @@ gevent.sleep(6)
 os.kill(watch.alerts._pid, 9)
 gevent.sleep(0.5)
 open_incident(log, "fire", "after the kill")
-gevent.sleep(3)
+until(lambda: outcomes("delivered") == 1)
 watch.stop()
 print("{}")
 """,
@@ -329,7 +354,7 @@ print("{}")
 
 def test_a_url_that_no_library_knows_is_told_at_the_start() -> None:
     """By its kind and number only."""
-    found = run_script("gevent.sleep(3)\nwatch.stop()\nprint('{}')", f"nonsense://{_SECRET}")
+    found = run_script("gevent.sleep(5)\nwatch.stop()\nprint('{}')", f"nonsense://{_SECRET}")
     assert re.search(
         r"alert sink 1 \(nonsense://\*\*\*\): .*; correct RANGO_ALERT_URLS", found["log"]
     )
@@ -365,18 +390,22 @@ def test_a_broker_that_is_away_is_told_and_that_it_is_back(webhook: Webhook) -> 
     relay.cut()
 
 
-def test_a_gateway_that_is_killed_is_told_of(webhook: Webhook) -> None:
-    """By the process that outlives it, at once; one that stops in peace is not."""
-    env = {"RANGO_ALERT_URLS": webhook.url}
+def test_a_gateway_that_is_killed_is_told_of(udp: socket.socket) -> None:
+    """By the process that outlives it, at once; one that stops in peace is not.
+
+    That process gives itself three seconds, so this sink is one that needs no large library.
+    """
+    env = {"RANGO_ALERT_URLS": f"udp://{HOST}:{udp.getsockname()[1]}"}
     with start_gateway(env=env) as server:
         assert server.stop() == 0
     wait_for(lambda: not server.group_is_alive(), what="the courier to end")
-    assert webhook.got == []
+    assert not select.select([udp], [], [], 0)[0]
     with start_gateway(env=env) as server:
-        time.sleep(0.5)
+        wait_for(lambda: any(map(_is_courier, server.workers())), what="the courier")
+        time.sleep(2)  # it listens by now
         server.process.send_signal(signal.SIGKILL)
         text = f"the gateway, process {server.process.pid}, is gone without a goodbye"
-        wait_for(lambda: text in webhook.text(), what="the alert")
+        assert text in udp.recv(20_000).decode()
 
 
 def test_workers_share_one_message(webhook: Webhook) -> None:
@@ -385,7 +414,7 @@ def test_workers_share_one_message(webhook: Webhook) -> None:
     relay.open()
     env = {
         "RANGO_WORKERS": "2",
-        "RANGO_WORKER_TIMEOUT_S": "2",
+        "RANGO_WORKER_TIMEOUT_S": "8",
         "RANGO_AMQP_URL": relay.url,
         "RANGO_ALERT_URLS": webhook.url,
         "RANGO_ALERT_NOT_READY_S": "1",
@@ -400,20 +429,20 @@ def test_workers_share_one_message(webhook: Webhook) -> None:
         relay.open()
         wait_for(lambda: "ready again after" in webhook.text(), what="the recovery")
         assert len(webhook.got) == 2
-        workers = [pid for pid in server.workers() if "courier" not in _command(pid)]
+        workers = [pid for pid in server.workers() if not _is_courier(pid)]
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGSTOP)
         text = f"WORKER TIMEOUT (pid:{workers[0]})"
-        wait_for(lambda: text in webhook.text(), 20, "the parent's alert")
+        wait_for(lambda: text in webhook.text(), what="the parent's alert")
         assert server.stop() == 0
     assert "goodbye" not in webhook.text()
     relay.cut()
 
 
-def _command(pid: int) -> str:
+def _is_courier(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    return ""
+        return "courier" in Path(f"/proc/{pid}/cmdline").read_text()
+    return False
 
 
 def test_workers_that_die_in_a_loop_are_told_and_that_they_live(webhook: Webhook) -> None:
@@ -425,14 +454,18 @@ def test_workers_that_die_in_a_loop_are_told_and_that_they_live(webhook: Webhook
     }
     command = [sys.executable, "-m", "gunicorn", "-c", "python:rango_gevent.gunicorn_hooks"]
     with start_gateway(env=env, command=[*command, "rango_gevent.wsgi:app"]) as server:
-        deadline = time.monotonic() + 20
-        while "workers die in a loop" not in webhook.text() and time.monotonic() < deadline:
+
+        def kill_some_more() -> bool:
             for pid in server.workers():
-                if "courier" not in _command(pid):
-                    os.kill(pid, signal.SIGKILL)
+                if not _is_courier(pid):
+                    with contextlib.suppress(ProcessLookupError):  # it was on its way out
+                        os.kill(pid, signal.SIGKILL)
             time.sleep(0.2)
+            return "workers die in a loop" in webhook.text()
+
+        wait_for(kill_some_more, 60, "the alarm")
         assert "workers die in a loop: 6 in " in webhook.text()
-        wait_for(lambda: "workers live again" in webhook.text(), 40, "the recovery")
+        wait_for(lambda: "workers live again" in webhook.text(), 90, "the recovery")
 
 
 # -- the command, and who uses none of it ----------------------------------------------------------
@@ -483,6 +516,6 @@ def test_who_has_no_sinks_imports_no_library_and_starts_no_process() -> None:
         [sys.executable, "-c", "from gevent import monkey; monkey.patch_all()\n"
          "import sys, rango_gevent.wsgi, rango_gevent.commands.serve\n"
          "print({'apprise', 'redis', 'requests'} & set(sys.modules))"],
-        capture_output=True, text=True, timeout=30,
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert found.stdout == "set()\n", found.stderr

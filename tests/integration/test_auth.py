@@ -191,7 +191,7 @@ def open_server() -> Iterator[Server]:
         "API_CORS_ORIGINS": "shop.example",
         "RANGO_AUTH_WAYS": "header,subprotocol,cookie,query,message,ranger",
         "RANGO_AUTH_COOKIE": "session",
-        "RANGO_PRIVATE_GRACE_S": "1",
+        "RANGO_PRIVATE_GRACE_S": "5",
         "RANGO_TOKEN_GRACE_S": "0",
         "RANGO_CONTROL_KEY": "rango.control",
         "LOG_LEVEL": "debug",
@@ -257,14 +257,14 @@ def test_a_while_on_the_private_path(open_server: Server) -> None:
 
 def test_a_token_ends(open_server: Server) -> None:
     """With a code that asks for a new one; who renews in time stays, and hears of the end."""
-    with open_server.connect("/private", make_token({"uid": "E1", "exp": time.time() + 4})) as one:
+    with open_server.connect("/private", make_token({"uid": "E1", "exp": time.time() + 8})) as one:
         one.receive()
         with open_server.connect() as two:
             two.receive()
-            authenticate(two, make_token({"uid": "E1", "exp": time.time() + 4}))
+            authenticate(two, make_token({"uid": "E1", "exp": time.time() + 8}))
             notice = two.receive_json()
             assert notice["event"] == "auth_expiring"
-            assert 0 <= notice["in"] <= 4
+            assert 0 <= notice["in"] <= 8
             assert "success" in authenticate(two, make_token({"uid": "E1"}))
             assert one.closed() == (4401, "authentication expired")
             assert ask(two, event="list")["success"]["streams"] == []

@@ -67,8 +67,8 @@ def running(command: list[str]) -> Iterator[list[str]]:
         yield lines
     finally:
         process.kill()
-        process.wait(5)
-        reader.join(5)
+        process.wait(30)
+        reader.join(30)
         process.stdout.close()
 
 
@@ -85,6 +85,6 @@ def test_a_program_receives_what_is_private(server: Server, program: Program) ->
             return any('{"order":{"id":1}}' in line for line in list(lines))
 
         try:
-            wait_for(has_come, 15, "the order")
+            wait_for(has_come, what="the order")
         except AssertionError as error:
             raise AssertionError(f"{error}; it printed {lines}") from None

@@ -18,8 +18,8 @@ from jwt.algorithms import OKPAlgorithm
 from support import HOST, Server, make_token, server_env, signing_key, start_gateway, wait_for
 from websockets.exceptions import InvalidStatus
 
-TIMEOUT_S = 3
-SLOW_S = 6.0
+TIMEOUT_S = 8  # so that a busy machine does a few handshakes within it
+SLOW_S = 16.0
 
 
 class Service:
@@ -142,7 +142,7 @@ def test_one_who_waits_holds_up_nobody(server: Server) -> None:
         other.receive()
         waiting.send({"event": "auth", "token": "slow"})
         started = time.monotonic()
-        for _ in range(20):
+        for _ in range(5):
             with server.connect("/public?stream=a.b") as client:
                 client.receive()
             other.send("ping")
@@ -185,7 +185,7 @@ def test_keys_by_a_url(server: Server, service: Service) -> None:
             return False
         return True
 
-    wait_for(is_let_in, 20, "the new key")
+    wait_for(is_let_in, what="the new key")
     before = service.fetches
     stranger = Ed25519PrivateKey.generate()
     for index in range(20):

@@ -127,7 +127,7 @@ def test_bindings_come_back_with_the_exchange() -> None:
                 return client.receive(0.3) == '{"m1.trades":1}'
             return False
 
-        wait_for(arrives, 20, "a message by the new exchange")
+        wait_for(arrives, what="a message by the new exchange")
 
 
 def test_bindings_come_back_with_the_broker() -> None:

@@ -29,7 +29,7 @@ from rango_gevent.client.testing import FakeGateway
 from rango_gevent.errors import Refused
 
 QUICK = Limits(
-    open_s=3, close_s=1, idle_s=0.3, pong_s=0.3, first_wait_s=0.01, max_wait_s=0.05, resync_s=0.01
+    open_s=10, close_s=1, idle_s=0.3, pong_s=1, first_wait_s=0.01, max_wait_s=0.05, resync_s=0.01
 )
 
 
@@ -53,10 +53,10 @@ def test_the_example(gateway: FakeGateway) -> None:
     with StreamClient(urls, token=lambda: "jwt", per_connection=200, limits=QUICK) as client:
         client.on_state(heard.append)
         trades = client.subscribe("btcusd.trades", policy="drop-oldest", size=1000)
-        trades.wait(5)
+        trades.wait(30)
         gateway.publish("btcusd.ob-snap", '{"asks":[["9","1"]],"bids":[["7","1"]],"sequence":1}')
         with client.book("btcusd") as book:
-            book.wait_synced(10)
+            book.wait_synced(30)
             gateway.publish("btcusd.ob-inc", '{"bids":["8","2"],"sequence":2}')
             for change in book:
                 if change.kind == "update":
@@ -64,7 +64,7 @@ def test_the_example(gateway: FakeGateway) -> None:
                     break
             assert [*book.bids] == [(8, 2), (7, 1)]
             assert [*book.asks] == [(9, 1)]
-        assert client.request({"event": "list"}, timeout=3)["streams"][0] == "btcusd.trades"
+        assert client.request({"event": "list"}, timeout=60)["streams"][0] == "btcusd.trades"
         gateway.publish("btcusd.trades", '{"tid": 1}')
         for event in client:
             assert event[:2] == ("btcusd.trades", '{"tid": 1}')
@@ -87,7 +87,7 @@ def test_it_comes_back_from_every_fault(fault: str, history: int) -> None:
     with FakeGateway(history=history) as gateway, client(gateway) as ours:
         ours.on_gap(gaps.append)
         ours.on_state(lambda change: states.append(change.state))
-        stream = ours.subscribe("a.b").wait(5)
+        stream = ours.subscribe("a.b").wait(30)
         if fault == "garbage":
             for text in ("", "{", '{"a', "pong", "[]", '{"event":"?"}', "\x00"):
                 gateway.send(text)
@@ -104,7 +104,7 @@ def test_it_comes_back_from_every_fault(fault: str, history: int) -> None:
                 gateway.publish("a.b", "0")
             gateway.resume()
             if history:
-                assert stream.get(5).body == "0"
+                assert stream.get(30).body == "0"
                 wait_for(lambda: ours.stats().recovered == 1, what="the reply")
                 assert not gaps
             else:
@@ -112,7 +112,7 @@ def test_it_comes_back_from_every_fault(fault: str, history: int) -> None:
                 assert gaps[0].streams == ("a.b",)
         gateway.wait_held("a.b")
         gateway.publish("a.b", "1")
-        assert stream.get(5).body == "1"
+        assert stream.get(30).body == "1"
         assert ours.stats().reconnects == (fault != "garbage")
 
 
@@ -131,7 +131,7 @@ def test_a_token_is_fetched_before_every_connect(gateway: FakeGateway) -> None:
     reasons: list[str] = []
     with client(gateway, token=fetch) as ours:
         ours.on_state(lambda change: reasons.append(change.reason))
-        ours.wait_live(10)
+        ours.wait_live(30)
         gateway.close(4401, "authentication expired")
         wait_for(lambda: ours.stats().reconnects == 1)
     assert gateway.tokens == ["old", "new", "newer"]
@@ -144,7 +144,7 @@ def test_a_fixed_token_that_is_refused_is_the_end(gateway: FakeGateway) -> None:
     gateway.accepts = lambda token: False
     with client(gateway, token="old") as ours:
         with pytest.raises(SubscriptionRefused, match="HTTP 401"):
-            ours.subscribe("order").wait(10)
+            ours.subscribe("order").wait(30)
         with pytest.raises(Refused, match="HTTP 401"):
             next(iter(ours))
         with pytest.raises(Refused, match="HTTP 401"):
@@ -156,7 +156,7 @@ def test_a_token_is_renewed_in_band(gateway: FakeGateway) -> None:
     gateway.ttl_s = 5.2
     tokens = iter(f"t{n}" for n in range(1000))
     with client(gateway, token=lambda: next(tokens), in_band=True) as ours:
-        ours.subscribe("order").wait(10)
+        ours.subscribe("order").wait(30)
         wait_for(lambda: len(gateway.tokens) >= 3, what="two renewals")
         assert gateway.accepted == 1
     assert gateway.tokens[:3] == ["t0", "t1", "t2"]
@@ -165,7 +165,7 @@ def test_a_token_is_renewed_in_band(gateway: FakeGateway) -> None:
 def test_all_that_waits_for_an_answer_fails_with_the_connection(gateway: FakeGateway) -> None:
     """At once, not after its own time."""
     with client(gateway, limits=QUICK._replace(idle_s=60)) as ours:
-        ours.wait_live(5)
+        ours.wait_live(30)
         gateway.stall()
         errors: list[Exception] = []
 
@@ -181,7 +181,7 @@ def test_all_that_waits_for_an_answer_fails_with_the_connection(gateway: FakeGat
         wait_for(lambda: len(ours.core.pool.links[0].matcher._waiting) == 3)
         gateway.cut()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
         assert len(errors) == 3
 
 
@@ -189,37 +189,37 @@ def test_requests_and_their_errors(gateway: FakeGateway) -> None:
     """An error is raised, no answer in time is a timeout, and a later request still works."""
     with client(gateway, limits=QUICK._replace(idle_s=60)) as ours:
         with pytest.raises(RequestFailed, match="Invalid event"):
-            ours.request({"event": "nothing"}, timeout=5)
+            ours.request({"event": "nothing"}, timeout=60)
         gateway.stall()
         with pytest.raises(TimeoutError):
             ours.request({"event": "list"}, timeout=0.2)
         gateway.resume()
-        assert ours.request({"event": "time"}, timeout=5)["message"] == "time"
+        assert ours.request({"event": "time"}, timeout=60)["message"] == "time"
         latencies: list[str] = []
         ours.on_latency(lambda what, seconds: latencies.append(what))
-        ours.request({"event": "time"}, timeout=5)
+        ours.request({"event": "time"}, timeout=60)
         wait_for(lambda: latencies == ["request"])
 
 
 def test_a_bucket_of_its_own_paces_requests(gateway: FakeGateway) -> None:
     """Of all connections together; who may not wait is told."""
     with client(gateway, bucket=TokenBucket(0.001, 1)) as ours:
-        ours.request({"event": "time"}, timeout=5)
+        ours.request({"event": "time"}, timeout=60)
         with pytest.raises(NotNow):
             ours.request({"event": "time"}, wait=False)
         with pytest.raises(TimeoutError, match="later than its time"):
-            ours.request({"event": "time"}, timeout=5)
+            ours.request({"event": "time"}, timeout=60)
 
 
 def test_a_subscription_for_a_while(gateway: FakeGateway) -> None:
     """A ``with`` block subscribes and unsubscribes; what it missed is not told as a gap."""
     with client(gateway) as ours:
         with ours.subscription("a.b") as stream:
-            stream.wait(5)
+            stream.wait(30)
             assert stream.state == "active"
-        assert ours.request({"event": "list"}, timeout=5)["streams"] == []
+        assert ours.request({"event": "list"}, timeout=60)["streams"] == []
         with pytest.raises(EOFError):
-            stream.get(5)
+            stream.get(30)
 
 
 def test_a_quiet_stream_is_told(gateway: FakeGateway) -> None:
@@ -227,8 +227,8 @@ def test_a_quiet_stream_is_told(gateway: FakeGateway) -> None:
     quiet: list[str] = []
     with client(gateway) as ours:
         ours.on_stale(quiet.append)
-        ours.subscribe("a.b", stale_after_s=0.2).wait(5)
-        ours.subscribe("c.d").wait(5)
+        ours.subscribe("a.b", stale_after_s=0.2).wait(30)
+        ours.subscribe("c.d").wait(30)
         wait_for(lambda: quiet == ["a.b"])
         gateway.publish("a.b", "1")
         wait_for(lambda: quiet == ["a.b", "a.b"])
@@ -240,19 +240,19 @@ def test_a_gateway_like_rango_is_enough() -> None:
     with FakeGateway(extended=False) as gateway, client(gateway) as ours:
         gateway.publish("m.ob-snap", '{"asks":[["9","1"]],"bids":[],"sequence":1}')
         gateway.refused.add("order")
-        book = ours.book("m").wait_synced(5)
-        ours.subscribe("a.b").wait(5)
+        book = ours.book("m").wait_synced(30)
+        ours.subscribe("a.b").wait(30)
         with pytest.raises(SubscriptionRefused):
-            ours.subscribe("order").wait(5)
+            ours.subscribe("order").wait(30)
         with pytest.raises(RequestFailed, match="Invalid event"):
-            ours.request({"event": "list"}, timeout=5)
+            ours.request({"event": "list"}, timeout=60)
         reasons: list[str] = []
         book.on_invalid(reasons.append)
         for sequence in (2, 4):
             gateway.publish("m.ob-inc", f'{{"asks":["9","{sequence}"],"sequence":{sequence}}}')
         wait_for(lambda: reasons, what="the gap")
         gateway.publish("m.ob-snap", '{"asks":[["5","1"]],"bids":[],"sequence":9}')
-        book.wait_synced(10)
+        book.wait_synced(30)
         assert book.asks == [(5, 1)]
 
 
@@ -260,31 +260,31 @@ def test_a_gateway_like_rango_is_enough() -> None:
 def test_who_is_slow_stops_nobody_else(gateway: FakeGateway, policy: str) -> None:
     """Under ``block`` nothing is lost; under ``error`` its reader is told; others go on."""
     with client(gateway) as ours:
-        slow = ours.subscribe("a.b", policy=policy, size=2).wait(5)
+        slow = ours.subscribe("a.b", policy=policy, size=2).wait(30)
         for number in range(10):
             gateway.publish("a.b", str(number))
         if policy == "block":
-            assert [slow.get(5).body for _ in range(10)] == [str(n) for n in range(10)]
+            assert [slow.get(30).body for _ in range(10)] == [str(n) for n in range(10)]
         else:
             wait_for(lambda: ours.stats().dropped == 8)
-            assert [slow.get(5).body, slow.get(5).body] == ["0", "1"]
+            assert [slow.get(30).body, slow.get(30).body] == ["0", "1"]
             with pytest.raises(Overflow, match="8 events"):
-                slow.get(5)
-        assert ours.request({"event": "time"}, timeout=5)
+                slow.get(30)
+        assert ours.request({"event": "time"}, timeout=60)
         assert ours.stats().reconnects == 0
 
 
 def test_block_is_no_silence(gateway: FakeGateway) -> None:
     """While a full queue holds the reader the connection is not taken for dead."""
     with client(gateway) as ours:
-        slow = ours.subscribe("a.b", policy="block", size=1).wait(5)
+        slow = ours.subscribe("a.b", policy="block", size=1).wait(30)
         for number in range(3):
             gateway.publish("a.b", str(number))
         wait_for(lambda: ours.core.pool.links[0].is_held)
         ended = threading.Event()
         ours.on_state(lambda change: ended.set())
-        assert not ended.wait(1.5)  # five times the silence that it would bear
-        assert [slow.get(5).body for _ in range(3)] == ["0", "1", "2"]
+        assert not ended.wait(3)  # more than twice the silence that it would bear
+        assert [slow.get(30).body for _ in range(3)] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("where", ["state", "notice", "gap", "latency"])
@@ -321,7 +321,7 @@ def test_close_interrupts_whatever_happens() -> None:
             thread = threading.Thread(target=wait)
             thread.start()
             wait_for(lambda: gateway.accepted == 1)
-        thread.join(5)
+        thread.join(30)
         assert [str(error) for error in outcome] == ["not subscribed to a.b: the client was closed"]
         gateway.resume()
 
@@ -334,15 +334,15 @@ def test_a_listener_may_take_its_time(gateway: FakeGateway) -> None:
 
         def ask(change: StateChange) -> None:
             if change.state == "live":
-                go_on.wait(10)
-                heard.append(ours.request({"event": "time"}, timeout=5)["message"])
+                go_on.wait(30)
+                heard.append(ours.request({"event": "time"}, timeout=60)["message"])
 
         ours.on_state(ask)
-        stream = ours.subscribe("a.b").wait(5)
+        stream = ours.subscribe("a.b").wait(30)
         gateway.publish("a.b", "1")
-        assert stream.get(5).body == "1"
+        assert stream.get(30).body == "1"
         ended = threading.Event()
-        assert not ended.wait(1.5)  # five times the silence that is borne
+        assert not ended.wait(3)  # more than twice the silence that is borne
         assert ours.stats().reconnects == 0
         go_on.set()
         wait_for(lambda: heard == ["time"])
@@ -352,11 +352,11 @@ def test_nothing_is_begun_after_the_end(gateway: FakeGateway) -> None:
     """A closed client refuses, and dials no more."""
     ours = client(gateway)
     with ours:
-        ours.subscribe("a.b").wait(5)
+        ours.subscribe("a.b").wait(30)
     with pytest.raises(SubscriptionRefused, match="the client was closed"):
-        ours.subscribe("c.d").wait(5)
+        ours.subscribe("c.d").wait(30)
     with pytest.raises(SubscriptionRefused, match="the client was closed"):
-        ours.book("m").wait_synced(5)
+        ours.book("m").wait_synced(30)
     with pytest.raises(EOFError):
         ours.request({"event": "time"})
     assert list(ours) == []
@@ -371,7 +371,7 @@ def test_a_listener_that_fails_ends_nothing(gateway: FakeGateway) -> None:
 
     with client(gateway) as ours:
         ours.on_state(fail)
-        ours.subscribe("a.b").wait(5)
+        ours.subscribe("a.b").wait(30)
         gateway.publish("a.b", "1")
         assert next(iter(ours)).body == "1"
 
@@ -383,7 +383,7 @@ def test_streams_of_a_dead_connection_move() -> None:
         with StreamClient(urls, per_connection=3, limits=QUICK, jitter=random.Random(1)) as ours:
             streams = [ours.subscribe(f"s{n}.x") for n in range(4)]
             for stream in streams:
-                stream.wait(5)
+                stream.wait(30)
             assert (one.connections, two.connections) == (1, 1)
             one.refuse(503, times=1000)
             one.cut()
@@ -391,7 +391,7 @@ def test_streams_of_a_dead_connection_move() -> None:
             two.wait_held("s2.x")  # its own connection went to the next gateway
             for number in range(4):
                 two.publish(f"s{number}.x", str(number))
-                assert streams[number].get(5).body == str(number)
+                assert streams[number].get(30).body == str(number)
 
 
 def threads_of_clients() -> list[threading.Thread]:
@@ -405,11 +405,11 @@ def test_a_thousand_reconnects_leave_nothing() -> None:
     limits = QUICK._replace(first_wait_s=0.001, max_wait_s=0.001, idle_s=60, requests_per_s=10_000)
     with FakeGateway(history=0) as gateway, client(gateway, limits=limits) as ours:
         ours.on_gap(lambda gap: gaps.release())
-        ours.subscribe("a.b").wait(5)
+        ours.subscribe("a.b").wait(30)
         threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
         for number in range(1000):
             (gateway.cut if number % 2 else gateway.close)()
-            assert gaps.acquire(timeout=20), f"reconnect {number}"
+            assert gaps.acquire(timeout=30), f"reconnect {number}"
         gateway.publish("a.b", "1")
         assert next(iter(ours)).body == "1"
         assert ours.stats().reconnects == 1000
@@ -436,23 +436,23 @@ with FakeGateway(history=0) as gateway:
     with StreamClient(gateway.url, limits=limits) as client:
         gaps = []
         client.on_gap(gaps.append)
-        stream = client.subscribe("a.b").wait(5)
+        stream = client.subscribe("a.b").wait(30)
         book = client.book("m")
         gateway.publish("m.ob-snap", '{"asks":[["9","1"]],"bids":[],"sequence":1}')
         before, files = greenlets(), len(os.listdir("/proc/self/fd"))
         for number in range(200):
             (gateway.cut if number % 2 else gateway.close)()
-            with gevent.Timeout(10):
+            with gevent.Timeout(60):
                 while len(gaps) <= number:
                     gevent.sleep(0.001)
         gateway.publish("a.b", "1")
-        assert stream.get(5).body == "1"
-        book.wait_synced(5)
-        with gevent.Timeout(10):
+        assert stream.get(30).body == "1"
+        book.wait_synced(30)
+        with gevent.Timeout(60):
             while greenlets() > before + 2:
                 gevent.sleep(0.01)
         assert len(os.listdir("/proc/self/fd")) <= files + 2
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while greenlets() > idle:
             gevent.sleep(0.01)
 print("whole")
@@ -462,7 +462,7 @@ print("whole")
 def test_under_gevent() -> None:
     """The same code in greenlets: it comes back, and leaves no greenlet and no descriptor."""
     ended = subprocess.run(
-        [sys.executable, "-c", GREENLETS], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", GREENLETS], capture_output=True, text=True, timeout=300, check=False
     )
     assert (ended.stdout, ended.stderr) == ("whole\n", "")
 
@@ -475,16 +475,16 @@ def test_a_fake_gateway_breaks_its_history(gateway: FakeGateway) -> None:
     gaps: list[Gap] = []
     with client(gateway) as ours:
         ours.on_gap(gaps.append)
-        trades = ours.subscribe("a.b").wait(5)
+        trades = ours.subscribe("a.b").wait(30)
         gateway.tell_positions()
         gateway.break_history()
         wait_for(lambda: gaps, what="the gap")
         assert (gaps[0].streams, gaps[0].reason) == (("a.b",), "other_history")
         gateway.publish("a.b", '{"at":"1-a"}')
-        assert trades.get(5).body == '{"at":"1-a"}'
+        assert trades.get(30).body == '{"at":"1-a"}'
         gateway.cut()
         gateway.publish("a.b", "2")
-        assert trades.get(5).body == "2"
+        assert trades.get(30).body == "2"
         wait_for(lambda: ours.stats().recovered == 1, what="the reply")
     assert len(gaps) == 1
 
@@ -497,9 +497,9 @@ def test_a_fake_gateway_keeps_so_many_events(history: int, missed: int, reason: 
     gaps: list[Gap] = []
     with FakeGateway(history=history) as gateway, client(gateway) as ours:
         ours.on_gap(gaps.append)
-        trades = ours.subscribe("a.b").wait(5)
+        trades = ours.subscribe("a.b").wait(30)
         gateway.publish("a.b", "0")
-        assert trades.get(5).body == "0"
+        assert trades.get(30).body == "0"
         gateway.refuse(503, times=3)
         gateway.cut()
         for number in range(1, missed + 1):
@@ -510,7 +510,7 @@ def test_a_fake_gateway_keeps_so_many_events(history: int, missed: int, reason: 
             assert gaps[0].reason == reason
             assert trades.buffer.backlog()[0] == 0
         else:
-            assert [trades.get(5).body for _ in range(missed)] == [
+            assert [trades.get(30).body for _ in range(missed)] == [
                 str(number) for number in range(1, missed + 1)
             ]
 
@@ -520,14 +520,14 @@ def test_a_book_goes_on_where_it_was(gateway: FakeGateway) -> None:
     kinds: list[str] = []
     gateway.publish("m.ob-snap", '{"asks":[["9","1"]],"bids":[],"sequence":1}')
     with client(gateway) as ours:
-        book = ours.book("m").wait_synced(5)
+        book = ours.book("m").wait_synced(30)
         gateway.refuse(503, times=2)
         gateway.cut()
         for sequence in (2, 3):
             gateway.publish("m.ob-inc", f'{{"asks":["8","{sequence}"],"sequence":{sequence}}}')
         wait_for(lambda: book.is_synced and book.sequence == 3, what="the book")
         while len(kinds) < 3:
-            kinds.append(book.get(5).kind)
+            kinds.append(book.get(30).kind)
         assert book.best_ask == (8, 3)
         assert ours.stats().resyncs == 0
     assert kinds == ["sync", "invalid", "sync"]

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from support import (
     HOST,
+    PATIENCE_S,
     Relay,
     Server,
     broker_address,
@@ -53,7 +54,7 @@ def run(
         capture_output=True,
         cwd=cwd,
         env=server_env(exchange or new_exchange(), env),
-        timeout=30,
+        timeout=60,
     )
 
 
@@ -206,7 +207,7 @@ def test_the_rate_is_kept(gateway: Server) -> None:
     text = b"public.a.nobody 1\n" * 41
     injected = run("inject", "-", "--rate", "40", stdin=text, exchange=gateway.exchange)
     seconds = float(injected.stderr.split(b" in ")[1].split(b" s")[0])
-    assert 1.0 <= seconds < 5
+    assert 1.0 <= seconds < 20
 
 
 def test_a_bad_line_stops_everything(gateway: Server, tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_a_broker_that_is_away_is_one_line(tmp_path: Path) -> None:
     ]:
         started = time.monotonic()
         injected = run("inject", "-", "-amqp-addr", url, stdin=b"public.a.b 1")
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 40
         assert (injected.returncode, injected.stdout) == (1, b"")
         (line,) = injected.stderr.decode().splitlines()
         assert line.startswith("rango: no broker at amqp://")
@@ -286,18 +287,17 @@ def test_a_broker_that_is_lost_ends_the_injection(tmp_path: Path, how: str) -> N
             [*RANGO, "inject", str(file), "--count", "0", "--rate", "100"],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=server_env(exchange, {"RANGO_AMQP_URL": relay.url, "RANGO_BROKER_TIMEOUT_S": "1"}),
+            env=server_env(exchange, {"RANGO_AMQP_URL": relay.url, "RANGO_BROKER_TIMEOUT_S": "5"}),
         )
         try:
             wait_for(
                 lambda: server.metric("rango_messages_received_total", scope="public") > 0,
-                15,
-                "a message",
+                what="a message",
             )
             relay.stalled.set()
             if how == "cut":
                 relay.cut()
-            _, said = process.communicate(timeout=15)
+            _, said = process.communicate(timeout=60)
         finally:
             relay.ended.set()
             relay.cut()
@@ -363,7 +363,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
         process.stdin.close()
         shown = _read_until(ours, b"", lambda data: data.count(b"\rpublished ") >= 3)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(30) == 130
         shown = _read_until(ours, shown, lambda data: data.endswith(b"\r\n"))
     finally:
         process.kill()
@@ -380,7 +380,7 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path) -> None:
 
 def _read_until(descriptor: int, data: bytes, is_enough: Any) -> bytes:
     """Read from a terminal until there is enough."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE_S
     while not is_enough(data):
         readable, _, _ = select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
         assert readable, data
@@ -404,9 +404,9 @@ def test_an_interrupted_injection_says_how_far_it_came(tmp_path: Path, rate: str
         )
         try:
             received = ("rango_messages_received_total", {"scope": "public"})
-            wait_for(lambda: server.metric(received[0], **received[1]) > 0, 15, "a message")
+            wait_for(lambda: server.metric(received[0], **received[1]) > 0, what="a message")
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            assert process.wait(30) == 130
         finally:
             process.kill()
             process.wait()
@@ -475,9 +475,9 @@ def test_timeout_counts_what_came(gateway: Server, tmp_path: Path) -> None:
     """Too few events in time are exit code 1; without a count any event is enough."""
     stream = f"m{uuid.uuid4().hex}.trades"
     for words, bodies, code in [
-        (["--count", "2", "--timeout", "2"], ["1"], 1),
-        (["--timeout", "2"], ["1"], 0),
-        (["--timeout", "1"], [], 1),
+        (["--count", "2", "--timeout", "8"], ["1"], 1),
+        (["--timeout", "8"], ["1"], 0),
+        (["--timeout", "8"], [], 1),
     ]:
         with tail(tmp_path, "--url", gateway.url, *words, stream) as tailed:
             tailed.subscribed(stream)
@@ -548,7 +548,7 @@ def test_a_reader_that_leaves_ends_tail_quietly(gateway: Server, tmp_path: Path)
         assert out.readline() == f"{stream}  1\n".encode()
         out.close()
         gateway.publish(f"public.{stream}", "2")
-        assert tailed.process.wait(10) == 141
+        assert tailed.process.wait(30) == 141
         assert tailed.said() == said
 
 
@@ -559,7 +559,7 @@ def test_help_to_a_reader_that_leaves_is_quiet() -> None:
     try:
         env = {**os.environ, "PYTHONUNBUFFERED": ""}  # unbuffered, argparse ignores the failure
         ended = subprocess.run(
-            [*RANGO, "--help"], stdout=theirs, stderr=subprocess.PIPE, env=env, timeout=30
+            [*RANGO, "--help"], stdout=theirs, stderr=subprocess.PIPE, env=env, timeout=60
         )
     finally:
         os.close(theirs)

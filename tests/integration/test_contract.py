@@ -719,7 +719,7 @@ def failing_start(env: dict[str, str], *args: str) -> list[str]:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 2, done

@@ -17,6 +17,7 @@ from typing import Callable, Iterator, NamedTuple
 import pytest
 from support import (
     HOST,
+    PATIENCE_S,
     ROOT,
     Client,
     RawSocket,
@@ -173,10 +174,10 @@ def test_metrics_count_the_clients_of_all_workers(deployed: Server, market: str)
     name, labels = "rango_hub_subscriptions_count", {"type": "public", "topic": f"{market}.a"}
     with clients_of(deployed, 6, f"/public?stream={market}.a"):
         deployed.publish(f"public.{market}.a", "1")
-        wait_for(lambda: metric(deployed, "rango_hub_clients_count") == 6, 5, "6 clients")
-        wait_for(lambda: metric(deployed, name, **labels) == 6, 5, "6 subscriptions")
-    wait_for(lambda: metric(deployed, "rango_hub_clients_count") == 0, 5, "none is left")
-    wait_for(lambda: metric(deployed, name, **labels) == 0, 5, "no subscription is left")
+        wait_for(lambda: metric(deployed, "rango_hub_clients_count") == 6, what="6 clients")
+        wait_for(lambda: metric(deployed, name, **labels) == 6, what="6 subscriptions")
+    wait_for(lambda: metric(deployed, "rango_hub_clients_count") == 0, what="none is left")
+    wait_for(lambda: metric(deployed, name, **labels) == 0, what="no subscription is left")
 
 
 def test_metrics_are_valid_exposition_text(deployed: Server) -> None:
@@ -224,7 +225,7 @@ def test_promtool_reads_the_metrics(deployed: Server) -> None:
     with clients_of(deployed, 3):
         text = http_request(deployed.metrics_port, "/metrics").body
     done = subprocess.run(
-        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=20,
+        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
     advice = [line for line in done.stderr.splitlines() if line]
@@ -251,7 +252,7 @@ def test_a_killed_worker_takes_its_clients_from_the_gauges(several: Server) -> N
     """Its gauges go with it, no counter falls, and a new worker comes in its place."""
     opened = "rango_connections_opened_total"
     with clients_of(several, 12) as clients:
-        wait_for(lambda: metric(several, "rango_hub_clients_count") == 12, 5, "12 clients")
+        wait_for(lambda: metric(several, "rango_hub_clients_count") == 12, what="12 clients")
         counted = metric(several, opened)
         victim = workers_of(several)[0]
         os.kill(victim, signal.SIGKILL)
@@ -264,12 +265,12 @@ def test_a_killed_worker_takes_its_clients_from_the_gauges(several: Server) -> N
         wait_until_all_consume(several, 2)
         with clients_of(several, 6) as more:
             wait_for(
-                lambda: metric(several, "rango_hub_clients_count") == len(living) + 6, 5, "6 more"
+                lambda: metric(several, "rango_hub_clients_count") == len(living) + 6, what="6 more"
             )
             several.publish("public.a.b", "1")
             for client in living + more:
                 assert client.receive() == '{"a.b":1}'
-        wait_for(lambda: metric(several, opened) >= counted + 6, 5, "they are counted")
+        wait_for(lambda: metric(several, opened) >= counted + 6, what="they are counted")
         assert faults_in(http_request(several.metrics_port, "/metrics").body) == []
 
 
@@ -277,14 +278,14 @@ def is_alive(client: Client) -> bool:
     """Tell whether a client is still answered."""
     with contextlib.suppress(Exception):
         client.send("ping")
-        return client.receive(timeout_s=5) == "pong"
+        return client.receive() == "pong"
     return False
 
 
 def lowest_until(is_enough: Callable[[], bool], server: Server, counter: str) -> float:
     """Poll until it is enough; return the lowest value that a counter had meanwhile."""
     lowest = float("inf")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         with contextlib.suppress(OSError):  # the port may just change hands
             text = http_request(server.metrics_port, "/").body
@@ -299,7 +300,7 @@ def test_stock_gunicorn_gives_up_on_bad_settings() -> None:
     stock = WAYS["stock gunicorn"].command
     with start_gateway(command=stock, env={"JWT_PUBLIC_KEY": ""}, until=None) as server:
         # 3, or 1 when its second worker fails while it stops for the first
-        assert server.process.wait(20) in (1, 3)
+        assert server.process.wait(30) in (1, 3)
         assert "rango: no public key" in server.log()
 
 
@@ -309,10 +310,10 @@ def test_clients_are_told_of_a_restart_and_nothing_is_left(way: str, tmp_path: P
     with running(WAYS[way], TMPDIR=str(tmp_path)) as server, clients_of(server, 8) as clients:
         started = time.monotonic()
         server.ask_to_stop()
-        assert {client.closed(timeout_s=8) for client in clients} == {(1012, "service restart")}
+        assert {client.closed() for client in clients} == {(1012, "service restart")}
         assert server.stop() == 0
-        assert time.monotonic() - started < 8
-        wait_for(lambda: not server.group_is_alive(), 2, "no process is left")
+        assert time.monotonic() - started < 25
+        wait_for(lambda: not server.group_is_alive(), what="no process is left")
         assert "Traceback" not in server.log()
     left = [path.name for path in tmp_path.iterdir()]
     if way == "stock gunicorn":  # its parent runs no code of ours: the next start tidies up

@@ -38,7 +38,7 @@ def test_an_exchange_of_another_type_is_an_error(exchange: str, kind: str) -> No
         assert gateway.metric("rango_broker_connected") == 0
         channel.exchange_delete(exchange)
         channel.exchange_declare(exchange, "topic", auto_delete=False)
-        gateway.wait_until(READY, 10)
+        gateway.wait_until(READY)
 
 
 def test_the_brokers_own_exchanges() -> None:

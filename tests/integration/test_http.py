@@ -436,7 +436,7 @@ def test_slow_handshakes_are_ended(impatient: Server, sent: str) -> None:
                 with contextlib.suppress(ConnectionError):
                     raw.send(request[position : position + 1])
                 position += 1
-    assert 0.9 < time.monotonic() - started < 1.9
+    assert 0.9 < time.monotonic() - started < 8  # all bytes would take fifteen
     assert "Traceback" not in impatient.log()
 
 

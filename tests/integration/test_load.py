@@ -46,7 +46,7 @@ def running(
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def load(
@@ -54,7 +54,7 @@ def load(
 ) -> tuple[int, str, str]:
     """Run ``rango load`` to its end and return exit code, output and what was said."""
     with running(*words, exchange=exchange, env=env) as process:
-        out, said = process.communicate(timeout=60)
+        out, said = process.communicate(timeout=120)
         return process.returncode, out, said
 
 
@@ -74,7 +74,9 @@ def test_what_it_publishes_arrives_at_every_client(gateway: Server) -> None:
     assert (found["clients"]["connected"], found["clients"]["refused"]) == (20, {})
     assert found["clients"]["handshake_ms"]["max"] > 0
     messages = found["messages"]
-    assert (messages["published"], messages["received"], messages["lost"]) == (40, 800, 0)
+    published = messages["published"]  # 40, unless the machine stands still for a second
+    assert 0 < published <= 40
+    assert (messages["received"], messages["lost"]) == (20 * published, 0)
     assert 0 < messages["latency_ms"]["p50"] <= messages["latency_ms"]["max"] < 60_000
     assert found["tool"]["cpu"] > 0
 
@@ -95,7 +97,7 @@ def test_without_a_broker_it_listens(gateway: Server, market: str) -> None:
     words = [f"{market}.trades", "--clients", "3", "--connect-rate", "1000", "--seconds", "3"]
     _make_known(gateway, market)
     with running(gateway.url, *words, "--json") as process:
-        wait_for(lambda: _subscribers(gateway, market) == 3, 20, "three clients")
+        wait_for(lambda: _subscribers(gateway, market) == 3, what="three clients")
         while process.poll() is None:
             gateway.publish(f"public.{market}.trades", '{"price":"1"}')
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -106,7 +108,7 @@ def test_without_a_broker_it_listens(gateway: Server, market: str) -> None:
     assert found["messages"]["bytes_per_s"] > 0
     assert found["messages"]["gap_ms"]["p50"] > 0
     assert found["messages"]["latency_ms"] is found["messages"]["lost"] is None
-    wait_for(lambda: _subscribers(gateway, market) == 0, 20, "their leaving")
+    wait_for(lambda: _subscribers(gateway, market) == 0, what="their leaving")
 
 
 def _make_known(server: Server, market: str) -> None:
@@ -153,7 +155,8 @@ def test_what_a_gateway_drops_is_lost() -> None:
     with start_gateway(env={"RANGO_MAX_EVENT_BYTES": "100"}) as server:
         words = ["--clients", "2", "--seconds", "0.2", "--rate", "50", "--publish", amqp_url()]
         found = figures(server.url, *words, exchange=server.exchange, expect=1)
-    assert (found["messages"]["published"], found["messages"]["lost"]) == (10, 20)
+    assert 0 < found["messages"]["published"] <= 10
+    assert found["messages"]["lost"] == 2 * found["messages"]["published"]
     assert found["messages"]["received"] == 0
 
 
@@ -171,9 +174,9 @@ def test_closes_are_counted_by_code() -> None:
         words = [server.url, "m.trades", "--clients", "3", "--connect-rate", "1000"]
         _make_known(server, "m")
         with running(*words, "--seconds", "60", "--json") as process:
-            wait_for(lambda: _subscribers(server, "m") == 3, 20, "three clients")
+            wait_for(lambda: _subscribers(server, "m") == 3, what="three clients")
             server.stop()
-            out, _ = process.communicate(timeout=30)
+            out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert json.loads(out)["clients"]["closed"] == {"1012": 3}
 
@@ -187,10 +190,10 @@ def test_progress_is_shown_on_a_terminal_and_ctrl_c_ends_with_the_figures(gatewa
             os.close(theirs)
             shown = b""
             while shown.count(b" clients, ") < 2:
-                assert select.select([ours], [], [], 20)[0], shown
+                assert select.select([ours], [], [], 60)[0], shown
                 shown += os.read(ours, 4096)
             process.send_signal(signal.SIGINT)
-            out, _ = process.communicate(timeout=20)
+            out, _ = process.communicate(timeout=60)
     finally:
         os.close(ours)
     assert process.returncode == 130
@@ -292,7 +295,7 @@ def test_too_few_open_files_are_told(gateway: Server) -> None:
         ["bash", "-c", 'ulimit -n 60; exec "$@"', "-", *LOAD, gateway.url, "a.b"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         env=server_env(""),
     )
     assert ended.returncode == 2

@@ -62,7 +62,7 @@ def ids(worker: MarketdataWorker) -> list[int]:
 
 def wait_for_ids(worker: MarketdataWorker, wanted: list[int]) -> None:
     """Wait until just these trades are known."""
-    wait_for(lambda: ids(worker) == wanted, 20, f"trades {wanted}")
+    wait_for(lambda: ids(worker) == wanted, what=f"trades {wanted}")
 
 
 def volume(worker: MarketdataWorker) -> str:
@@ -147,7 +147,7 @@ def test_a_question_comes_back_where_nobody_answers(tmp_path: Path) -> None:
             channel = connection.channel()
             channel.events["basic_return"].add(lambda *words: returned.append(words))
             channel.basic_publish(amqp.Message("{}"), "", worker.queue, mandatory=True)
-            wait_for(lambda: _drain(connection) or returned, 5, "the question back")
+            wait_for(lambda: _drain(connection) or returned, what="the question back")
 
 
 def _drain(connection: amqp.Connection) -> None:
@@ -163,7 +163,7 @@ def test_health_and_metrics(tmp_path: Path) -> None:
         send(worker, trade(1), trade(1), trade(2), trade(2, amount="0"))
         for _ in range(30):
             send(worker, {"tid": 3, "price": "x"})
-        wait_for(lambda: worker.metric("drops_total", reason="shape") == 30, 10, "drops")
+        wait_for(lambda: worker.metric("drops_total", reason="shape") == 30, what="drops")
         assert worker.metric("trades_total", kind="new") == 2
         assert worker.metric("trades_total", kind="duplicate") == 1
         assert worker.metric("trades_total", kind="cancelled") == 1
@@ -172,7 +172,7 @@ def test_health_and_metrics(tmp_path: Path) -> None:
         assert worker.log().count("dropped (shape)") == 1
         assert http_request(worker.port, "/healthz").status == 200
         relay.cut()
-        wait_for(lambda: http_request(worker.port, "/readyz").status == 503, 20, "not ready")
+        wait_for(lambda: http_request(worker.port, "/readyz").status == 503, what="not ready")
         assert "broker" in http_request(worker.port, "/readyz").body
         assert http_request(worker.port, "/healthz").status == 200
         relay.open()
@@ -192,7 +192,7 @@ def test_without_a_log_a_gap_is_known(tmp_path: Path) -> None:
         wait_for_ids(worker, [1])
         assert worker.metric("gaps_total") == 0
         relay.cut()
-        wait_for(lambda: worker.metric("connected") == 0, 20, "the loss")
+        wait_for(lambda: worker.metric("connected") == 0, what="the loss")
         send(worker, trade(2))
         time.sleep(1.0)
         relay.open()
@@ -200,9 +200,9 @@ def test_without_a_log_a_gap_is_known(tmp_path: Path) -> None:
         send(worker, trade(3))
         wait_for_ids(worker, [1, 3])
         assert worker.metric("gaps_total") == 1
-        assert 0.9 < worker.metric("gap_seconds_total") < 20
+        assert 0.9 < worker.metric("gap_seconds_total") < 120
         assert "were not heard" in worker.log()
-        wait_for(lambda: worker.metric("unsaved_trades") == 0, 10, "all saved")
+        wait_for(lambda: worker.metric("unsaved_trades") == 0, what="all saved")
         worker.kill()
         send(worker, trade(4))
         worker.start()
@@ -239,7 +239,7 @@ def test_a_log_that_was_deleted_is_told_and_nothing_counts_twice(
     with start_marketdata(tmp_path, exchange=exchange, RANGO_LOG="stream") as worker:
         send(worker, *(trade(number) for number in range(1, 40)))
         wait_for_ids(worker, list(range(1, 40)))
-        wait_for(lambda: worker.metric("unsaved_trades") == 0, 10, "all saved")
+        wait_for(lambda: worker.metric("unsaved_trades") == 0, what="all saved")
         worker.kill()
         broker_channel().queue_delete(f"rango.log.{exchange}")
         worker.start()
@@ -249,7 +249,7 @@ def test_a_log_that_was_deleted_is_told_and_nothing_counts_twice(
         assert worker.metric("gaps_total") == 1
         assert "the log was cut off, or is another one" in worker.log()
         broker_channel().queue_delete(f"rango.log.{exchange}")
-        wait_for(lambda: worker.metric("reconnects_total") >= 1, 20, "the loss")
+        wait_for(lambda: worker.metric("reconnects_total") >= 1, what="the loss")
         worker.wait_until_ready()
         send(worker, *(trade(number) for number in range(45, 60)))
         wait_for_ids(worker, list(range(1, 60)))
@@ -267,9 +267,9 @@ def test_a_log_that_does_not_reach_back_is_told(tmp_path: Path, exchange: str) -
     with start_marketdata(tmp_path, exchange=exchange, **env) as worker:
         send(worker, *(trade(number) for number in range(1, 11)))
         wait_for_ids(worker, list(range(1, 11)))
-        wait_for(lambda: worker.metric("unsaved_trades") == 0, 10, "all saved")
+        wait_for(lambda: worker.metric("unsaved_trades") == 0, what="all saved")
         worker.kill()
-        with Publisher(amqp_url(), exchange=exchange) as publisher:
+        with Publisher(amqp_url(), exchange=exchange, deadline_s=60) as publisher:
             for _ in range(40):
                 with publisher.batch() as batch:
                     for _ in range(100):
@@ -287,7 +287,7 @@ def test_a_log_with_other_events_at_our_place_is_found_out(tmp_path: Path, excha
     with start_marketdata(tmp_path, exchange=exchange, RANGO_LOG="stream") as worker:
         send(worker, *(trade(number) for number in range(1, 11)))
         wait_for_ids(worker, list(range(1, 11)))
-        wait_for(lambda: worker.metric("unsaved_trades") == 0, 10, "all saved")
+        wait_for(lambda: worker.metric("unsaved_trades") == 0, what="all saved")
         worker.kill()
         channel = broker_channel()
         name = f"rango.log.{exchange}"
@@ -311,19 +311,21 @@ def test_a_broker_that_restarts_loses_nothing_of_the_log(tmp_path: Path) -> None
     try:
         env = {"RANGO_AMQP_URL": node.amqp_url, "RANGO_LOG": "stream"}
         with start_marketdata(tmp_path, exchange=exchange, **env) as worker:
-            with Publisher(node.amqp_url, exchange=exchange, on_down="raise") as publisher:
+            with Publisher(
+                node.amqp_url, exchange=exchange, on_down="raise", deadline_s=60
+            ) as publisher:
                 for number in range(1, 300):
                     publisher.publish(KEY, {"trades": [trade(number)]})
-            wait_for(lambda: worker.metric("trades_total", kind="new") == 299, 20, "all")
+            wait_for(lambda: worker.metric("trades_total", kind="new") == 299, what="all")
             time.sleep(_YOUNG_S)
             node.kill()
-            wait_for(lambda: worker.metric("connected") == 0, 20, "the loss")
+            wait_for(lambda: worker.metric("connected") == 0, what="the loss")
             node.start()
             worker.wait_until_ready(60)
-            with Publisher(node.amqp_url, exchange=exchange, deadline_s=10) as publisher:
+            with Publisher(node.amqp_url, exchange=exchange, deadline_s=30) as publisher:
                 for number in range(300, 600):
                     publisher.publish(KEY, {"trades": [trade(number)]})
-            wait_for(lambda: worker.metric("trades_total", kind="new") == 599, 20, "all")
+            wait_for(lambda: worker.metric("trades_total", kind="new") == 599, what="all")
             assert worker.metric("gaps_total") == 0
             assert worker.metric("trades_total", kind="duplicate") == 0
     finally:
@@ -341,14 +343,14 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path, exchange: str) -> No
         }
         with start_marketdata(tmp_path, exchange=exchange, **env) as worker:
             send(worker, trade(1))
-            wait_for(lambda: worker.metric("trades_total", kind="new") == 1, 10, "the first")
-            wait_for(lambda: worker.metric("unsaved_trades") == 0, 10, "it saved")
+            wait_for(lambda: worker.metric("trades_total", kind="new") == 1, what="the first")
+            wait_for(lambda: worker.metric("unsaved_trades") == 0, what="it saved")
             redis.stop()
             send(worker, *(trade(number) for number in range(2, 50)))
-            wait_for(lambda: worker.metric("save_failures_total") > 1, 20, "failures")
+            wait_for(lambda: worker.metric("save_failures_total") > 1, what="failures")
             assert worker.metric("unsaved_trades") == 48
             redis.start()
-            wait_for(lambda: worker.metric("unsaved_trades") == 0, 20, "all saved")
+            wait_for(lambda: worker.metric("unsaved_trades") == 0, what="all saved")
             worker.kill()
             worker.start()
             assert ids(worker) == list(range(1, 50))
@@ -369,16 +371,16 @@ def test_a_store_that_is_away_for_long_is_a_reason_to_leave_the_broker(
         }
         with start_marketdata(tmp_path, exchange=exchange, **env) as worker:
             redis.stop()
-            with Publisher(amqp_url(), exchange=exchange) as publisher:
+            with Publisher(amqp_url(), exchange=exchange, deadline_s=60) as publisher:
                 for start in range(0, 30_000, 1000):
                     with publisher.batch() as batch:
                         for number in range(start, start + 1000):
                             batch.publish(KEY, {"trades": [trade(number + 1)]})
                     time.sleep(0.05)
-            wait_for(lambda: "no more trades can wait" in worker.log(), 20, "the bound")
+            wait_for(lambda: "no more trades can wait" in worker.log(), what="the bound")
             assert worker.metric("unsaved_trades") < 20_000
             redis.start()
-            wait_for(lambda: volume(worker) == "30000", 60, "all trades")
+            wait_for(lambda: volume(worker) == "30000", 120, "all trades")
             assert worker.metric("trades_total", kind="duplicate") == 0
 
 
@@ -399,7 +401,7 @@ def test_old_candles_are_removed(tmp_path: Path) -> None:
             rows = worker.ask("kline.query", "btcusd", now - 700, now + 5, period)
             return [row[0] for row in rows if row[5] != "0"]
 
-        wait_for(lambda: min(starts(1)) > now - 100, 20, "old seconds gone")
+        wait_for(lambda: min(starts(1)) > now - 100, what="old seconds gone")
         assert len(starts(1)) == 10
         assert min(starts(60)) < now - 500
 
@@ -429,7 +431,7 @@ def test_wrong_settings_end_it_with_2(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
@@ -443,5 +445,5 @@ def test_nobody_else_imports_any_of_it() -> None:
         "rango_gevent.cli.parse(['serve']);"
         "print([m for m in sys.modules if 'marketdata' in m or m in ('sqlalchemy', 'redis')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr

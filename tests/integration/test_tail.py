@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from support import Server, free_port, server_env, start_gateway
+from support import PATIENCE_S, Server, free_port, server_env, start_gateway
 from tailing import RANGO, tail
 
 SNAPSHOT = '{"sequence":5,"asks":[["101","4"],["100.0","0.5"]],"bids":[["99.5","2"]]}'
@@ -80,7 +80,7 @@ class Terminal:
 
     def shows(self, text: str) -> str:
         """Wait until a frame has a text, and return that frame."""
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline_s and self._read(0.1):
             for frame in reversed(self.frames()):
                 if text in frame:
@@ -89,12 +89,12 @@ class Terminal:
 
     def end(self) -> int:
         """Read to its end and return its exit code."""
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline_s and self._read(0.1) and self.process.poll() is None:
             pass
         while self._read(0) and select.select([self._ours], [], [], 0)[0]:
             pass
-        return self.process.wait(5)
+        return self.process.wait(30)
 
 
 def test_a_book_is_followed_line_by_line(gateway: Server, market: str, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_book_is_followed_line_by_line(gateway: Server, market: str, tmp_path:
         assert out.readline().decode() == f"{market}.ob-inc  invalid  sequence 9 after 7\n"
         gateway.publish(f"{stream}-snap", SNAPSHOT.replace("5", "20", 1))
         gateway.publish(f"{stream}-inc", increment(21, "99.9", "1"))
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + PATIENCE_S
         while "ask 99.9 x 1\n" not in (line := out.readline().decode()):
             assert time.monotonic() < deadline_s, line
         assert "sequence 21" in line

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from support import Client, Server, start_gateway
+from support import PATIENCE_S, Client, Server, start_gateway
 from websockets.exceptions import InvalidStatus
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "rango.json").read_text())
@@ -75,7 +75,7 @@ class Replay:
         self.server.publish(f"public.{FENCE}", stamp)
         self.fence.receive_until(lambda message: stamp in message)
         for name, client in self.clients.items():
-            assert client.connection.ping().wait(10), f"{name} got no pong"
+            assert client.connection.ping().wait(PATIENCE_S), f"{name} got no pong"
             with contextlib.suppress(TimeoutError):
                 while True:
                     self.received[name].append(client.receive(timeout_s=0))

@@ -111,7 +111,7 @@ def test_ping_and_time(client: ViabtcClient) -> None:
     """The replies are those of the description, to the byte."""
     assert client.ask("server.ping") == "pong"
     assert client.raw == ['{"error":null,"result":"pong","id":1}']
-    assert abs(client.ask("server.time") - time.time()) < 5
+    assert abs(client.ask("server.time") - time.time()) < 60
 
 
 def test_every_method_is_known(client: ViabtcClient) -> None:
@@ -161,7 +161,7 @@ def test_whatever_comes_is_answered(
 
 def test_a_pong_echoes_what_the_ping_held(client: ViabtcClient) -> None:
     """As RFC 6455 wants it, and accessws does not."""
-    assert client.client.connection.ping("payload").wait(10)
+    assert client.client.connection.ping("payload").wait(30)
 
 
 def test_unknown_methods_are_told(client: ViabtcClient) -> None:
@@ -626,9 +626,9 @@ def test_pushes_are_compressed_for_who_takes_that(market: str) -> None:
         assert "permessage-deflate" in client.response.headers["Sec-WebSocket-Extensions"]
         request = {"id": 1, "method": "deals.subscribe", "params": [market]}
         client.send(json.dumps(request))
-        assert json.loads(client.recv(timeout=10))["result"] == OK
+        assert json.loads(client.recv(timeout=30))["result"] == OK
         send(server, f"public.{of(market)}.trades", trade(1))
-        assert json.loads(client.recv(timeout=10))["params"] == [market, [deal(1)]]
+        assert json.loads(client.recv(timeout=30))["params"] == [market, [deal(1)]]
 
 
 # -- off ----------------------------------------------------------------------------------

@@ -36,12 +36,12 @@ def test_the_demo_itself(tmp_path: Any) -> None:
             [*command, "--metrics-port", "0"], env=env, stdout=out, stderr=subprocess.STDOUT
         )
     try:
-        found = wait_for(lambda: re.search(r"eyJ\S+", log.read_text()), 20, "the token")
-        wait_for(lambda: _answers(f"ws://{HOST}:{port}"), 20, "the port")
+        found = wait_for(lambda: re.search(r"eyJ\S+", log.read_text()), what="the token")
+        wait_for(lambda: _answers(f"ws://{HOST}:{port}"), what="the port")
         families = _families(f"ws://{HOST}:{port}", found[0])
     finally:
         demo.terminate()
-        demo.wait(20)
+        demo.wait(60)
     assert families >= {f"{family}.update" for family in PUSHES}
 
 

@@ -71,9 +71,9 @@ def test_thousands_of_invented_markets(server: Server) -> None:
             for family in ("deals", "price"):
                 said = client.reply(client.send(f"{family}.subscribe", *names(1000 * number, 700)))
                 full += said["error"] is not None and said["error"]["code"] == 1
-            started = time.monotonic()
+            used_s = server.cpu_s()
             assert good.ask("server.ping") == "pong"
-            assert time.monotonic() - started < 1
+            assert server.cpu_s() - used_s < 1
         assert full == len(clients), "1400 names are too many for one client"
         assert server.metric("rango_viabtc_views") == 25 * 700
         assert server.metric("rango_subscriptions") == 25 * 700
@@ -119,11 +119,14 @@ def test_topics_that_are_kept_are_bounded(server: Server) -> None:
 def test_one_that_floods_is_told_and_then_closed(server: Server) -> None:
     """Code 3, and 4029 when it does not stop."""
     with ViabtcClient(server) as client:
-        for _ in range(150):
-            client.send("server.ping")
-        said = client.read()
-        while said["error"] is None:
-            said = client.read()
+        said: dict[str, Any] = {"error": None}
+        while said["error"] is None:  # on a slow machine tokens come back meanwhile
+            for _ in range(90):
+                client.send("server.ping")
+            for _ in range(90):
+                said = client.read()
+                if said["error"] is not None:
+                    break
         assert said["id"] is None
         assert said["error"] == {"code": 3, "message": "service unavailable"}
         with contextlib.suppress(ConnectionClosed):  # it may be over before all are sent
@@ -180,7 +183,7 @@ def test_too_many_bad_tokens(server: Server) -> None:
 def test_a_token_that_expires(server: Server) -> None:
     """The connection is closed with 4401; nothing comes before that."""
     with ViabtcClient(server) as client:
-        token = make_token({"uid": "1", "exp": int(time.time()) + 2})
+        token = make_token({"uid": "1", "exp": int(time.time()) + 6})
         assert client.ask("server.auth", token, "web") == OK
         assert closed_with(client) == 4401
 

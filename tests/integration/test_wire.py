@@ -286,7 +286,7 @@ def test_a_client_that_ignores_our_close_frame_is_ended(gateway: Server) -> None
     with RawSocket(gateway.port) as raw:
         raw.open().send(frame(7))
         assert gateway.metric(name) == 1
-        wait_for(lambda: gateway.metric(name) == 0, 4, "the client is gone")
+        wait_for(lambda: gateway.metric(name) == 0, what="the client is gone")
         assert raw.read_close() == 1002
 
 
@@ -305,7 +305,9 @@ def test_clients_that_come_and_go_leave_nothing_behind(gateway: Server, market: 
                 raw.send(frame(CLOSE))
             if number % 3 == 1:
                 raw.send(frame(7))
-    wait_for(lambda: left() == before, what="all is given back")
+    wait_for(
+        lambda: all(now <= then for now, then in zip(left(), before)), what="all is given back"
+    )
 
 
 # -- liveness ---------------------------------------------------------------------------------
@@ -313,21 +315,21 @@ def test_clients_that_come_and_go_leave_nothing_behind(gateway: Server, market: 
 
 @pytest.fixture(scope="module")
 def lively() -> Iterator[Server]:
-    """A server that pings every second and wants a sign of life within two."""
-    env = {"RANGO_PING_INTERVAL_S": "1", "RANGO_PONG_TIMEOUT_S": "2"}
+    """A server that pings every second and wants a sign of life within five."""
+    env = {"RANGO_PING_INTERVAL_S": "1", "RANGO_PONG_TIMEOUT_S": "5"}
     with start_gateway(env=env, until=HEALTHY) as server:
         yield server
 
 
 def test_a_silent_client_is_pinged_and_closed(lively: Server) -> None:
-    """A ping within two seconds, then close 4009 when nothing comes from it."""
+    """A ping after a second, then close 4009 when nothing comes from it."""
     with RawSocket(lively.port) as raw:
         raw.open()
         started = time.monotonic()
         assert raw.read_any_frame() == (PING, b"")
-        assert time.monotonic() - started < 2.5
+        assert 0.9 < time.monotonic() - started < 5
         assert raw.skip_to_close() == 4009
-        assert time.monotonic() - started < 4.5
+        assert 4.9 < time.monotonic() - started < 20
         assert raw.read_to_end() == b""
     wait_for(
         lambda: lively.metric("rango_connections_closed_total", reason="ping_timeout") == 1,
@@ -427,8 +429,10 @@ def test_a_flood_from_one_client_is_a_turn_for_each_of_the_others(
         thread.start()
         try:
             for _ in range(20):
+                used_s = gateway.cpu_s()
                 bystander.send("ping")
-                assert bystander.receive(timeout_s=3) == "pong"
+                assert bystander.receive() == "pong"
+                assert gateway.cpu_s() - used_s < 1
             assert gateway.get(HEALTHY).status == 200
         finally:
             enough.set()
@@ -444,10 +448,16 @@ def test_too_many_requests_are_refused_and_then_closed() -> None:
         with RawSocket(server.port) as raw:
             raw.open().send(text_frame("ping") * 200)
             assert [raw.read_text() for _ in range(200)] == ["pong"] * 200
-            raw.send(text_frame("ping") * 150)
-            assert "Too many requests" in raw.read_text()
+            answers = {"pong"}
+            while answers == {"pong"}:  # on a slow machine tokens come back meanwhile
+                raw.send(text_frame("ping") * 150)
+                for _ in range(150):
+                    answers.add(text := raw.read_text())
+                    if text != "pong":
+                        break
+            assert "Too many requests" in text
             with contextlib.suppress(ConnectionError):
-                raw.send(text_frame("ping") * 1000)
+                raw.send(text_frame("ping") * 3000)
             assert raw.skip_to_close() == 4029
         other.send("ping")
         assert other.receive() == "pong"

@@ -7,78 +7,79 @@ import os
 import re
 import signal
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Iterator
 
 import pytest
 from support import Server, start_gateway, wait_for
+from websockets.exceptions import WebSocketException
 
 _WORKERS = 2
+_HUNG_S = 6  # longer than a busy machine keeps a worker that is well from saying so
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """Run two workers that are taken for hung after two seconds."""
-    env = {"RANGO_WORKERS": str(_WORKERS), "RANGO_WORKER_TIMEOUT_S": "2"}
+@contextmanager
+def _two_workers(timeout_s: int) -> Iterator[Server]:
+    env = {"RANGO_WORKERS": str(_WORKERS), "RANGO_WORKER_TIMEOUT_S": str(timeout_s)}
     with start_gateway(env=env) as running:
         wait_for(lambda: len(running.workers()) == _WORKERS, what="both workers")
         yield running
 
 
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Run two workers that nobody takes for hung within a test."""
+    with _two_workers(120) as running:
+        yield running
+
+
+@pytest.fixture
+def impatient() -> Iterator[Server]:
+    """Run two workers that are taken for hung after some seconds."""
+    with _two_workers(_HUNG_S) as running:
+        yield running
+
+
+def _wait_replaced(server: Server, victim: int) -> None:
+    wait_for(
+        lambda: victim not in server.workers() and len(server.workers()) == _WORKERS,
+        what=f"a new worker in place of {victim}",
+    )
+
+
 def _can_subscribe(server: Server) -> bool:
     try:
         with server.connect("/public?stream=a.trades") as client:
-            return "subscribed" in client.receive(2)
-    except (OSError, TimeoutError):
+            return "subscribed" in client.receive(5)
+    except (OSError, EOFError, WebSocketException):  # at a worker that is just killed
         return False
 
 
 def test_a_killed_worker_is_replaced_at_once(server: Server) -> None:
-    """After kill -9 a new worker is there within a second or so, and clients can connect."""
-    victim = server.workers()[0]
-    killed = time.monotonic()
-    os.kill(victim, signal.SIGKILL)
-    wait_for(
-        lambda: victim not in server.workers() and len(server.workers()) == _WORKERS,
-        what="a new worker",
-    )
-    assert time.monotonic() - killed < 5
+    """After kill -9 a new worker is there, long before one is taken for hung; clients connect."""
+    _wait_replaced(server, server.signal_a_worker(signal.SIGKILL))
     wait_for(lambda: _can_subscribe(server), what="clients to come back")
 
 
-def test_a_hung_worker_is_replaced(server: Server) -> None:
+def test_a_hung_worker_is_replaced(impatient: Server) -> None:
     """A worker that stands still is killed and replaced."""
-    victim = server.workers()[0]
-    os.kill(victim, signal.SIGSTOP)
-    wait_for(
-        lambda: victim not in server.workers() and len(server.workers()) == _WORKERS,
-        timeout_s=20,
-        what="the hung worker to be replaced",
-    )
-    assert re.search(rf"WORKER TIMEOUT \(pid:{victim}\)", server.log())
+    victim = impatient.signal_a_worker(signal.SIGSTOP)
+    _wait_replaced(impatient, victim)
+    assert re.search(rf"WORKER TIMEOUT \(pid:{victim}\)", impatient.log())
 
 
-def test_a_worker_that_hangs_while_it_starts_is_replaced(server: Server) -> None:
+def test_a_worker_that_hangs_while_it_starts_is_replaced(impatient: Server) -> None:
     """Silence counts from the fork, not from the first sign of life."""
-    first = set(server.workers())
-    os.kill(min(first), signal.SIGKILL)
-    [victim] = wait_for(lambda: set(server.workers()) - first, what="a worker that starts")
+    first = set(impatient.workers())
+    impatient.signal_a_worker(signal.SIGKILL)
+    victim = max(wait_for(lambda: set(impatient.workers()) - first, what="a worker that starts"))
     os.kill(victim, signal.SIGSTOP)
-    wait_for(
-        lambda: victim not in server.workers() and len(server.workers()) == _WORKERS,
-        timeout_s=20,
-        what="the hung worker to be replaced",
-    )
+    _wait_replaced(impatient, victim)
 
 
 def test_a_worker_is_reloaded_and_not_replaced(server: Server) -> None:
     """SIGHUP to the parent, while a worker starts too: the workers stay."""
-    victim = server.workers()[0]
-    os.kill(victim, signal.SIGKILL)
-    wait_for(
-        lambda: victim not in server.workers() and len(server.workers()) == _WORKERS,
-        what="a worker that starts",
-    )
+    _wait_replaced(server, server.signal_a_worker(signal.SIGKILL))
     before = set(server.workers())
     for _ in range(20):
         server.process.send_signal(signal.SIGHUP)
@@ -96,8 +97,8 @@ def test_a_crash_loop_is_slowed_down_and_said(server: Server) -> None:
                 os.kill(pid, signal.SIGKILL)
         return "workers die in a loop" in server.log()
 
-    wait_for(kill_one_more, timeout_s=30, what="the alarm")
-    wait_for(lambda: len(server.workers()) == _WORKERS, timeout_s=20, what="workers again")
+    wait_for(kill_one_more, 60, "the alarm")
+    wait_for(lambda: len(server.workers()) == _WORKERS, 60, "workers again")
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
