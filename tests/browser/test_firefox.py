@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from typing import Any, Iterator
 
@@ -98,14 +97,19 @@ BOOK = "() => ({ state: book.state, sequence: book.sequence, asks: book.asks, bi
 def expect_the_book(tab: Tab, stage: Stage) -> None:
     """Advance the market until the page has its book, to the level."""
     deadline = time.monotonic() + DEADLINE_S
-    for looks in itertools.count(20, 10):  # a slow page is given more time before the next event
+    looks = 20
+    while True:
         right = stage.tick()
         wanted = {"state": "synced", **{name: right[name] for name in ("sequence", "asks", "bids")}}
         for _ in range(looks):
             has = tab.evaluate(BOOK)
             if has == wanted:
                 return
+            if has["state"] != "synced":
+                break  # it waits for a snapshot, and they come with events
             time.sleep(0.01)
+        else:
+            looks *= 2  # a slow page is given more time before the next event
         assert time.monotonic() < deadline, (has, wanted)
 
 
