@@ -168,8 +168,11 @@ def test_a_silent_client_is_told_with_its_ping(room: Room) -> None:
     assert peer.receive_frame().opcode == 9, "the event said where it stands"
 
 
-def test_one_whose_event_comes_soon_waits_for_it_and_nobody_else_does() -> None:
+def test_one_whose_event_comes_soon_waits_for_it_and_nobody_else_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """This instance lags behind the one that the client comes from."""
+    monkeypatch.setattr("rango_gevent.delivery.arrivals._WAIT_S", 60.0)
     with delivery_room(history=history(is_own=False)) as room:
         room.hub.publish("public.a.t", b"1", 0.0, make_position(1, 1))
         later = position_text(make_position(3, 3))
