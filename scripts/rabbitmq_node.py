@@ -36,6 +36,7 @@ _MARK = "RANGO_PRIVATE_NODE"
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
 _FREE_PORTS = range(20000, 32000)
+_ports_given: set[int] = set()
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _FRAME_END = b"\xce"
 
@@ -50,15 +51,18 @@ def find_program(name: str) -> str | None:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on, below those of outgoing connections.
+    """Return a TCP port that nobody listens on and that was not returned before.
 
-    A client that dials a port among those while its broker is down can be given the very
-    same port for its own end, and is then connected to itself.
+    It is below those of outgoing connections. A client that dials a port among those while its
+    broker is down can be given the very same port for its own end, and is then connected to itself.
     """
     while True:
         port = random.choice(_FREE_PORTS)
+        if port in _ports_given:
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _ports_given.add(port)
             return port
 
 
