@@ -154,8 +154,11 @@ HIDDEN = ("a body of a length", "a body of a chunk")
 
 
 def everything_within(port: int, request: bytes, seconds: float) -> bytes:
-    """Send bytes and return all that comes back, until so many seconds after the first of it."""
-    data, deadline = b"", time.monotonic() + 60
+    """Send bytes and return all that comes back in so many seconds, and in as many after the first.
+
+    Some of what is sent may be answered by nothing, for ever.
+    """
+    data, deadline = b"", time.monotonic() + seconds
     with RawSocket(port) as raw, contextlib.suppress(socket.timeout, ConnectionError):
         raw.send(request)
         while True:
