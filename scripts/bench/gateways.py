@@ -19,13 +19,14 @@ from typing import Any, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from kombu.connection import Connection
+from rabbitmq_node import free_port
 
 from bench import machine, messages
 from bench.scenarios import (
     PRIVATE,
     Scenario,
 )
-from bench.servers import HOST, Dial, Server, Started, Work, free_port, pump_on
+from bench.servers import HOST, Dial, Server, Started, Work, pump_on
 from bench.tools import BenchError, Tool
 from rango_gevent.auth.keys import SigningKey, generate, load_private_key
 from rango_gevent.auth.tokens import forge

@@ -38,6 +38,22 @@ def _cpu_s(pid: int) -> float:
         raise ProcessLookupError(f"process {pid} has ended") from None
 
 
+def waited_s(pid: int) -> float:
+    """Return for how long a process's main thread was ready to run and others ran, in seconds.
+
+    Its processor time does not grow meanwhile (proc(5), schedstat); 0 where the kernel counts none.
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    try:
+        with open(f"/proc/{pid}/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except OSError:
+        _stat(pid)
+        return 0.0
+
+
 def _stat(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat behind the command's name, which may hold anything."""
     try:

@@ -12,6 +12,8 @@ import os
 import socket
 from typing import Iterator, Mapping
 
+from rabbitmq_node import free_port
+
 from bench import machine, messages
 from bench.scenarios import (
     CONNECT,
@@ -31,7 +33,6 @@ from bench.servers import (
     Started,
     Work,
     find,
-    free_port,
     listens,
     pump_on,
     said,

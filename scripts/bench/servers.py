@@ -60,14 +60,6 @@ class Work(NamedTuple):
     limit_s: float
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on right now."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 class Server:
     """A server under measurement.
 

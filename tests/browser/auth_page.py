@@ -24,12 +24,14 @@ PROGRAMS = [
     for code in re.findall(r"^```js\n(.*?)^```$", section, re.M | re.S)
 ]
 WAYS = [program.way for program in PROGRAMS]
-# all ways open, and a short patience on /private
+# all ways open, and patience with a slow page on /private
 SETTINGS = {
     "RANGO_AUTH_WAYS": "header,subprotocol,cookie,message,ranger,query",
     "RANGO_AUTH_COOKIE": "session",
-    "RANGO_PRIVATE_GRACE_S": "1",
+    "RANGO_PRIVATE_GRACE_S": "30",
 }
+# for those who are to be sent away
+IMPATIENT = {**SETTINGS, "RANGO_PRIVATE_GRACE_S": "1"}
 # A connection that notes what it is told, and how it ends.
 WATCH = """([url, protocols]) => new Promise((done) => {
   const heard = [];

@@ -6,7 +6,7 @@ import shutil
 from typing import Any, Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from stage import Stage
 
 ARGS = [
@@ -20,7 +20,11 @@ ARGS = [
 # what a browser says of a connection that is lost on purpose
 EXPECTED = ("WebSocket connection to", "net::ERR_")
 
+# how long a page may take over anything: only what never comes costs it, as on any machine
+PATIENCE_MS = 30_000
+
 Opener = Callable[..., Page]
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser profile of the test's own."""
     made = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="dark")
-    made.set_default_timeout(10_000)
+    made.set_default_timeout(PATIENCE_MS)
     yield made
     made.close()
 

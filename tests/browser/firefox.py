@@ -21,8 +21,8 @@ from typing import Any
 
 from websockets.sync.client import connect
 
-_START_S = 60.0
-_COMMAND_S = 30.0
+_START_S = 120.0
+_COMMAND_S = 60.0
 # nothing of the browser's own may be asked of the network
 _PREFERENCES = {
     "app.update.enabled": False,
@@ -107,7 +107,14 @@ class Firefox:
             self._said: queue.Queue[str] = queue.Queue()
             threading.Thread(target=self._listen, daemon=True).start()
             self._socket = stack.enter_context(
-                connect(f"{self._address()}/session", compression=None, proxy=None, max_size=None)
+                connect(
+                    f"{self._address()}/session",
+                    compression=None,
+                    proxy=None,
+                    open_timeout=_COMMAND_S,
+                    ping_interval=None,  # a browser that is busy is not lost
+                    max_size=None,
+                )
             )
             self.command("session.new", capabilities={})
             self.command("session.subscribe", events=["log.entryAdded"])

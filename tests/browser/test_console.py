@@ -14,7 +14,8 @@ from support import ROOT, Server, make_token, start_gateway, wait_for
 
 AXE = (ROOT / "tests" / "js" / "node_modules" / "axe-core" / "axe.min.js").read_text
 ROWS = 12
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
+SHORT_LIFE_S = 8  # of a token whose end is waited for: longer than a slow page takes to log in
 
 Open = Callable[[str], Page]
 
@@ -36,6 +37,7 @@ def shown_book(page: Page) -> Any:
 def expect_the_book(page: Page, stage: Stage) -> None:
     """Advance the market until the page shows its book, to the level."""
     deadline = time.monotonic() + DEADLINE_S
+    looks = 20
     while True:
         right = stage.tick()
         wanted = {
@@ -44,11 +46,15 @@ def expect_the_book(page: Page, stage: Stage) -> None:
             "asks": right["asks"][:ROWS],
             "bids": right["bids"][:ROWS],
         }
-        for _ in range(20):
+        for _ in range(looks):
             shown = shown_book(page)
             if shown == wanted:
                 return
+            if shown["state"] != "synced":
+                break  # it waits for a snapshot, and they come with events
             page.wait_for_timeout(10)
+        else:
+            looks *= 2  # a slow page is given more time before the next event
         assert time.monotonic() < deadline, (shown, wanted)
 
 
@@ -95,7 +101,7 @@ def test_a_user_sees_the_orders(demo: Server, open_console: Open) -> None:
     expect(page.get_by_test_id("user")).to_contain_text("private streams come too")
     assert asked
     assert not any("eyJ" in url for url in asked), "a token is never in a URL"
-    expect(page.get_by_test_id("orders").locator("tbody tr").first).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("orders").locator("tbody tr").first).to_be_visible()
     page.get_by_test_id("login").click()
     expect(page.get_by_test_id("user")).to_contain_text("public streams only")
     expect(page.get_by_test_id("orders")).to_be_hidden()
@@ -117,7 +123,7 @@ def test_an_expired_token_is_told(open_console: Open) -> None:
         stage.tick()
         stage.server.catch_up()
         page = open_console(stage.address)
-        page.locator("#token").fill(make_token({"exp": int(time.time()) + 3}))
+        page.locator("#token").fill(make_token({"exp": int(time.time()) + SHORT_LIFE_S}))
         page.get_by_test_id("login").click()
         expect(page.get_by_test_id("user")).to_contain_text("private streams come too")
         expect(page.get_by_test_id("state")).to_contain_text("last close 4401")
@@ -179,36 +185,37 @@ def test_it_is_for_everybody(demo: Server, open_console: Open, width: int, schem
 
 
 def test_hundreds_of_events_do_not_freeze_it(stage: Stage, open_console: Open) -> None:
-    """At 200 a second and more for some seconds frames go on, and clicks are answered."""
+    """200 a second take a part of a processor, never much at once, and clicks are answered.
+
+    It is the time of the page's own thread that is bounded, as a busy machine does not change it.
+    """
     page = open_console(stage.address)
     expect_the_book(page, stage)
-    page.evaluate(
-        """() => {
-            window.longest = 0;
-            let last = performance.now();
-            const frame = (now) => {
-                window.longest = Math.max(window.longest, now - last);
-                last = now;
-                requestAnimationFrame(frame);
-            };
-            requestAnimationFrame(frame);
-        }"""
-    )
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def worked_s() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return float(next(each["value"] for each in metrics if each["name"] == "ThreadTime"))
+
     count, pause = page.get_by_test_id("count"), page.get_by_test_id("pause")
     before, begin_s = int(count.inner_text()), time.monotonic()
-    waits = []
-    while time.monotonic() < begin_s + 3 or int(count.inner_text()) < before + 600:
-        assert time.monotonic() < begin_s + DEADLINE_S
+    waits, costs = [], []
+    shown = 0
+    while time.monotonic() < begin_s + 3 or shown < 600:
+        assert time.monotonic() < begin_s + 2 * DEADLINE_S
+        worked_before_s = worked_s()
         for _ in range(20):
             stage.tick()
         clicked_s = time.monotonic()
         pause.click()
         waits.append(time.monotonic() - clicked_s)
-    rate = (int(count.inner_text()) - before) / (time.monotonic() - begin_s)
-    assert rate >= 200
-    assert sorted(waits)[len(waits) // 2] < 0.5
+        costs.append(worked_s() - worked_before_s)
+        shown = int(count.inner_text()) - before
+    assert sum(costs) / shown * 200 < 1, "seconds of work for a second's events"
+    assert max(costs) < 1, "it was frozen"
+    assert sorted(waits)[len(waits) // 2] < 2
     expect_the_book(page, stage)
-    assert page.evaluate("window.longest") < 1000
 
 
 MISSED = "events were missed: the server's history is another one than before"
@@ -312,14 +319,17 @@ def test_tabs_share_one_connection(stage: Stage, context: BrowserContext) -> Non
     def follow(*tabs: Page) -> None:
         deadline = time.monotonic() + DEADLINE_S
         wanted, got = [0], []
+        looks = 20
         while got != wanted:
             assert time.monotonic() < deadline, (got, wanted)
             wanted = [stage.tick()["sequence"]] * len(tabs)
-            for _ in range(20):
+            for _ in range(looks):
                 got = [sequence(tab) for tab in tabs]
-                if got == wanted:
+                if got == wanted or False in got:
                     break
                 tabs[0].wait_for_timeout(10)
+            else:
+                looks *= 2
 
     tabs = []
     for _ in range(3):

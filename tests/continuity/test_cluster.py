@@ -16,6 +16,7 @@ import pytest
 from log_node import LogQueue
 from rabbitmq_node import Cluster, PrivateNode
 from scene import Login, Scene, open_scene
+from stillness import Stillness
 from support import READY, wait_for
 
 LIVE_AGAIN_S = 5.0
@@ -62,6 +63,13 @@ def breaks(scene: Scene, reason: str) -> float:
     return scene.gateway.metric("rango_log_breaks_total", reason=reason)
 
 
+@pytest.fixture
+def still() -> Iterator[Stillness]:
+    """Whoever notices that the machine stands still: that is silence too, and nobody's fault."""
+    with Stillness() as looking:
+        yield looking
+
+
 def silence_s(scene: Scene, since: float) -> float:
     """Return the longest time between two messages of a client after a time."""
     times = [since, *(at for _, at in scene.watchers[0].seen if at > since)]
@@ -80,27 +88,29 @@ def is_whole(scene: Scene) -> None:
     assert scene.duplicated() == 0
 
 
-def test_the_leader_s_node_is_frozen(cluster: Cluster, scene: Scene) -> None:
+def test_the_leader_s_node_is_frozen(cluster: Cluster, scene: Scene, still: Stillness) -> None:
     """Live events go on from the queue that stands by; then the log is read again."""
     scene.feed.confirms = False
+    still.mark()
     frozen_at = time.monotonic()
     cluster.nodes[0].freeze()
     after(10)
     silent_s = silence_s(scene, frozen_at)
     print(f"\nleader frozen: {silent_s:.2f} s of silence")
-    assert silent_s <= LIVE_AGAIN_S
+    assert silent_s <= LIVE_AGAIN_S + still.worst_s
     assert scene.gateway.metric("rango_log_fallback") == 1
     assert scene.gateway.get(READY).status == 200
     assert breaks(scene, "gap") == 1
     cluster.nodes[0].thaw()
-    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 30, "the log again")
+    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 90, "the log again")
     scene.flows()
     is_whole(scene)
     assert breaks(scene, "gap") + breaks(scene, "other_history") >= 2
 
 
-def test_the_leader_s_node_is_killed(cluster: Cluster, scene: Scene) -> None:
+def test_the_leader_s_node_is_killed(cluster: Cluster, scene: Scene, still: Stillness) -> None:
     """Another replica leads; nothing that was confirmed is lost, and positions go on."""
+    still.mark()
     killed_at = time.monotonic()
     cluster.nodes[0].kill()
     after(6)
@@ -108,7 +118,7 @@ def test_the_leader_s_node_is_killed(cluster: Cluster, scene: Scene) -> None:
     silent_s = silence_s(scene, killed_at)
     print(f"\nleader killed: {silent_s:.2f} s of silence")
     is_whole(scene)
-    assert silent_s <= 2.0
+    assert silent_s <= 2.0 + still.worst_s
     assert breaks(scene, "gap") == breaks(scene, "other_history") == 0
 
 
@@ -121,9 +131,9 @@ def test_the_leader_s_node_stays_frozen(cluster: Cluster, scene: Scene) -> None:
     """
     scene.feed.confirms = False
     cluster.nodes[0].freeze()
-    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 1, 8, "the fallback")
+    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 1, 30, "the fallback")
     after(TICK_S * 1.25 + 15)
-    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 60, "the log again")
+    wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 90, "the log again")
     scene.flows(20)
     lost = scene.settle()
     print(f"\nleader frozen for long: {len(lost)} of {len(scene.feed.accepted)} lost")
@@ -132,7 +142,7 @@ def test_the_leader_s_node_stays_frozen(cluster: Cluster, scene: Scene) -> None:
 
 
 @pytest.mark.long
-def test_the_quorum_is_lost(cluster: Cluster, scene: Scene) -> None:
+def test_the_quorum_is_lost(cluster: Cluster, scene: Scene, still: Stillness) -> None:
     """With one node of three left nothing is stored; what is still published goes on."""
     first, second, third = cluster.nodes
     scene.feed.stop()
@@ -143,14 +153,15 @@ def test_the_quorum_is_lost(cluster: Cluster, scene: Scene) -> None:
             after(0.02)
         first.kill()
         third.kill()
+        still.mark()
         lost_at = time.monotonic()
         for _ in range(100):  # more would be held up by the broker
             publish(next(numbers))
             after(0.05)
-        wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 1, 5, "the fallback")
+        wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 1, 30, "the fallback")
         silent_s = silence_s(scene, lost_at)
         print(f"\nquorum lost: {silent_s:.2f} s of silence")
-        assert silent_s <= LIVE_AGAIN_S
+        assert silent_s <= LIVE_AGAIN_S + still.worst_s
         assert scene.gateway.get(READY).status == 200
         third.start()
         first.start()
@@ -158,7 +169,7 @@ def test_the_quorum_is_lost(cluster: Cluster, scene: Scene) -> None:
         for _ in range(500):
             publish(next(numbers))
             after(0.02)
-        wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 30, "the log again")
+        wait_for(lambda: scene.gateway.metric("rango_log_fallback") == 0, 90, "the log again")
         got = [number for number in scene.watchers[0].numbers() if number >= 1_000_000]
         assert got == list(range(1_000_000, next(numbers)))
 

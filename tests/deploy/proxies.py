@@ -68,7 +68,7 @@ class Haproxy(NamedTuple):
     def ask(self, command: str) -> str:
         """Return the answer of the admin socket to a command."""
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
+            sock.settimeout(30)
             sock.connect(str(self.admin))
             sock.sendall(command.encode() + b"\n")
             return b"".join(iter(lambda: sock.recv(65536), b"")).decode()
@@ -91,7 +91,7 @@ class Haproxy(NamedTuple):
 
     def wait_for_status(self, name: str, status: str) -> None:
         """Wait until a gateway's status begins so."""
-        wait_for(lambda: self.status(name).startswith(status), what=f"gateway {name} {status}")
+        wait_for(lambda: self.status(name).startswith(status), 60, f"gateway {name} {status}")
 
 
 @contextlib.contextmanager
@@ -116,5 +116,5 @@ def start_haproxy(
     with running(["/usr/sbin/haproxy", "-db", "-f", str(path)], directory) as process:
         process.wait_for_port(port)
         proxy = Haproxy(port, f"ws://{HOST}:{port}", admin)
-        wait_for(proxy.is_there, what="the admin socket")
+        wait_for(proxy.is_there, 60, "the admin socket")
         yield proxy

@@ -16,6 +16,7 @@ from support import ROOT, Server, make_token, wait_for
 
 PAGE = (ROOT / "docs" / "CLIENTS.md").read_text()
 URL = "ws://127.0.0.1:8080"
+START_S = 60  # a program may take that long to start and to say something
 
 
 def program(name: str) -> str:
@@ -38,7 +39,7 @@ class Program:
     def wait(self, text: str) -> None:
         """Wait until it has printed something."""
         try:
-            wait_for(lambda: text in self._out.read_text("utf-8", "replace"), 20)
+            wait_for(lambda: text in self._out.read_text("utf-8", "replace"), START_S)
         except AssertionError:
             raise AssertionError(f"no {text!r} in:\n{self._out.read_text()}") from None
 
@@ -117,7 +118,7 @@ def test_the_greenlets(shop: Shop, tmp_path: Path) -> None:
     """The same client under gevent."""
     text = shop.adapted(program("greenlets.py"))
     with running([sys.executable, "-c", text], tmp_path) as greenlets:
-        wait_for(lambda: "ethusd.trades" in _printed_when_published(shop, tmp_path))
+        wait_for(lambda: "ethusd.trades" in _printed_when_published(shop, tmp_path), START_S)
         greenlets.wait(f"{shop.market}.trades 1")
 
 
@@ -142,7 +143,7 @@ def test_the_test(tmp_path: Path) -> None:
     """The bot's own test passes under pytest."""
     (tmp_path / "test_bot.py").write_text(program("test_bot.py"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_bot.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=180, check=False)
     assert done.returncode == 0, done.stdout.decode()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def ask(
         env=server_env(exchange, env),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         **more,
     )
 
@@ -168,10 +169,11 @@ def test_a_proxy_that_hides_the_host(gateway: Server, tmp_path: Path) -> None:
 def test_a_proxy_that_has_no_patience(gateway: Server, tmp_path: Path) -> None:
     """A silent connection that it cuts is found, with the time and the setting."""
     with start_nginx(tmp_path, address(gateway), read_timeout="1s") as port:
-        words = ["--url", f"ws://{HOST}:{port}", "--idle", "4"]
+        words = ["--url", f"ws://{HOST}:{port}", "--idle", "8"]
         code, found = doctor(gateway.exchange, *words)
     assert (code, failed(found)) == (1, ["idle"])
-    assert "a silent connection is lost after 1." in words_of(found, "idle")
+    (lost,) = re.findall(r"a silent connection is lost after ([\d.]+) s", words_of(found, "idle"))
+    assert 1 <= float(lost) < 8
     assert "proxy_read_timeout" in words_of(found, "idle")
 
 
@@ -248,21 +250,18 @@ def skewed(seconds: float) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "level", "told"),
-    [
-        (0.2, "OK", "behind"),
-        (5, "WARN", "5.00 s behind"),
-        (-5, "WARN", "5.00 s ahead of"),
-        (100, "FAIL", "100.00 s behind"),
-    ],
+    ("seconds", "level"), [(0.2, "OK"), (5, "WARN"), (-5, "WARN"), (100, "FAIL")]
 )
-def test_clocks_that_differ(gateway: Server, seconds: float, level: str, told: str) -> None:
+def test_clocks_that_differ(gateway: Server, seconds: float, level: str) -> None:
     """A second is nothing, some are a warning, half a minute is a failure."""
     with skewed(seconds) as url:
         code, found = doctor(gateway.exchange, "--url", url)
     (clock,) = found["clock"]
     assert clock["level"] == level
-    assert told in clock["text"]
+    told = re.match(r"this clock is ([\d.]+) s (behind|ahead of) ", clock["text"])
+    assert told
+    behind_s = float(told[1]) * (1 if told[2] == "behind" else -1)
+    assert behind_s == pytest.approx(seconds, abs=2), "to half of what a slow answer takes"
     assert code == (1 if level == "FAIL" else 0)
 
 

@@ -133,7 +133,7 @@ def test_lag_is_measured_from_the_publisher(
     with own as gateway, subscriber(gateway, "btcusd.trades") as client:
         assert run([program, name], tmp_path, env).returncode == 0
         client.receive()
-        wait_for(lambda: gateway.metric("rango_delivery_lag_seconds_count") > 0, what="a lag")
+        wait_for(lambda: gateway.metric("rango_delivery_lag_seconds_count") > 0, 60, "a lag")
         assert gateway.metric("rango_delivery_lag_seconds_sum") > 4.9
 
 
@@ -166,7 +166,7 @@ def test_celery(gateway: Server, env: dict[str, str], queue: str, tmp_path: Path
     with subscriber(gateway, "deposit_address") as client, worker as process:
         done = run([sys.executable, "call.py"], tmp_path, env)
         assert (done.returncode, done.stdout) == (0, "")
-        wait_for(lambda: "succeeded" in process.log(), 30, "the end of the task")
+        wait_for(lambda: "succeeded" in process.log(), 120, "the end of the task")
         event = {"currency": "btc", "address": "bc1q..."}
         assert client.receive_json() == {"deposit_address": event}
 
@@ -191,7 +191,7 @@ def test_the_celery_example(
     (tmp_path / "call.py").write_text(_CALLS.format(market=market))
     worker = running(celery_worker("shop", pool), tmp_path, env)
     with subscriber(gateway, "order", f"{market}.trades") as client, worker as process:
-        wait_for(lambda: "ready." in process.log(), 30, "a worker")
+        wait_for(lambda: "ready." in process.log(), 120, "a worker")
         done = run([sys.executable, "call.py"], tmp_path, env)
         assert (done.returncode, done.stdout) == (0, "")
         events = [client.receive_json(30) for _ in range(100)]
@@ -210,7 +210,7 @@ def test_the_django_example(
     command = [sys.executable, "-m", "gunicorn", "-b", f"{HOST}:{port}", "--workers=2", *more]
     server = running([*command, "--no-control-socket", "django_app:application"], tmp_path, env)
     with subscriber(gateway, "order") as client, server as process:
-        process.wait_for_port(port, 30)
+        process.wait_for_port(port, 120)
         for number in range(20):
             failing = "?fail=1" if number % 2 else ""
             answer = http_request(port, f"/cancel/ID1/{number}{failing}")

@@ -40,6 +40,7 @@ def run(case: str, arguments: argparse.Namespace) -> dict[str, object]:
         scene.connect(arguments.resuming, arguments.plain, exchange, arguments.rate)
         gevent.sleep(2)
         began_s = time.monotonic()
+        scene.still.mark()
         found = CASES[case](scene)
         scene.settle()
         missing = scene.behind()

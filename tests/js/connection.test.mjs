@@ -95,7 +95,7 @@ test("a thousand reconnects leave no listener and no timer", async () => {
       rango.subscribe("btcusd.trades").on("publication", () => (publications += 1));
       rango.book("btcusd");
       rango.connect();
-      await until(() => server.peers.length >= 1000, "a thousand connections", 60);
+      await until(() => server.peers.length >= 1000, "a thousand connections", 180);
       assert.deepEqual(counts, { page: 1, window: 3 });
       assert.ok(Math.abs(publications - server.peers.length) <= 1, "one listener each");
       assert.ok(server.peers.slice(0, -1).every(({ requests }) => requests.length <= 1));
@@ -125,7 +125,7 @@ test("a silent connection is given up when probed, and what it says later is ign
   });
 });
 
-test("what arrives after a probe is no answer to it", { timeout: 30_000 }, async () => {
+test("what arrives after a probe is no answer to it", async () => {
   let pings = 0;
   const asked = (peer, { event }) => {
     if (event !== "ping") return false;
@@ -139,7 +139,7 @@ test("what arrives after a probe is no answer to it", { timeout: 30_000 }, async
       rango.connect();
       await until(() => server.last?.held.size === 1, "a connection");
       show("visible");
-      await until(() => server.peers.length === 2, "another connection", 20);
+      await until(() => server.peers.length === 2, "another connection");
       assert.equal(pings, 2);
     });
   });

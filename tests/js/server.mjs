@@ -4,8 +4,8 @@ import { WebSocket, WebSocketServer } from "ws";
 
 import { Rango } from "../../rango_gevent/console/client/rango.js";
 
-/** Wait until something is true, within seconds. */
-export async function until(predicate, what, seconds = 10) {
+/** Wait until something is true, within seconds: many, as only a failure takes them. */
+export async function until(predicate, what, seconds = 30) {
   const deadline = Date.now() + seconds * 1000;
   for (;;) {
     const value = await predicate();
@@ -13,6 +13,22 @@ export async function until(predicate, what, seconds = 10) {
     if (Date.now() > deadline) throw new Error(`${what}: not within ${seconds} s`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
+}
+
+/**
+ * Tell for how long the timer that is just calling back was to wait, in ms; null when none is.
+ *
+ * What was planned can be judged on a busy machine, what came of it cannot: it may always be late.
+ */
+export function planned() {
+  const { setTimeout } = globalThis;
+  let wait = null;
+  globalThis.setTimeout = (callback, ms) => setTimeout(() => {
+    wait = ms;
+    setImmediate(() => (wait = null));
+    callback();
+  }, ms);
+  return { get wait() { return wait; }, stop: () => (globalThis.setTimeout = setTimeout) };
 }
 
 export const clock = 1e9; // the server's, in seconds: nothing may be compared with the client's own

@@ -27,13 +27,14 @@ test("requests keep under the server's rate", async () => {
   await scene({ asked }, {}, async (rango, server) => {
     rango.connect();
     await until(() => rango.state === "connected", "a connection");
+    const begin = Date.now();
     for (let n = 0; n < 170; n += 1) {
       rango.subscribe(`m${n}.trades`);
       await Promise.resolve().then(() => {}); // a request each
     }
     await until(() => server.last.held.size === 170, "all of them");
     assert.ok(times.length >= 170);
-    assert.ok(times[169] - times[0] >= 300, "20 past the burst of 150, at 40 a second");
+    assert.ok(times[169] - begin >= 300, "20 past the burst of 150, at 40 a second");
   });
 });
 
@@ -75,13 +76,13 @@ for (const numbered of [true, false]) {
   });
 }
 
-test("a request that is never answered is made again", { timeout: 30_000 }, async () => {
+test("a request that is never answered is made again", async () => {
   let asks = 0;
   const asked = (peer, { event }) => event === "subscribe" && (asks += 1) === 1;
   await scene({ asked }, {}, async (rango) => {
     const sub = rango.subscribe("a.trades");
     rango.connect();
-    await until(() => sub.state === "subscribed", "an answer", 20);
+    await until(() => sub.state === "subscribed", "an answer");
     assert.equal(asks, 2);
   });
 });

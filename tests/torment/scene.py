@@ -15,17 +15,20 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import IO, Any, Iterator, Mapping, NamedTuple
 
-from bench.machine import cpu_s, family, rss_kb
+from bench.machine import cpu_s, family, rss_kb, waited_s
 
 from tests.support import ROOT, Server, free_port, make_token, start_gateway
 from tests.torment.attacks import Attack
+from tests.torment.verdict import longest_wait_ms
 
 _STREAM = "torment-good.t"
 _LIMIT_MB = 3000
 _LOOK_S = 0.05
+_WINDOW_LOOKS = 7  # 0.3 s: as late as a message is on a machine that is twice as busy
 _QUIET_S = 0.2
 _QUIET_SHARE = 0.25
 _CALM_S = 15.0
@@ -114,6 +117,33 @@ class Memory:
         self._thread.join()
 
 
+class Waits:
+    """Looks for how long the gateway is ready to run while others have the processors.
+
+    Attributes:
+        most_ms: the longest such wait, in any of the windows in which a message is late.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.most_ms = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        looks: deque[dict[int, float]] = deque(maxlen=_WINDOW_LOOKS)
+        while not self._stopping.wait(_LOOK_S):
+            with contextlib.suppress(ProcessLookupError):  # one is just ending
+                looks.append({pid: waited_s(pid) for pid in family(self._server.process.pid)})
+                self.most_ms = max(self.most_ms, longest_wait_ms(looks[0], looks[-1]))
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+        self._thread.join()
+
+
 class Child:
     """A Python process of this package that speaks lines of JSON."""
 
@@ -155,6 +185,7 @@ class Scene:
         self.port = port
         self.options = options
         self.memory = Memory(server)
+        self.waits = Waits(server)
         places = {
             "port": port,
             "health_port": server.port,
@@ -170,14 +201,16 @@ class Scene:
     def close(self) -> None:
         """End the good clients."""
         self.memory.stop()
+        self.waits.stop()
         self.crowd.end()
 
     def torment(self, attack: Attack) -> tuple[dict[str, float], list[str]]:
         """Make one attack; return what was measured, by name, and notes."""
         before_mb = self.memory.most_mb = self.memory.now_mb()
-        self.crowd.ask("mark")
+        self._mark()
         measured, notes = self._attack(attack)
         measured.update({**self.crowd.ask("report"), **measured})
+        measured["machine_ms"] = max(measured["machine_ms"], self.waits.most_ms)
         if self.memory.was_killed:
             notes.append(f"killed at {_LIMIT_MB} MB")
         measured["alive"] = float(self.server.process.poll() is None)
@@ -185,6 +218,11 @@ class Scene:
         measured["memory_mb"] = self.memory.most_mb - before_mb
         measured["kept_mb"] = self.memory.now_mb() - before_mb
         return measured, notes
+
+    def _mark(self) -> None:
+        """Begin to measure anew."""
+        self.waits.most_ms = 0.0
+        self.crowd.ask("mark")
 
     def _attack(self, attack: Attack) -> tuple[dict[str, float], list[str]]:
         found = {"attacked": 0.0}
@@ -196,7 +234,7 @@ class Scene:
         try:
             while line := attacker.line():
                 if "begin" in line:
-                    self.crowd.ask("mark")
+                    self._mark()
                 if "found" in line:
                     found.update(line["found"], attacked=1.0)
                 notes += [line["note"]] if "note" in line else []

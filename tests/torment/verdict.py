@@ -1,8 +1,9 @@
 """What was measured, held against bounds; and the readings that have to be parsed for it. Pure.
 
 A bound is a maximum: what was measured may reach it and not pass it. Latencies get on top what
-the machine itself stood still meanwhile, as the good clients' process noticed, or what was
-waited without any attack, in bounds: on a busy machine that is not the gateway's doing.
+the machine itself stood still meanwhile, as the good clients' process noticed, or for how long
+the gateway was ready and others had the processors, or what was waited without any attack, in
+bounds: on a busy machine that is not the gateway's doing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def judge(measured: Mapping[str, float], bounds: Mapping[str, float]) -> list[st
 
     Args:
         measured: values by name; ``machine_ms`` is what the machine itself stood still,
-            ``baseline_ms`` what was waited before.
+            or the gateway waited for it, ``baseline_ms`` what was waited before.
         bounds: maxima by name.
     """
     waited_ms = min(measured.get("baseline_ms", 0.0), _BUSY_MS)
@@ -48,6 +49,17 @@ def judge(measured: Mapping[str, float], bounds: Mapping[str, float]) -> list[st
         elif value > allowed:
             problems.append(f"{name} {value:.4g} > {bound:g}")
     return problems
+
+
+def longest_wait_ms(first: Mapping[int, float], last: Mapping[int, float]) -> float:
+    """Return the longest time that one process waited for a processor between two looks.
+
+    Args:
+        first: seconds that each process had waited at the first look, by its id.
+        last: the same at the last look; who came in between is left out.
+    """
+    waits = (seconds - first.get(pid, seconds) for pid, seconds in last.items())
+    return max(waits, default=0.0) * 1000
 
 
 def send_memory_bytes(text: str) -> list[int]:

@@ -36,12 +36,12 @@ from rango_gevent.hub.hub import Hub, HubLimits
 from rango_gevent.model import Event, Segment
 from rango_gevent.protocol.messages import NameLimits
 
-TIME_LIMIT_S = 20
+TIME_LIMIT_S = 60
 RESPONSE = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 LIMITS = ClientLimits(
     admission=AdmissionLimits(connections=1000, per_address=0, per_uid=0),
     connection=ConnectionLimits(
-        outbox_bytes=64 * 1024, slow_after_s=0.0, write_timeout_s=5.0, send_buffer_bytes=0
+        outbox_bytes=64 * 1024, slow_after_s=0.0, write_timeout_s=30.0, send_buffer_bytes=0
     ),
     session=SessionLimits(
         requests_per_s=1000.0,

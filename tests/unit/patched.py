@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 _PATCH = "from gevent import monkey\nmonkey.patch_all()\n"
 
 
-def run_patched(script: str, timeout_s: float = 30) -> Any:
+def run_patched(script: str, timeout_s: float = 90) -> Any:
     """Run a script and return what it printed last, which must be JSON.
 
     Raises:

@@ -100,7 +100,9 @@ gateway = Gateway(load(environ).settings, [load_public_key(generate()[1], "test"
 def fail():
     raise RuntimeError("on purpose")
 gateway.spawn("example", fail)
-gevent.sleep(0.1)
+with gevent.Timeout(60):
+    while not gateway.restarts:
+        gevent.sleep(0)
 gateway.stop()
 print(json.dumps([stream.getvalue(), dict(gateway.restarts)]))
 """

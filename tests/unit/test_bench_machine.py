@@ -30,6 +30,27 @@ def test_processor_time_is_as_fine_as_a_light_load_needs() -> None:
     assert machine.cpu_s([os.getpid()]) - before >= 1e-5
 
 
+def test_a_process_that_others_keep_from_running_waits() -> None:
+    """Two that want the same processor wait for each other; who sleeps waits for nobody."""
+    core = min(os.sched_getaffinity(0))
+    busy = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    sleeping = "import time; time.sleep(600)"
+    with contextlib.ExitStack() as stack:
+        one, other, idle = (
+            stack.enter_context(subprocess.Popen([sys.executable, "-c", code]))
+            for code in (busy, busy, sleeping)
+        )
+        for process in (one, other, idle):
+            stack.callback(process.kill)
+        deadline = time.monotonic() + 60
+        while machine.waited_s(one.pid) < 1.0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert machine.waited_s(idle.pid) < machine.waited_s(one.pid)
+    with pytest.raises(ProcessLookupError):
+        machine.waited_s(one.pid)
+
+
 def test_memory_is_that_of_all_processes() -> None:
     """The memory of several processes is their sum."""
     once = machine.rss_kb([os.getpid()])
@@ -40,7 +61,7 @@ def test_memory_is_that_of_all_processes() -> None:
 def test_a_process_that_has_ended_is_an_error() -> None:
     """A figure of a process that is gone would be wrong, so there is none."""
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait(10)
+    process.wait(60)
     with pytest.raises(ProcessLookupError):
         machine.cpu_s([process.pid])
     with pytest.raises(ProcessLookupError):
@@ -54,7 +75,7 @@ def test_family_holds_children_of_children() -> None:
         [sys.executable, "-c", child], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(machine.family(process.pid)) < 2 and time.monotonic() < deadline:
             pass
         family = machine.family(process.pid)
@@ -62,7 +83,7 @@ def test_family_holds_children_of_children() -> None:
         assert len(family) == 2
         assert set(family) <= set(machine.family(os.getpid()))
     finally:
-        process.communicate(b"\n", timeout=10)
+        process.communicate(b"\n", timeout=60)
 
 
 def test_listener_finds_who_listens_on_a_port() -> None:

@@ -31,7 +31,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
     """Run ``rango`` as a process."""
     return subprocess.run(
-        [sys.executable, "-m", "rango_gevent", *argv], capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "rango_gevent", *argv], capture_output=True, text=True, timeout=90
     )
 
 
@@ -208,7 +208,7 @@ finally:
 """
     for argv in (["--help"], ["token", "--key", "/nonexistent"], ["keys", "--help"]):
         ended = subprocess.run(
-            [sys.executable, "-c", script, *argv], capture_output=True, text=True, timeout=30
+            [sys.executable, "-c", script, *argv], capture_output=True, text=True, timeout=90
         )
         assert ended.stderr.splitlines()[-1] == "heavy: []"
 
@@ -220,7 +220,7 @@ def test_importing_the_command_patches_nothing() -> None:
         "before = monkey.is_module_patched('socket'); cli.main(['config', '--env-example']);"
         "assert (before, monkey.is_module_patched('socket')) == (False, True)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=90)
 
 
 def test_nothing_is_imported_before_it_can_be_patched() -> None:

@@ -263,7 +263,7 @@ def test_a_token_is_not_repeated_by_the_command_line(tmp_path: Path) -> None:
     for words in (["Bearer", "eyJ.secret.token"], ["eyJ.secret.token", "more"]):
         argv = [sys.executable, "-m", "rango_gevent", "token", "--check", *words]
         done = subprocess.run(
-            [*argv, "-pubKey", str(public_path)], capture_output=True, text=True, timeout=30
+            [*argv, "-pubKey", str(public_path)], capture_output=True, text=True, timeout=90
         )
         assert done.returncode == 1
         assert "secret" not in done.stdout + done.stderr

@@ -41,7 +41,7 @@ class Peer:
 
     def _serve(self) -> None:
         sock, _ = self._listener.accept()
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._listener, sock, contextlib.suppress(OSError):
             while b"\r\n\r\n" not in self.request:
@@ -73,7 +73,7 @@ def opened(peer: Peer, token: str = "") -> Iterator[tuple[Connection, list[bytes
         yield connection, texts
     finally:
         connection.close()
-        peer.thread.join(20)
+        peer.thread.join(60)
 
 
 @pytest.mark.parametrize("portion", [1, 7, 10**6])

@@ -26,7 +26,7 @@ def test_it_needs_nothing_of_the_server() -> None:
         [sys.executable, "-c", _PROGRAM.format(blocked=_BLOCKED)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=90,
         check=False,
     )
     assert ended.stderr == ""

@@ -225,10 +225,12 @@ def test_whoever_is_silent_for_too_long_is_closed_and_nobody_else(answers: list[
 def test_a_closing_handshake_is_bounded(room: Room) -> None:
     """Who does not answer our close frame is given up; who does is gone before."""
     wheel = Wheel(room)
-    wheel.now = time.monotonic()
     ((silent, _), (polite, peer)) = connect(room, 2)
     silent.close(close.RESTART)
     polite.close(close.RESTART)
+    ((until, _), _) = wheel.heartbeat._leaving
+    assert until > time.monotonic()
+    wheel.now = until - 4.0
     settle(room)
     pings(peer)
     peer.answer_close()

@@ -8,6 +8,7 @@ streams, in order, each once; unless it was told that nobody knows.
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from typing import Any
 
@@ -313,22 +314,35 @@ def test_what_does_not_fit_into_a_queue_is_told() -> None:
     assert missed == ["a.t"]
 
 
-def test_arrivals_wake_whom_an_event_reaches() -> None:
-    """Others wait on, for two seconds at most, and no more of them than may."""
+def test_arrivals_wake_whom_an_event_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others wait on, and no more of them than may."""
+    monkeypatch.setattr("rango_gevent.delivery.arrivals._WAIT_S", 60.0)
     scene = Scene(is_own=False)
     scene.publish("public.a.t", 0, make_position(1, 1))
     arrivals = Arrivals(scene.history, most=2)
     one, two = (gevent.spawn(arrivals.wait, make_position(number, 0)) for number in (3, 9))
     gevent.sleep(0.05)
     assert len(arrivals) == 2
-    with gevent.Timeout(1):
+    with gevent.Timeout(20):
         arrivals.wait(make_position(50, 0))  # one too many: at once
         arrivals.wait(make_position(1, 0))  # here already
         scene.publish("public.a.t", 1, make_position(5, 5))
         one.join()
-    assert not two.dead
-    with gevent.Timeout(4):
+        assert not two.dead
+        scene.publish("public.a.t", 2, make_position(9, 9))
         two.join()
+
+
+def test_arrivals_wait_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody looks for them any more when the last has given up."""
+    monkeypatch.setattr("rango_gevent.delivery.arrivals._WAIT_S", 0.1)
+    scene = Scene(is_own=False)
+    scene.publish("public.a.t", 0, make_position(1, 1))
+    arrivals = Arrivals(scene.history)
+    began_s = time.monotonic()
+    with gevent.Timeout(20):
+        arrivals.wait(make_position(9, 0))
+        assert time.monotonic() - began_s >= 0.1
         while len(arrivals) or arrivals._looks:
             gevent.sleep(0.01)
 

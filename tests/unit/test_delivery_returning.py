@@ -168,8 +168,11 @@ def test_a_silent_client_is_told_with_its_ping(room: Room) -> None:
     assert peer.receive_frame().opcode == 9, "the event said where it stands"
 
 
-def test_one_whose_event_comes_soon_waits_for_it_and_nobody_else_does() -> None:
+def test_one_whose_event_comes_soon_waits_for_it_and_nobody_else_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """This instance lags behind the one that the client comes from."""
+    monkeypatch.setattr("rango_gevent.delivery.arrivals._WAIT_S", 60.0)
     with delivery_room(history=history(is_own=False)) as room:
         room.hub.publish("public.a.t", b"1", 0.0, make_position(1, 1))
         later = position_text(make_position(3, 3))
@@ -197,8 +200,8 @@ def test_one_that_is_ahead_of_all_is_told_after_a_while() -> None:
 
 def test_what_is_kept_for_one_alone_is_not_kept_for_ever() -> None:
     """Who takes a byte now and then is not waited for: others would share nothing of it."""
-    hurried = limits(replay_s=0.5, send_buffer_bytes=4096)
-    with delivery_room(hurried, history=history()) as room:
+    patient = limits(replay_s=60, send_buffer_bytes=4096)
+    with delivery_room(patient, history=history()) as room:
         _, first = room.connect(manner=RESUMES)
         at = hear(first)["success"]["at"]
         for _ in range(500):
@@ -207,6 +210,7 @@ def test_what_is_kept_for_one_alone_is_not_kept_for_ever() -> None:
         _, other = room.connect("a.t", manner=RESUMES, since=at)
         for _ in range(500):
             hear(other)
+        room.registry.limits = room.registry.limits._replace(replay_s=0.5)
         while client.open:
             peer.sock.recv(10)
             gevent.sleep(0.02)

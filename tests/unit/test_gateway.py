@@ -35,7 +35,7 @@ try:
     gateway.drain()
 except RuntimeError as error:
     failure = str(error)
-with gevent.Timeout(10, False):
+with gevent.Timeout(60, False):
     gateway.stop()
     print(json.dumps({"failure": failure, "stopped": gateway.health()}))
 """

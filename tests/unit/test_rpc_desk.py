@@ -73,7 +73,7 @@ def test_one_question_for_all_who_ask_the_same() -> None:
     other = Other()
     table = desk(other, keep_s=0)
     jobs = [gevent.spawn(table.ask, "a.query", []) for _ in range(5)]
-    gevent.joinall(jobs, timeout=5)
+    gevent.joinall(jobs, timeout=30)
     assert [job.value for job in jobs] == [b"1"] * 5
     other.error = Late("late")
 
@@ -83,7 +83,7 @@ def test_one_question_for_all_who_ask_the_same() -> None:
         return True
 
     jobs = [gevent.spawn(late) for _ in range(5)]
-    gevent.joinall(jobs, timeout=5)
+    gevent.joinall(jobs, timeout=30)
     assert [job.value for job in jobs] == [True] * 5
     assert len(other.asked) == 2
     assert table.outcomes["late"] == 5
@@ -113,7 +113,7 @@ def test_questions_at_once_are_bounded() -> None:
     gevent.sleep(0)
     with pytest.raises(Busy):
         table.ask("a.query", [], "1")
-    gevent.joinall(jobs, timeout=5)
+    gevent.joinall(jobs, timeout=30)
     assert all(job.value for job in jobs)
     assert table.ask("a.query", [], "1")
 

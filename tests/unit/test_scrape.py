@@ -215,13 +215,13 @@ class Worker:
             if line in ("done\n", "# EOF\n"):
                 return "".join(lines)
             lines.append(line)
-        raise AssertionError(f"the worker ended with {self.process.wait(5)}")
+        raise AssertionError(f"the worker ended with {self.process.wait(60)}")
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """End the process, in whatever way the signal does that."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.process.communicate(timeout=5)
+        self.process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def test_a_foreign_directory_is_refused(tmp_path: Path, kind: str) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 1

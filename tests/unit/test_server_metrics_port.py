@@ -19,7 +19,7 @@ class Port:
     def __init__(self, text: Callable[[], bytes], connections: int = 9) -> None:
         self.number = free_port()
         self.server = MetricsServer(
-            text, "127.0.0.1", self.number, connections=connections, timeout_s=5
+            text, "127.0.0.1", self.number, connections=connections, timeout_s=30
         )
 
     def __enter__(self) -> Port:
@@ -35,7 +35,7 @@ class Port:
 
     def ask(self, path: str = "/", method: str = "GET") -> tuple[str, str]:
         """Return the head and the body of an answer."""
-        with gevent.Timeout(5), self.connect() as sock:
+        with gevent.Timeout(30), self.connect() as sock:
             sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             data = b""
             while chunk := sock.recv(65536):
@@ -85,7 +85,7 @@ def test_a_taken_port_is_told_and_waited_for() -> None:
     """One of several workers holds the port; another takes over when it is free."""
     with Port(lambda: b"first 1\n") as port:
         heir = MetricsServer(
-            lambda: b"second 1\n", "127.0.0.1", port.number, connections=9, timeout_s=5
+            lambda: b"second 1\n", "127.0.0.1", port.number, connections=9, timeout_s=30
         )
         with pytest.raises(OSError, match="in use"):
             heir.start()
@@ -93,7 +93,7 @@ def test_a_taken_port_is_told_and_waited_for() -> None:
         try:
             assert port.ask()[1] == "first 1\n"
             port.server.stop()
-            waiting.get(timeout=5)
+            waiting.get(timeout=30)
             assert port.ask()[1] == "second 1\n"
         finally:
             waiting.kill()
@@ -115,7 +115,7 @@ def test_scrapes_give_way_to_everything_else() -> None:
 
     with Port(text) as port:
         running = gevent.spawn(others)
-        gevent.joinall([gevent.spawn(port.ask) for _ in range(9)], raise_error=True, timeout=5)
+        gevent.joinall([gevent.spawn(port.ask) for _ in range(9)], raise_error=True, timeout=30)
         running.kill()
     assert seen.count("scrape") == 9
     assert ("scrape", "scrape") not in zip(seen, seen[1:])
@@ -132,7 +132,7 @@ def test_head_gives_the_headers() -> None:
 def test_connections_are_bounded() -> None:
     """Those over the bound are told to come back and counted; a place that is free is given."""
     with Port(lambda: b"a 1\n", connections=1) as port:
-        with gevent.Timeout(5), port.connect() as silent:
+        with gevent.Timeout(30), port.connect() as silent:
             with port.connect() as other:
                 assert other.recv(1000).startswith(b"HTTP/1.1 503 ")
             silent.shutdown(gsocket.SHUT_WR)

@@ -12,7 +12,7 @@ from tests.torment.attacks import ATTACKS, BASELINE, Attack, by_name
 from tests.torment.crowd import whole_frames
 from tests.torment.scene import Options
 from tests.torment.target import Target, subscribe_frames
-from tests.torment.verdict import Row, judge, send_memory_bytes, table
+from tests.torment.verdict import Row, judge, longest_wait_ms, send_memory_bytes, table
 
 _SECURITY = (Path(__file__).resolve().parents[2] / "docs/SECURITY.md").read_text()
 _SS = """\
@@ -40,6 +40,13 @@ each_attack = pytest.mark.parametrize("attack", ATTACKS[1:], ids=lambda attack: 
 def test_verdict(measured: dict[str, float], bounds: dict[str, float], problems: list[str]) -> None:
     """A bound may be reached and not passed; only latencies get a busy machine's part."""
     assert judge(measured, bounds) == problems
+
+
+def test_the_longest_wait_for_a_processor() -> None:
+    """That of one process, not of all; who was not there at the first look has no wait."""
+    assert longest_wait_ms({1: 1.0, 2: 5.0}, {1: 1.25, 2: 5.5, 3: 9.0}) == 500
+    assert longest_wait_ms({1: 1.0}, {2: 5.0}) == 0
+    assert longest_wait_ms({1: 1.0}, {}) == 0
 
 
 def test_send_memory() -> None:
