@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from viabtc_client import DepthBook, shown
 
-from rango_gevent.viabtc.depth import Book, encode, look
+from rango_gevent.viabtc.depth import Book, Side, encode, look
 from rango_gevent.viabtc.views import DEPTH, DepthView, Spec
 
 PRICES = st.integers(1, 60).map(lambda ticks: format(Decimal(ticks) / 4, "f"))
@@ -144,6 +144,42 @@ def test_large_numbers_and_small_steps_are_exact() -> None:
     book.replace({"asks": [["123456789012345678901234.123456789", "1"]], "bids": []})
     asks = look(book, 5, Decimal("0.00000001")).whole()["asks"]
     assert asks == [["123456789012345678901234.12345679", "1"]]
+
+
+def test_levels_that_become_one_cost_one_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coarse step over many levels is worked out once for each level that it shows."""
+    calls: list[Decimal] = []
+    merge = Side._merge
+
+    def counted(side: Side, price: Decimal, step: Decimal) -> Decimal:
+        calls.append(price)
+        return merge(side, price, step)
+
+    monkeypatch.setattr(Side, "_merge", counted)
+    book = Book()
+    sides = {
+        "asks": [[f"1.{number:05}", "2"] for number in range(5000)],
+        "bids": [[f"0.{number:05}", "2"] for number in range(5000)],
+    }
+    book.replace({**sides, "sequence": 1})
+    assert look(book, 100, Decimal("0.1")).whole() == {
+        "asks": [["1.0", "2"], ["1.1", "9998"]],
+        "bids": [["0.0", "10000"]],
+    }
+    assert len(calls) == 3
+
+
+@given(st.lists(st.integers(-30, 30), unique=True), MERGES)
+def test_prices_below_zero(prices: list[int], merge: str) -> None:
+    """Are merged as others: asks upwards, bids downwards."""
+    levels = {Decimal(price) / 10: Decimal(1) for price in prices}
+    said = [[str(price), "1"] for price in levels]
+    book = Book()
+    book.replace({"asks": said, "bids": said, "sequence": 1})
+    found = look(book, 5, Decimal(merge))
+    for side, is_ask in ((found.asks, True), (found.bids, False)):
+        pairs = [(Decimal(price), Decimal(much)) for price, much in side.values()]
+        assert pairs == shown(levels, is_ask, 5, merge)
 
 
 def test_the_form_is_named_for_who_holds_several() -> None:
