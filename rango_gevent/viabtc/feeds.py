@@ -132,6 +132,25 @@ def _deals_push(view: View, found: list[DealJson]) -> bytes:
     return words.raw_push("deals.update", b"[%b,[%b]]" % (view.market_json, deals))
 
 
+class _Candle:
+    """A candle, read when somebody wants it, and then once for all."""
+
+    __slots__ = ("_body", "_json", "size")
+
+    def __init__(self, body: bytes) -> None:
+        self.size = len(body) + _ENTRY_BYTES
+        self._body = body
+        self._json: bytes | None = None
+
+    def json(self, market: str) -> bytes:
+        """Return it as JSON; empty for what is none."""
+        if self._json is None:
+            found = shapes.candle(self._body, market)
+            self._json = b"" if found is None else msgspec.json.encode(found)
+            self._body = b""
+        return self._json
+
+
 class Candles(Feed):
     """The candles of a market in one interval.
 
@@ -143,8 +162,8 @@ class Candles(Feed):
     def __init__(self, publish: Publish, most: int) -> None:
         super().__init__(publish)
         self._most = most
-        self._kept: dict[int, bytes] = {}
-        self._last = b""
+        self._kept: dict[int, _Candle] = {}
+        self._last: _Candle | None = None
 
     def take(self, body: bytes, at_s: float) -> None:
         """Keep a candle, and push it."""
@@ -152,29 +171,20 @@ class Candles(Feed):
         if start_s is None or len(body) > _MAX_CANDLE_BYTES:
             return
         before = self._kept.get(start_s)
-        self.size += len(body) + _ENTRY_BYTES
-        if before is not None:
-            self.size -= len(before) + _ENTRY_BYTES
-        self._kept[start_s] = self._last = body
+        self._kept[start_s] = self._last = candle = _Candle(body)
+        self.size += candle.size - (before.size if before is not None else 0)
         while len(self._kept) > self._most:
-            self.size -= len(self._kept.pop(next(iter(self._kept)))) + _ENTRY_BYTES
+            self.size -= self._kept.pop(next(iter(self._kept))).size
         for view in self.views.values():
-            frame = self._frame(view)
+            frame = self.first(view)
             if frame:
                 self._publish(view, frame, at_s)
 
-    def _frame(self, view: View) -> bytes:
-        candle = shapes.candle(self._last, view.market)
-        if candle is None:
-            return b""
-        form = [view.market, view.spec.interval] if view.spec.is_named else []
-        return words.push("kline.update", [[candle], *form] if form else [candle])
-
-    def between(self, start_s: int, end_s: int, market: str) -> list[list[Any]]:
+    def between(self, start_s: int, end_s: int, market: str) -> list[msgspec.Raw]:
         """Return the candles that begin within a time, in their order."""
         times = sorted(at for at in self._kept if start_s <= at <= end_s)
-        found = (shapes.candle(self._kept[at], market) for at in times)
-        return [candle for candle in found if candle is not None]
+        found = (self._kept[at].json(market) for at in times)
+        return [msgspec.Raw(candle) for candle in found if candle]
 
     def covers(self, start_s: int) -> bool:
         """Tell whether candles are kept from a time on."""
@@ -182,7 +192,13 @@ class Candles(Feed):
 
     def first(self, view: View) -> bytes:
         """Return the last candle."""
-        return self._frame(view) if self._last else b""
+        candle = b"" if self._last is None else self._last.json(view.market)
+        if not candle:
+            return b""
+        if not view.spec.is_named:
+            return words.raw_push("kline.update", b"[%b]" % candle)
+        form = (candle, view.market_json, view.spec.interval)
+        return words.raw_push("kline.update", b"[[%b],%b,%d]" % form)
 
 
 _MADE_OF_TICKERS: dict[str, Callable[[Ticker], object]] = {

@@ -14,7 +14,9 @@ from rango_gevent.hub.hub import DELIVERED, NOBODY, STORED, Hub, HubLimits
 from rango_gevent.hub.stream import Stream
 from rango_gevent.viabtc import shapes, views
 from rango_gevent.viabtc.board import Board, BoardLimits
+from rango_gevent.viabtc.methods import DepthForms
 from rango_gevent.viabtc.names import Names
+from rango_gevent.viabtc.queries import Held
 from rango_gevent.viabtc.views import Spec
 
 DEALS = Spec(views.DEALS, "btcbch")
@@ -432,7 +434,8 @@ def test_candles_and_deals_are_bounded_each() -> None:
     assert deals is not None
     assert candles is not None
     assert len(deals.last(100)) == 5
-    assert [c[0] for c in candles.between(0, 10**9, "M")] == [60 * n for n in range(15, 20)]
+    times = [msgspec.json.decode(c)[0] for c in candles.between(0, 10**9, "M")]
+    assert times == [60 * n for n in range(15, 20)]
 
 
 def test_keys_without_a_meaning_are_bounded() -> None:
@@ -453,3 +456,27 @@ def test_a_name_that_is_learnt_as_nothing_can_be_held_later() -> None:
     room.publish("public.btcbch.ob-snap", BOOK)
     room.board.painter.draw(time.monotonic())
     assert room.sent()
+
+
+def test_a_candle_is_read_once_for_all_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often all candles are asked for; one that changes is read anew."""
+    read: list[bytes] = []
+    candle = shapes.candle
+
+    def counted(body: bytes, market: str) -> Any:
+        read.append(body)
+        return candle(body, market)
+
+    monkeypatch.setattr(shapes, "candle", counted)
+    room = Room()
+    for at in range(20):
+        room.publish("public.btcbch.kline-1m", [60 * at, 1, 4, 0, 2, 9])
+    held = Held(room.board, DepthForms())
+    query = ["BTCBCH", 0, 1 << 40, 60]
+    first = msgspec.json.encode(held.answer("kline.query", query))
+    assert msgspec.json.encode(held.answer("kline.query", query)) == first
+    assert len(read) == 20
+    room.publish("public.btcbch.kline-1m", [60 * 19, 1, 4, 0, 3, 9])
+    last = msgspec.json.decode(msgspec.json.encode(held.answer("kline.query", query)))[-1]
+    assert last == [1140, "1", "3", "4", "0", "9", "0", "BTCBCH"]
+    assert len(read) == 21
