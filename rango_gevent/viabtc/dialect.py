@@ -61,7 +61,7 @@ class Dialect:
         self.board = Board(hub, names, limits, self._fetch, on_held)
         self._registry = registry
         self._desk = desk
-        self._backend = RpcBackend(desk)
+        self._backend = RpcBackend(desk, names)
         self._caller = caller
         self._signer = signer
         self._check = check

@@ -7,9 +7,7 @@ waits, since it may depend on them.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Collection, Iterable, Protocol
-
-import msgspec
+from typing import Any, Callable, Collection, Iterable, Iterator, Protocol
 
 from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.tokens import NO_UID, UNAVAILABLE
@@ -191,7 +189,17 @@ class ViabtcSession(Session):
         self._give_up([name for name in before if name not in wanted])
         if self.ended:
             return ()  # lost while it was handed what it was due
-        return [words.success(id), *self._join(wanted.values())]
+        return self._subscribed(id, list(wanted.values()))
+
+    def _subscribed(self, id: int, specs: list[Spec]) -> Iterator[Part]:
+        """Subscribe one by one: what many show first may take long, and be more than is read."""
+        yield words.success(id)
+        for spec in specs:
+            for first in self._join((spec,)):
+                yield first
+                self.outlet.pause()
+                if self.ended:
+                    return
 
     def _check_room(self, more: int, new: int) -> None:
         most = self.desk.limits.names.max_names
@@ -288,8 +296,7 @@ class ViabtcSession(Session):
         hall = self._hall
         try:
             result = hall.backend.ask(request.method, params, uid)
-            if request.method == "kline.query":
-                result = _renamed(result, request.params[0])
+            self.outlet.pause()
             if uid is not None and uid != self.uid:
                 raise Wrong(words.UNAUTHENTICATED)  # it is somebody else's client by now
             reply = words.raw_result(result, request.id)
@@ -305,17 +312,6 @@ def _fault_of(error: TokenError) -> Fault:
     if error.reason != UNAVAILABLE:
         return Fault(words.REFUSED.code, error.told)
     return words.TIMEOUT if error.is_late else words.INTERNAL
-
-
-def _renamed(result: bytes, market: str) -> bytes:
-    """Return candles with the market in the client's word."""
-    try:
-        candles = msgspec.json.decode(result)
-        for candle in candles:
-            candle[7:8] = [market]
-    except (msgspec.DecodeError, TypeError, RecursionError):
-        return result
-    return msgspec.json.encode(candles)
 
 
 _ANSWERS: dict[str, Callable[[ViabtcSession, Request], Iterable[Part]]] = {
