@@ -26,6 +26,8 @@ _FAULTS: dict[type[RpcError], Fault] = {
     Late: words.TIMEOUT,
     Busy: words.UNAVAILABLE,
 }
+_MARKET = 7  # the last of a candle's members
+_read_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class RpcBackend:
@@ -64,9 +66,23 @@ class RpcBackend:
 def _renamed(result: bytes, market: str) -> bytes:
     """Return candles with the market as clients call it."""
     try:
+        rows = _read_rows(result)
+        word = msgspec.json.decode(rows[0])[_MARKET] if rows else None
+        if isinstance(word, str) and not word[:1].isdecimal():  # no number is written like it
+            # hot path: taken apart, 12,000 rows held up everybody for 30 ms; the first one tells
+            return result.replace(msgspec.json.encode(word), msgspec.json.encode(market))
+    except IndexError:
+        pass  # rows that do not name it
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError):
+        return result
+    return _renamed_one_by_one(result, market)
+
+
+def _renamed_one_by_one(result: bytes, market: str) -> bytes:
+    try:
         candles = msgspec.json.decode(result)
         for candle in candles:
-            candle[7:8] = [market]
+            candle[_MARKET : _MARKET + 1] = [market]
     except (msgspec.DecodeError, TypeError, RecursionError):
         return result
     return msgspec.json.encode(candles)
