@@ -10,7 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from decimal import Context, Decimal
 from functools import reduce
-from typing import Any
+from itertools import islice
+from typing import Any, Callable
 
 import msgspec
 
@@ -20,6 +21,9 @@ _EXACT = Context(prec=120)
 _add = _EXACT.add
 _ZERO = Decimal(0)
 
+_LEVELS_AT_ONCE = 100  # 0.3 ms
+
+Pause = Callable[[], bool]
 Levels = dict[Decimal, "tuple[str, str]"]
 
 
@@ -31,7 +35,7 @@ class Side:
         max_levels: how many there may be.
     """
 
-    __slots__ = ("_amounts", "_is_ask", "_levels", "_max_levels", "_merged_at", "_prices")
+    __slots__ = ("_amounts", "_is_ask", "_levels", "_max_levels", "_merged_at", "_prices", "_shown")
 
     def __init__(self, is_ask: bool, max_levels: int) -> None:
         self._is_ask = is_ask
@@ -40,6 +44,7 @@ class Side:
         self._amounts: list[Decimal] = []  # of the prices, in their order
         self._levels: Levels = {}
         self._merged_at: dict[Decimal, dict[Decimal, Decimal]] = {}  # by step, price to multiple
+        self._shown: dict[Decimal, tuple[int, Levels]] = {}  # by step, until something changes
 
     def __len__(self) -> int:
         return len(self._prices)
@@ -52,6 +57,7 @@ class Side:
         much = number(amount) if amount not in ("", None) else _ZERO
         if much is None:
             return False
+        self._shown.clear()
         place = bisect_left(self._prices, at)
         known = at in self._levels
         if not much:
@@ -76,8 +82,13 @@ class Side:
 
     def first(self, limit: int, step: Decimal) -> Levels:
         """Return the first levels, merged to multiples of a step; 0: as they are."""
-        if step:
-            return self._merged(limit, step)
+        known, levels = self._shown.get(step, (0, {}))
+        if known < limit:
+            levels = self._merged(limit, step) if step else self._plain(limit)
+            self._shown[step] = limit, levels
+        return levels if len(levels) <= limit else dict(islice(levels.items(), limit))
+
+    def _plain(self, limit: int) -> Levels:
         best = self._prices[:limit] if self._is_ask else self._prices[: -limit - 1 : -1]
         return {price: self._levels[price] for price in best}
 
@@ -140,12 +151,19 @@ class Book:
         self.asks = Side(True, self._max_levels)
         self.bids = Side(False, self._max_levels)
 
-    def replace(self, said: Any) -> None:
-        """Begin anew from a snapshot."""
+    def replace(self, said: Any, pause: Pause | None = None) -> None:
+        """Begin anew from a snapshot.
+
+        Args:
+            said: it, as it was published.
+            pause: called between levels, for what may take long.
+        """
         self.drop()
         if isinstance(said, dict):
             self.sequence = _sequence(said)
-            self.synced = self._put_all(said)
+            asks = self.asks
+            is_whole = self._put_all(said, pause)
+            self.synced = is_whole and self.asks is asks  # else it was dropped meanwhile
 
     def change(self, said: Any) -> None:
         """Take an increment; one that does not follow the last makes the book unknown."""
@@ -158,16 +176,18 @@ class Book:
             return
         self.sequence = sequence
 
-    def _put_all(self, said: dict[str, Any]) -> bool:
+    def _put_all(self, said: dict[str, Any], pause: Pause | None = None) -> bool:
         for side, levels in ((self.asks, said.get("asks")), (self.bids, said.get("bids"))):
             if levels is None:
                 continue
             if not isinstance(levels, list):
                 return False
             pairs = [levels] if levels and not isinstance(levels[0], list) else levels
-            for pair in pairs:
+            for count, pair in enumerate(pairs, 1):
                 if not isinstance(pair, list) or len(pair) < 2 or not side.put(*pair[:2]):
                     return False
+                if pause is not None and count % _LEVELS_AT_ONCE == 0:
+                    pause()
         return True
 
 

@@ -15,7 +15,6 @@ from rango_gevent.hub.body import sequence_of
 from rango_gevent.model import Event
 from rango_gevent.viabtc import shapes, views, words
 from rango_gevent.viabtc.depth import Book
-from rango_gevent.viabtc.names import Names
 from rango_gevent.viabtc.shapes import DealJson, Ticker
 from rango_gevent.viabtc.views import DepthView, View
 
@@ -323,6 +322,11 @@ class Depth(Feed):
         self.idle_since_s: float | None = None
 
     @property
+    def is_loading(self) -> bool:
+        """Tell whether somebody is about to `load` it."""
+        return self._is_loading
+
+    @property
     def is_known(self) -> bool:
         """Tell whether the book is what the publisher's is."""
         return self.book.synced and not self._is_loading
@@ -340,8 +344,11 @@ class Depth(Feed):
         self._tried = snapshot = events[0]
         self._is_loading = True
         try:
-            self.book.replace(shapes.read(snapshot.body))
-            at = 1
+            self.book.replace(shapes.read(snapshot.body), pause)
+            events, at = fetch(), 1  # others may have had their turn
+            if events[:1] != [snapshot]:
+                self.book.drop()
+                events = []
             while at < len(events):
                 self.book.change(shapes.read(events[at].body))
                 at += 1
@@ -390,65 +397,3 @@ class Depth(Feed):
             return view.whole()
         self._mark(self, 0.0)
         return b""
-
-
-class Orders(Feed):
-    """A user's orders.
-
-    Args:
-        publish: as `Feed`.
-        names: what markets are called.
-        uid: whose they are.
-    """
-
-    def __init__(self, publish: Publish, names: Names, uid: str) -> None:
-        super().__init__(publish)
-        self._names = names
-        self._uid = uid
-
-    def take(self, body: bytes, at_s: float) -> None:
-        """Push an order to who holds its market."""
-        found = shapes.order(shapes.read(body), self._names, self._uid)
-        if found is None:
-            return
-        market, params = found
-        view = self.views.get(views.Spec(views.ORDER, market, self._uid).address)
-        if view is not None:
-            self._publish(view, words.push("order.update", params), at_s)
-
-
-class Balances(Feed):
-    """A user's balances.
-
-    Args:
-        publish: as `Feed`.
-        names: what assets are called.
-        uid: whose they are.
-        fetch: called with user and asset when an event does not say how much there is.
-    """
-
-    def __init__(
-        self, publish: Publish, names: Names, uid: str, fetch: Callable[[str, str], None]
-    ) -> None:
-        super().__init__(publish)
-        self._names = names
-        self._uid = uid
-        self._fetch = fetch
-
-    def take(self, body: bytes, at_s: float) -> None:
-        """Push what there is of each asset to who holds it."""
-        for name, balance in shapes.balances(shapes.read(body)).items():
-            asset = self._names.asset(name)
-            if asset is None:
-                continue
-            if balance is None:
-                if views.Spec(views.ASSET, asset, self._uid).address in self.views:
-                    self._fetch(self._uid, asset)
-            else:
-                self.show(asset, balance, at_s)
-
-    def show(self, asset: str, balance: object, at_s: float) -> None:
-        """Push what there is of an asset."""
-        view = self.views.get(views.Spec(views.ASSET, asset, self._uid).address)
-        if view is not None:
-            self._publish(view, words.push("asset.update", [{asset: balance}]), at_s)

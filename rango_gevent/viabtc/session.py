@@ -69,6 +69,8 @@ class Hall:
         self.spawn = spawn
         self.now = now
         self.most_pending = most_pending
+        # of one client's views of books; but one of each form fits
+        self.most_levels = max(board.limits.depth_levels // _SHARE, 2 * max(forms.limits))
         self.specs: dict[str, Callable[[list[Any], Any, str], list[Spec]]] = {
             **{family: methods.markets(family) for family in _LISTS},
             views.ASSET: methods.assets,
@@ -76,6 +78,8 @@ class Hall:
             views.DEPTH: methods.depths(forms),
         }
 
+
+_SHARE = 10  # one client may have this part of what there is for all
 
 _LISTS = (views.PRICE, views.STATE, views.TODAY, views.DEALS, views.ORDER)
 
@@ -186,6 +190,8 @@ class ViabtcSession(Session):
         wanted = {spec.address: spec for spec in specs}
         before = [name for name in self.streams if name.partition(":")[0] == family]
         self._check_room(len(wanted) - len(before), len(wanted.keys() - set(before)))
+        if family == views.DEPTH:
+            self._check_levels(wanted, before)
         self._give_up([name for name in before if name not in wanted])
         if self.ended:
             return ()  # lost while it was handed what it was due
@@ -206,6 +212,16 @@ class ViabtcSession(Session):
         if more > 0 and len(self.streams) + more > most:
             raise Wrong(words.INVALID)
         if new and not self._hall.board.deriver.has_room(max(0, more)):
+            raise Wrong(words.UNAVAILABLE)
+
+    def _check_levels(self, wanted: dict[str, Spec], before: list[str]) -> None:
+        """Check that books may be shown so: each view is drawn, and its picture kept."""
+        hall = self._hall
+        if sum(spec.levels for spec in wanted.values()) > hall.most_levels:
+            raise Wrong(words.INVALID)
+        going = (self.streams[name] for name in before if name not in wanted)
+        specs = [view.spec for view in going if isinstance(view, views.View)]
+        if not hall.board.has_room(wanted.values(), specs):
             raise Wrong(words.UNAVAILABLE)
 
     def _join(self, specs: Collection[Spec]) -> list[Part]:

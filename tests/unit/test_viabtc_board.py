@@ -100,6 +100,32 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return found
 
 
+def depth_view(market: str, limit: int, merge: str = "0") -> Spec:
+    """Return what a client asks of a book."""
+    return Spec(views.DEPTH, market, limit=limit, merge=merge)
+
+
+def test_views_of_books_show_so_many_levels() -> None:
+    """In all; one that is held already takes no room, and one that only its holder held leaves it."""
+    room = Room(depth_levels=230)
+    board = room.board
+    first, second = depth_view("a", 100), depth_view("b", 10)
+    assert board.has_room([first, second])
+    one, _ = room.hold(first)
+    other, _ = room.hold(second)
+    assert board.depth_levels == 220
+    assert board.has_room([first, second, depth_view("b", 5)])
+    assert not board.has_room([depth_view("b", 5, "0.1"), depth_view("b", 5)])
+    assert board.refused == 2
+    assert board.has_room([depth_view("b", 100)], going=[first])
+    room.hold(first, other)
+    assert not board.has_room([depth_view("b", 100)], going=[first]), "somebody else holds it"
+    room.hub.unsubscribe(one, list(one.streams))
+    assert board.depth_levels == 220
+    room.hub.unsubscribe(other, list(other.streams))
+    assert board.depth_levels == 0
+
+
 def test_what_nobody_holds_is_not_read(reads: list[bytes]) -> None:
     """Nor does it put anything in anybody's queue."""
     room = Room()

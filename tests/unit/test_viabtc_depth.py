@@ -169,6 +169,51 @@ def test_levels_that_become_one_cost_one_merge(monkeypatch: pytest.MonkeyPatch) 
     assert len(calls) == 3
 
 
+def test_smaller_views_show_a_part_of_what_larger_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So they cost nothing more, as long as nothing changes."""
+    calls: list[int] = []
+    merged = Side._merged
+
+    def counted(side: Side, limit: int, step: Decimal) -> Any:
+        calls.append(limit)
+        return merged(side, limit, step)
+
+    monkeypatch.setattr(Side, "_merged", counted)
+    book = Book()
+    book.replace({"asks": [["1", "1"], ["2", "1"], ["3", "1"]], "bids": [], "sequence": 1})
+    step = Decimal("0.1")
+    whole = look(book, 3, step).whole()["asks"]
+    assert look(book, 2, step).whole()["asks"] == whole[:2]
+    assert look(book, 1, step).whole()["asks"] == whole[:1]
+    assert calls == [3, 3], "asks and bids"
+    book.change({"asks": ["1", "2"], "sequence": 2})
+    assert look(book, 1, step).whole()["asks"] == [["1.0", "2"]]
+    assert look(book, 3, step).whole()["asks"] == [["1.0", "2"], *whole[1:]]
+    assert calls == [3, 3, 1, 3], "bids did not change"
+
+
+def test_a_book_that_is_dropped_while_it_is_read_stays_unknown() -> None:
+    """Others have their turn meanwhile, and may find that events were missed."""
+    book = Book()
+    said = {"asks": [[str(number), "1"] for number in range(1, 1000)], "sequence": 1}
+    turns: list[bool] = []
+
+    def pause() -> bool:
+        turns.append(book.synced)
+        return True
+
+    book.replace(said, pause)
+    assert book.synced
+    assert turns == [False] * 9
+
+    def lose() -> bool:
+        book.drop()
+        return True
+
+    book.replace(said, lose)
+    assert not book.synced
+
+
 @given(st.lists(st.integers(-30, 30), unique=True), MERGES)
 def test_prices_below_zero(prices: list[int], merge: str) -> None:
     """Are merged as others: asks upwards, bids downwards."""

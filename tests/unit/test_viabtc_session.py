@@ -19,7 +19,7 @@ from rango_gevent.errors import TokenError
 from rango_gevent.hub.hub import Hub
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.viabtc import methods, words
-from rango_gevent.viabtc.board import Board
+from rango_gevent.viabtc.board import Board, BoardLimits
 from rango_gevent.viabtc.methods import DepthForms, Signed
 from rango_gevent.viabtc.names import Names
 from rango_gevent.viabtc.session import Hall, ViabtcSession
@@ -76,13 +76,13 @@ def refuse(signed: Signed) -> Identity:
     raise TokenError("not known", "signature", "no such key")
 
 
-def session(identity: Identity = ANONYMOUS, *, known: bool = False) -> ViabtcSession:
+def session(identity: Identity = ANONYMOUS, *, known: bool = False, **limits: Any) -> ViabtcSession:
     """Return a session in a world of its own."""
     hub = Hub(allows=lambda prefix, role: False, make_queue=SimpleQueue)
     desk = Desk(hub, LIMITS, lambda who: None, now=lambda: 1.0, move=lambda before, after: True)
     desk.set_ways(Authenticator(None, lambda: 1.0, Counter()), ("message",))
     hall = Hall(
-        Board(hub, Names()),
+        Board(hub, Names(), BoardLimits(**limits)),
         DepthForms(),
         Backend(known),
         sign=refuse,
@@ -183,6 +183,20 @@ def test_another_user_gives_up_what_is_the_formers() -> None:
     client.become(ANONYMOUS)
     assert len(client.streams) == 6
     assert not [name for name in client.streams if name.startswith(("order", "asset"))]
+
+
+def test_a_client_has_a_tenth_of_the_levels_of_all() -> None:
+    """More is an invalid argument; what is full for all is code 3. Nothing changes then."""
+    client = session(depth_levels=4000)
+    held = ["A", 100, "0", "B", 100, "0"]
+    assert ask(client, "depth.subscribe", held)[0]["error"] is None
+    assert ask(client, "depth.subscribe", [*held, "C", 1, "0"])[0]["error"]["code"] == 1
+    assert ask(client, "depth.subscribe", ["C", 100, "0", "D", 100, "0"])[0]["error"] is None
+    client._hall.board.depth_levels = 4000
+    assert ask(client, "depth.subscribe", ["E", 100, "0", "F", 100, "0"])[0]["error"] is None
+    client._hall.board.depth_levels = 4001
+    assert ask(client, "depth.subscribe", ["G", 100, "0", "H", 100, "0"])[0]["error"]["code"] == 3
+    assert {name.split(":")[1] for name in client.streams} == {"e", "f"}
 
 
 def with_deals(client: ViabtcSession, *streams: str) -> None:
