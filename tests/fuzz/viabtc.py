@@ -7,6 +7,7 @@ reads as a request is read so here, and the views that it asks for are within th
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Callable
 
 from rango_gevent.viabtc import methods, views, words
@@ -89,7 +90,7 @@ def _check_error(wrong: Wrong, id: int | None) -> None:
 def _strictly(data: bytes) -> Request | None:
     """Read a request by another parser; None for anything else."""
     try:
-        said = json.loads(data.decode(), parse_constant=_refuse)
+        said = json.loads(data.decode(), parse_constant=_refuse, parse_float=_finite)
         id, method, params = said["id"], said["method"], said["params"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
@@ -102,6 +103,13 @@ def _strictly(data: bytes) -> Request | None:
     except UnicodeError:
         return None
     return Request(id, method, params)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(text)  # more than a double holds is refused
+    return number
 
 
 def _refuse(constant: str) -> None:
@@ -124,6 +132,7 @@ SEEDS = (
     b'{"id":12,"method":"server.sign","params":["id","signature",1492358400123]}',
     b'{"id":-9223372036854775808,"method":"today.query","params":["A"]}',
     b'{"id":9223372036854775808,"method":"today.query","params":["A"]}',
+    b'{"id":5,"method":"kline.query","params":["BTCBCH",1e40058400,1,3600]}',
     b'{"id":1.0,"method":"x","params":[]}',
     b'{"id":true,"method":"x","params":[]}',
     b'{"id":1,"id":2,"method":"\\ud800","params":[NaN]}',
