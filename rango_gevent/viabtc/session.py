@@ -81,6 +81,8 @@ class Hall:
 
 _SHARE = 10  # one client may have this part of what there is for all
 
+_MEMBERS = 3  # of the largest entry of a list: market, limit, merge
+
 _LISTS = (views.PRICE, views.STATE, views.TODAY, views.DEALS, views.ORDER)
 
 
@@ -171,6 +173,8 @@ class ViabtcSession(Session):
     def _subscribe_to(self, request: Request) -> Iterable[Part]:
         family = request.method.partition(".")[0]
         uid = self._user() if family in views.PRIVATE else ""
+        if len(request.params) > _MEMBERS * self.desk.limits.names.max_names:
+            raise Wrong(words.INVALID)  # without a look at each of them
         specs = self._hall.specs[family](request.params, self._hall.board.names, uid)
         return self._replace(family, specs, request.id)
 

@@ -185,6 +185,20 @@ def test_another_user_gives_up_what_is_the_formers() -> None:
     assert not [name for name in client.streams if name.startswith(("order", "asset"))]
 
 
+def test_endless_lists_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More entries than a client may hold cannot all be good, so none of them is looked at."""
+    client = session()
+    looked: list[object] = []
+    monkeypatch.setattr(Names, "stream_of", lambda names, market: looked.append(market))
+    for method, entry in (
+        ("deals.subscribe", ["A"]),
+        ("kline.subscribe", ["A", 60]),
+        ("depth.subscribe", ["A", 5, "0"]),
+    ):
+        assert ask(client, method, entry * 61)[0]["error"]["code"] == 1
+    assert not looked
+
+
 def test_a_client_has_a_tenth_of_the_levels_of_all() -> None:
     """More is an invalid argument; what is full for all is code 3. Nothing changes then."""
     client = session(depth_levels=4000)
