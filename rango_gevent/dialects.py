@@ -59,6 +59,7 @@ def viabtc(
         deals=settings.viabtc_deals,
         candles=settings.viabtc_candles,
         levels=settings.viabtc_levels,
+        depth_levels=settings.viabtc_depth_levels,
         depth_interval_s=settings.viabtc_depth_interval_s,
         depth_whole_s=settings.viabtc_depth_whole_s,
     )

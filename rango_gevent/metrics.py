@@ -126,6 +126,8 @@ TABLE = {
         "Unexpected ends of long-lived greenlets, by name.", label="name"
     ),
     "rango_viabtc_views": Row("Views that clients of /viabtc hold.", is_gauge=True),
+    "rango_viabtc_depth_levels": Row("Levels that views of books may show.", is_gauge=True),
+    "rango_viabtc_refused": Row("Views of books refused for RANGO_VIABTC_DEPTH_LEVELS."),
     "rango_viabtc_pushes": Row("Pushes made for /viabtc, each once for all who get it."),
     "rango_viabtc_kept_bytes": Row("Bytes kept for queries of /viabtc.", is_gauge=True),
     "rango_viabtc_forgotten": Row("Topics forgotten for the bounds on what is kept for /viabtc."),

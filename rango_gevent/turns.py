@@ -44,8 +44,8 @@ class Turns:
         self._line: deque[Waiter[None]] = deque()
         self._timer: object = None
 
-    def wait(self) -> None:
-        """Go on, now or when it is this greenlet's turn."""
+    def wait(self) -> bool:
+        """Go on, now or when it is this greenlet's turn; True: others had theirs meanwhile."""
         if not self._begun:
             self._begun = True
             self._begin()
@@ -53,6 +53,8 @@ class Turns:
             waiter: Waiter[None] = Waiter()
             self._line.append(waiter)
             waiter.get()
+            return True
+        return False
 
     def _begin(self) -> None:
         """Begin a slice, and have the loop come back when it has looked at everything else."""

@@ -16,6 +16,7 @@ PATH = ROOT / "docs" / "asyncapi.yaml"
 SCHEMA = ROOT / "tests/js/node_modules/@asyncapi/specs/schemas/3.0.0.json"  # AsyncAPI's own
 _HERE = "urn:asyncapi"
 
+PUBLIC, PRIVATE, VIABTC, ADMIN = "public", "private", "viabtc", "admin"
 CLIENT = "client"
 SERVER = "server"
 
@@ -47,15 +48,31 @@ def references(node: Any) -> Iterator[str]:
 
 
 @functools.cache
-def senders() -> dict[str, set[str]]:
-    """Return the names of the messages that each end sends, as the operations say."""
+def senders(channel: str = PUBLIC) -> dict[str, set[str]]:
+    """Return the names of the messages that each end sends on a channel, by its operations."""
     names: dict[str, set[str]] = {CLIENT: set(), SERVER: set()}
-    for operation in document()["operations"].values():
+    for operation in operations(channel).values():
         own = [each["$ref"] for each in operation["messages"]]
         replies = [each["$ref"] for each in operation.get("reply", {}).get("messages", ())]
         names[CLIENT if operation["action"] == "receive" else SERVER].update(own)
         names[SERVER].update(replies)
     return {sender: {ref.rpartition("/")[2] for ref in refs} for sender, refs in names.items()}
+
+
+def operations(channel: str) -> dict[str, Any]:
+    """Return the operations of a channel, by name."""
+    of = {"$ref": f"#/channels/{channel}"}
+    return {name: op for name, op in document()["operations"].items() if op["channel"] == of}
+
+
+def names_of(channel: str) -> set[str]:
+    """Return the names of a channel's messages."""
+    return set(document()["channels"][channel]["messages"])
+
+
+def is_message(text: str, name: str) -> bool:
+    """Tell whether a text is a message of the document."""
+    return _validator(name).is_valid(payload_of(text))
 
 
 @functools.cache
@@ -74,7 +91,7 @@ def payload_of(text: str) -> Any:
         return text.strip()
 
 
-def kinds(text: str, sender: str) -> list[str]:
+def kinds(text: str, sender: str, channel: str = PUBLIC) -> list[str]:
     """Return the names of all messages of one end that a text is; one, if all is well."""
     payload = payload_of(text)
-    return sorted(name for name in senders()[sender] if _validator(name).is_valid(payload))
+    return sorted(name for name in senders(channel)[sender] if _validator(name).is_valid(payload))

@@ -138,7 +138,7 @@ class Connection(Sender):
     def _answer(self, items: list[tuple[Opcode, bytes]]) -> None:
         """Handle messages and send pongs, in the order in which they are due."""
         for kind, data in items:
-            self._pause()
+            self.pause()
             if not self.open:
                 break
             if kind is PONG:
@@ -207,15 +207,21 @@ class Connection(Sender):
             self.session.charge(part, now_s)
             yield part
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
         """Answer no more while the client does not read, has had much, or others wait."""
-        outbox, bound = self._outbox, self._keeper.limits.outbox_bytes
-        if outbox is not None and outbox.has_answered(bound) and self._writer is not None:
-            self._writer.join()
+        self._wait_for_reading()
         owed_s = self.session.owed_s(time.monotonic())
         if owed_s > 0:
             gevent.sleep(min(owed_s, _MOST_PAUSE_S))
         self._keeper.reading.wait()
+        self._wait_for_reading()  # several may have waited for the same
+
+    def _wait_for_reading(self) -> None:
+        while True:
+            outbox, bound = self._outbox, self._keeper.limits.outbox_bytes
+            if outbox is None or not outbox.has_answered(bound) or self._writer is None:
+                return
+            self._writer.join()
 
     def _closed_by_peer(self, code: int, echo: bytes) -> None:
         """Answer a close frame, unless it is the answer to our own."""

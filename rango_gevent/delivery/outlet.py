@@ -35,6 +35,9 @@ class Outlet(Protocol):
     def push(self, part: bytes | Segment) -> None:
         """Take an answer, however much waits."""
 
+    def pause(self) -> None:
+        """Wait while it does not read what it was answered, has had much, or others wait."""
+
     def too_slow(self) -> None:
         """Close it for being too slow."""
 
@@ -60,6 +63,9 @@ class Gone:
 
     def push(self, part: Part) -> None:
         """Take an answer."""
+
+    def pause(self) -> None:
+        """There is nothing to wait for."""
 
     def too_slow(self) -> None:
         """It is closed."""

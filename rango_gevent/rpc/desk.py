@@ -31,6 +31,7 @@ OUTCOMES = (GOOD, CACHED, REFUSED, AWAY, LATE, BUSY)
 _WORDS: dict[type[RpcError], str] = {Answered: REFUSED, Away: AWAY, Late: LATE, Busy: BUSY}
 
 Ask = Callable[[bytes], bytes]
+Shape = Callable[[bytes], bytes]
 
 
 class Row(NamedTuple):
@@ -97,13 +98,20 @@ class Desk:
         """Tell whether somebody answers a method."""
         return self._row(method) is not None
 
-    def ask(self, method: str, params: list[Any], uid: str | None = None) -> bytes:
+    def ask(
+        self,
+        method: str,
+        params: list[Any],
+        uid: str | None = None,
+        shape: Shape | None = None,
+    ) -> bytes:
         """Return the result as JSON; waits for it.
 
         Args:
             method: what is asked.
             params: about what.
             uid: about whose own; None: about nobody's, and the answer may be a moment old.
+            shape: changes a result about nobody's own, once for all who ask the same.
 
         Raises:
             RpcError: there is no good answer.
@@ -113,7 +121,8 @@ class Desk:
             raise Away("nobody answers this")
         try:
             if uid is None:
-                return self._shared(row, msgspec.json.encode({"method": method, "params": params}))
+                question = {"method": method, "params": params}
+                return self._shared(row, msgspec.json.encode(question), shape)
             question = {"method": method, "params": params, "uid": uid}
             result = self._asked(row, msgspec.json.encode(question))
         except RpcError as error:
@@ -122,7 +131,7 @@ class Desk:
         self.outcomes[GOOD] += 1
         return result
 
-    def _shared(self, row: Row, question: bytes) -> bytes:
+    def _shared(self, row: Row, question: bytes, shape: Shape | None) -> bytes:
         kept = self._kept.get(question)
         if kept is not None and kept[0] > self._now():
             self.outcomes[CACHED] += 1
@@ -130,15 +139,19 @@ class Desk:
         under_way = self._under_way.get(question)
         if under_way is None:
             under_way = self._under_way[question] = AsyncResult()
-            gevent.spawn(self._run, row, question, under_way)
+            gevent.spawn(self._run, row, question, under_way, shape)
         result = cast("bytes", under_way.get())
         self.outcomes[GOOD] += 1
         return result
 
-    def _run(self, row: Row, question: bytes, under_way: AsyncResult[bytes]) -> None:
+    def _run(
+        self, row: Row, question: bytes, under_way: AsyncResult[bytes], shape: Shape | None
+    ) -> None:
         """Ask for all who wait, in a greenlet that belongs to none of them."""
         try:
             result = self._asked(row, question)
+            if shape is not None:
+                result = shape(result)
         except Exception as error:
             known = isinstance(error, RpcError)
             under_way.set_exception(error if known else Away("the question failed"))

@@ -790,6 +790,12 @@ class Settings:
         seconds(1, 3600),
         "Seconds from one whole book in a depth.update to the next",
     )
+    viabtc_depth_levels: int = _fixed(
+        50_000,
+        "RANGO_VIABTC_DEPTH_LEVELS",
+        whole(1000, 1 << 32),
+        "Levels that all views of books together may show: those of all clients, of one a tenth",
+    )
     viabtc_levels: int = _fixed(
         20_000,
         "RANGO_VIABTC_LEVELS",

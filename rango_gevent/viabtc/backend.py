@@ -6,7 +6,10 @@ for once, so nothing is kept.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from rango_gevent.auth.identity import Identity
 from rango_gevent.remote.fetch import Answer, Fetcher
@@ -15,6 +18,7 @@ from rango_gevent.rpc.desk import Desk
 from rango_gevent.rpc.errors import Answered, Away, Busy, Late, RpcError
 from rango_gevent.viabtc import words
 from rango_gevent.viabtc.methods import Signed
+from rango_gevent.viabtc.names import Names
 from rango_gevent.viabtc.words import Fault, Wrong
 
 _FAULTS: dict[type[RpcError], Fault] = {
@@ -22,6 +26,8 @@ _FAULTS: dict[type[RpcError], Fault] = {
     Late: words.TIMEOUT,
     Busy: words.UNAVAILABLE,
 }
+_MARKET = 7  # the last of a candle's members
+_read_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class RpcBackend:
@@ -29,10 +35,12 @@ class RpcBackend:
 
     Args:
         desk: who answers.
+        names: what markets are called.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, names: Names) -> None:
         self._desk = desk
+        self._names = names
 
     def knows(self, method: str) -> bool:
         """Tell whether somebody answers a method."""
@@ -44,12 +52,40 @@ class RpcBackend:
         Raises:
             Wrong: it is an error.
         """
+        shape = None
+        if method == "kline.query":  # its rows name the market, in the engine's word
+            shape = partial(_renamed, market=self._names.market_of(params[0]))
         try:
-            return self._desk.ask(method, params, uid)
+            return self._desk.ask(method, params, uid, shape)
         except Answered as error:
             raise Wrong(Fault(error.code, error.message)) from None
         except RpcError as error:
             raise Wrong(_FAULTS[type(error)]) from None
+
+
+def _renamed(result: bytes, market: str) -> bytes:
+    """Return candles with the market as clients call it."""
+    try:
+        rows = _read_rows(result)
+        word = msgspec.json.decode(rows[0])[_MARKET] if rows else None
+        if isinstance(word, str) and not word[:1].isdecimal():  # no number is written like it
+            # hot path: taken apart, 12,000 rows held up everybody for 30 ms; the first one tells
+            return result.replace(msgspec.json.encode(word), msgspec.json.encode(market))
+    except IndexError:
+        pass  # rows that do not name it
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError):
+        return result
+    return _renamed_one_by_one(result, market)
+
+
+def _renamed_one_by_one(result: bytes, market: str) -> bytes:
+    try:
+        candles = msgspec.json.decode(result)
+        for candle in candles:
+            candle[_MARKET : _MARKET + 1] = [market]
+    except (msgspec.DecodeError, TypeError, RecursionError):
+        return result
+    return msgspec.json.encode(candles)
 
 
 class Signer:

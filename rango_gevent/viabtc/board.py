@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import Callable, Collection, NamedTuple
 
 from rango_gevent.hub.derived import Deriver
 from rango_gevent.hub.hub import DELIVERED, Hub
@@ -17,9 +17,10 @@ from rango_gevent.model import Event
 from rango_gevent.protocol import routing
 from rango_gevent.throttle import ThrottledLog
 from rango_gevent.viabtc import views
-from rango_gevent.viabtc.feeds import Balances, Candles, Deals, Depth, Feed, Orders, Tickers
+from rango_gevent.viabtc.feeds import Candles, Deals, Depth, Feed, Tickers
 from rango_gevent.viabtc.names import Names
 from rango_gevent.viabtc.painter import Painter
+from rango_gevent.viabtc.userfeeds import Balances, Orders
 from rango_gevent.viabtc.views import DepthView, Spec, View
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class BoardLimits(NamedTuple):
         deals: events with deals, of one market.
         candles: of one market and interval.
         levels: of one side of a book.
+        depth_levels: that all views of books together may show, of both sides.
         depth_interval_s: seconds from one push of a view of a book to the next, at least.
         depth_whole_s: seconds from one whole picture of a book to the next.
     """
@@ -52,6 +54,7 @@ class BoardLimits(NamedTuple):
     deals: int = 200
     candles: int = 500
     levels: int = 20_000
+    depth_levels: int = 50_000
     depth_interval_s: float = 0.1
     depth_whole_s: float = 60.0
 
@@ -71,7 +74,10 @@ class Board:
         tickers: of all markets.
         pushes: frames that were put into views.
         painter: draws the views of books.
+        pause: lets others have their turn in the middle of a query; tells whether they had.
         evicted: topics that were forgotten for the bounds.
+        depth_levels: that all views of books together may have to show.
+        refused: views of books that found no room.
         size: bytes kept.
     """
 
@@ -95,7 +101,9 @@ class Board:
         self._held: dict[str, dict[str, View]] = {}  # by what they are made of
         self._said = ThrottledLog(log, _SAY_AGAIN_S)
         self._cleared_s = 0.0
+        self.pause: Callable[[], bool] = lambda: False
         self.pushes = self.evicted = self.size = 0
+        self.depth_levels = self.refused = 0
         self.painter = Painter(self, self.limits.depth_interval_s, self.limits.depth_whole_s)
         self.tickers = Tickers(self.push, self.limits.topics)
         self._ticker_key = f"global.{names.type_of('ticker')}"
@@ -237,10 +245,28 @@ class Board:
         feed = self._feed_of(view)
         return view, b"" if feed is None else feed.first(view)
 
+    def has_room(self, specs: Collection[Spec], going: Collection[Spec] = ()) -> bool:
+        """Tell whether views of books may show so many levels more.
+
+        Args:
+            specs: views of books that somebody wants to hold.
+            going: those that the same gives up for them.
+        """
+        new = [spec for spec in specs if spec.address not in self._views]
+        free = self.limits.depth_levels - self.depth_levels
+        for spec in going:
+            if len(self._views[spec.address].subscribers) == 1:
+                free += spec.levels
+        if sum(spec.levels for spec in new) <= free:
+            return True
+        self.refused += len(new)
+        return False
+
     def _open(self, spec: Spec) -> View:
         kind = DepthView if spec.family == views.DEPTH else View
         market = spec.of if spec.family == views.ASSET else self.names.market_of(spec.of)
         topic = self._topic(spec)
+        self.depth_levels += spec.levels
         view = self._views[spec.address] = kind(spec, topic, market, self._close)
         if topic == self._ticker_key:
             if self.tickers.hold(view):
@@ -260,6 +286,7 @@ class Board:
     def _close(self, address: str) -> None:
         view = self._views.pop(address)
         topic = view.topic
+        self.depth_levels -= view.spec.levels
         if topic == self._ticker_key:
             if self.tickers.release(view):
                 self._tell_tickers(view.spec.of, False)
@@ -324,7 +351,7 @@ class Board:
         feed.idle_since_s = None if feed.views else time.monotonic()
         return feed
 
-    def follow(self, topic: str, feed: Depth, pause: Callable[[], bool] = lambda: False) -> None:
+    def follow(self, topic: str, feed: Depth, pause: Callable[[], bool]) -> None:
         """Begin with the hub's book, unless the book is followed already."""
         if not feed.is_known:
             feed.load(partial(self._events_of, topic), pause)
@@ -360,7 +387,9 @@ class Board:
         feed = self._found(topic)
         if feed is None:
             return None
-        self.follow(topic, feed)
+        while feed.is_loading:
+            self.pause()
+        self.follow(topic, feed, self.pause)
         return feed if feed.is_known else None
 
     def books(self) -> list[Depth]:

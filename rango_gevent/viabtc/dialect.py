@@ -59,9 +59,10 @@ class Dialect:
         on_held: Callable[[str, str, bool], None] = lambda kind, address, is_held: None,
     ) -> None:
         self.board = Board(hub, names, limits, self._fetch, on_held)
+        self.board.pause = registry.reading.wait
         self._registry = registry
         self._desk = desk
-        self._backend = RpcBackend(desk)
+        self._backend = RpcBackend(desk, names)
         self._caller = caller
         self._signer = signer
         self._check = check
@@ -125,6 +126,8 @@ class Dialect:
         board, desk = self.board, self._desk
         values: dict[str, float | Mapping[str, int]] = {
             "rango_viabtc_views": len(board),
+            "rango_viabtc_depth_levels": board.depth_levels,
+            "rango_viabtc_refused": board.refused,
             "rango_viabtc_pushes": board.pushes,
             "rango_viabtc_kept_bytes": board.size,
             "rango_viabtc_forgotten": board.evicted,

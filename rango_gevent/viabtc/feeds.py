@@ -15,7 +15,6 @@ from rango_gevent.hub.body import sequence_of
 from rango_gevent.model import Event
 from rango_gevent.viabtc import shapes, views, words
 from rango_gevent.viabtc.depth import Book
-from rango_gevent.viabtc.names import Names
 from rango_gevent.viabtc.shapes import DealJson, Ticker
 from rango_gevent.viabtc.views import DepthView, View
 
@@ -132,6 +131,25 @@ def _deals_push(view: View, found: list[DealJson]) -> bytes:
     return words.raw_push("deals.update", b"[%b,[%b]]" % (view.market_json, deals))
 
 
+class _Candle:
+    """A candle, read when somebody wants it, and then once for all."""
+
+    __slots__ = ("_body", "_json", "size")
+
+    def __init__(self, body: bytes) -> None:
+        self.size = len(body) + _ENTRY_BYTES
+        self._body = body
+        self._json: bytes | None = None
+
+    def json(self, market: str) -> bytes:
+        """Return it as JSON; empty for what is none."""
+        if self._json is None:
+            found = shapes.candle(self._body, market)
+            self._json = b"" if found is None else msgspec.json.encode(found)
+            self._body = b""
+        return self._json
+
+
 class Candles(Feed):
     """The candles of a market in one interval.
 
@@ -143,8 +161,8 @@ class Candles(Feed):
     def __init__(self, publish: Publish, most: int) -> None:
         super().__init__(publish)
         self._most = most
-        self._kept: dict[int, bytes] = {}
-        self._last = b""
+        self._kept: dict[int, _Candle] = {}
+        self._last: _Candle | None = None
 
     def take(self, body: bytes, at_s: float) -> None:
         """Keep a candle, and push it."""
@@ -152,29 +170,20 @@ class Candles(Feed):
         if start_s is None or len(body) > _MAX_CANDLE_BYTES:
             return
         before = self._kept.get(start_s)
-        self.size += len(body) + _ENTRY_BYTES
-        if before is not None:
-            self.size -= len(before) + _ENTRY_BYTES
-        self._kept[start_s] = self._last = body
+        self._kept[start_s] = self._last = candle = _Candle(body)
+        self.size += candle.size - (before.size if before is not None else 0)
         while len(self._kept) > self._most:
-            self.size -= len(self._kept.pop(next(iter(self._kept)))) + _ENTRY_BYTES
+            self.size -= self._kept.pop(next(iter(self._kept))).size
         for view in self.views.values():
-            frame = self._frame(view)
+            frame = self.first(view)
             if frame:
                 self._publish(view, frame, at_s)
 
-    def _frame(self, view: View) -> bytes:
-        candle = shapes.candle(self._last, view.market)
-        if candle is None:
-            return b""
-        form = [view.market, view.spec.interval] if view.spec.is_named else []
-        return words.push("kline.update", [[candle], *form] if form else [candle])
-
-    def between(self, start_s: int, end_s: int, market: str) -> list[list[Any]]:
+    def between(self, start_s: int, end_s: int, market: str) -> list[msgspec.Raw]:
         """Return the candles that begin within a time, in their order."""
         times = sorted(at for at in self._kept if start_s <= at <= end_s)
-        found = (shapes.candle(self._kept[at], market) for at in times)
-        return [candle for candle in found if candle is not None]
+        found = (self._kept[at].json(market) for at in times)
+        return [msgspec.Raw(candle) for candle in found if candle]
 
     def covers(self, start_s: int) -> bool:
         """Tell whether candles are kept from a time on."""
@@ -182,7 +191,13 @@ class Candles(Feed):
 
     def first(self, view: View) -> bytes:
         """Return the last candle."""
-        return self._frame(view) if self._last else b""
+        candle = b"" if self._last is None else self._last.json(view.market)
+        if not candle:
+            return b""
+        if not view.spec.is_named:
+            return words.raw_push("kline.update", b"[%b]" % candle)
+        form = (candle, view.market_json, view.spec.interval)
+        return words.raw_push("kline.update", b"[[%b],%b,%d]" % form)
 
 
 _MADE_OF_TICKERS: dict[str, Callable[[Ticker], object]] = {
@@ -307,6 +322,11 @@ class Depth(Feed):
         self.idle_since_s: float | None = None
 
     @property
+    def is_loading(self) -> bool:
+        """Tell whether somebody is about to `load` it."""
+        return self._is_loading
+
+    @property
     def is_known(self) -> bool:
         """Tell whether the book is what the publisher's is."""
         return self.book.synced and not self._is_loading
@@ -324,8 +344,11 @@ class Depth(Feed):
         self._tried = snapshot = events[0]
         self._is_loading = True
         try:
-            self.book.replace(shapes.read(snapshot.body))
-            at = 1
+            self.book.replace(shapes.read(snapshot.body), pause)
+            events, at = fetch(), 1  # others may have had their turn
+            if events[:1] != [snapshot]:
+                self.book.drop()
+                events = []
             while at < len(events):
                 self.book.change(shapes.read(events[at].body))
                 at += 1
@@ -374,65 +397,3 @@ class Depth(Feed):
             return view.whole()
         self._mark(self, 0.0)
         return b""
-
-
-class Orders(Feed):
-    """A user's orders.
-
-    Args:
-        publish: as `Feed`.
-        names: what markets are called.
-        uid: whose they are.
-    """
-
-    def __init__(self, publish: Publish, names: Names, uid: str) -> None:
-        super().__init__(publish)
-        self._names = names
-        self._uid = uid
-
-    def take(self, body: bytes, at_s: float) -> None:
-        """Push an order to who holds its market."""
-        found = shapes.order(shapes.read(body), self._names, self._uid)
-        if found is None:
-            return
-        market, params = found
-        view = self.views.get(views.Spec(views.ORDER, market, self._uid).address)
-        if view is not None:
-            self._publish(view, words.push("order.update", params), at_s)
-
-
-class Balances(Feed):
-    """A user's balances.
-
-    Args:
-        publish: as `Feed`.
-        names: what assets are called.
-        uid: whose they are.
-        fetch: called with user and asset when an event does not say how much there is.
-    """
-
-    def __init__(
-        self, publish: Publish, names: Names, uid: str, fetch: Callable[[str, str], None]
-    ) -> None:
-        super().__init__(publish)
-        self._names = names
-        self._uid = uid
-        self._fetch = fetch
-
-    def take(self, body: bytes, at_s: float) -> None:
-        """Push what there is of each asset to who holds it."""
-        for name, balance in shapes.balances(shapes.read(body)).items():
-            asset = self._names.asset(name)
-            if asset is None:
-                continue
-            if balance is None:
-                if views.Spec(views.ASSET, asset, self._uid).address in self.views:
-                    self._fetch(self._uid, asset)
-            else:
-                self.show(asset, balance, at_s)
-
-    def show(self, asset: str, balance: object, at_s: float) -> None:
-        """Push what there is of an asset."""
-        view = self.views.get(views.Spec(views.ASSET, asset, self._uid).address)
-        if view is not None:
-            self._publish(view, words.push("asset.update", [{asset: balance}]), at_s)

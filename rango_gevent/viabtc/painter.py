@@ -62,6 +62,10 @@ class _Slices:
         return self._before_s + time.process_time() - self._cpu_s
 
 
+def _largest_first(view: View) -> int:
+    return -view.spec.limit
+
+
 class Painter:
     """Draws.
 
@@ -108,7 +112,8 @@ class Painter:
             self._books.leave_idle(now_s)
         work = _Slices()
         for feed in feeds:
-            views = list(feed.views.values())
+            # the largest first: what it shows the others show a part of, and is looked up once
+            views = sorted(feed.views.values(), key=_largest_first)
             if views:
                 self._books.follow(views[0].topic, feed, work.pause)
             for view in views:

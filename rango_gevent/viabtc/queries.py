@@ -8,6 +8,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Callable
 
+import msgspec
+
 from rango_gevent.viabtc import depth, methods
 from rango_gevent.viabtc.board import Board
 from rango_gevent.viabtc.methods import DepthForms
@@ -60,7 +62,7 @@ class Held:
         topic = f"{stream}.{self._names.type_of('depth')}"
         return bool(board.tickers.of(stream) or board.deals(stream) or board.has_book(topic))
 
-    def _candles(self, query: methods.CandleQuery) -> list[list[Any]]:
+    def _candles(self, query: methods.CandleQuery) -> list[msgspec.Raw]:
         period = self._names.period(query.interval)
         feed = None if period is None else self._board.candles(query.stream, period)
         if feed is None:

@@ -7,9 +7,7 @@ waits, since it may depend on them.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Collection, Iterable, Protocol
-
-import msgspec
+from typing import Any, Callable, Collection, Iterable, Iterator, Protocol
 
 from rango_gevent.auth.identity import Identity
 from rango_gevent.auth.tokens import NO_UID, UNAVAILABLE
@@ -71,6 +69,8 @@ class Hall:
         self.spawn = spawn
         self.now = now
         self.most_pending = most_pending
+        # of one client's views of books; but one of each form fits
+        self.most_levels = max(board.limits.depth_levels // _SHARE, 2 * max(forms.limits))
         self.specs: dict[str, Callable[[list[Any], Any, str], list[Spec]]] = {
             **{family: methods.markets(family) for family in _LISTS},
             views.ASSET: methods.assets,
@@ -78,6 +78,10 @@ class Hall:
             views.DEPTH: methods.depths(forms),
         }
 
+
+_SHARE = 10  # one client may have this part of what there is for all
+
+_MEMBERS = 3  # of the largest entry of a list: market, limit, merge
 
 _LISTS = (views.PRICE, views.STATE, views.TODAY, views.DEALS, views.ORDER)
 
@@ -169,6 +173,8 @@ class ViabtcSession(Session):
     def _subscribe_to(self, request: Request) -> Iterable[Part]:
         family = request.method.partition(".")[0]
         uid = self._user() if family in views.PRIVATE else ""
+        if len(request.params) > _MEMBERS * self.desk.limits.names.max_names:
+            raise Wrong(words.INVALID)  # without a look at each of them
         specs = self._hall.specs[family](request.params, self._hall.board.names, uid)
         return self._replace(family, specs, request.id)
 
@@ -188,16 +194,38 @@ class ViabtcSession(Session):
         wanted = {spec.address: spec for spec in specs}
         before = [name for name in self.streams if name.partition(":")[0] == family]
         self._check_room(len(wanted) - len(before), len(wanted.keys() - set(before)))
+        if family == views.DEPTH:
+            self._check_levels(wanted, before)
         self._give_up([name for name in before if name not in wanted])
         if self.ended:
             return ()  # lost while it was handed what it was due
-        return [words.success(id), *self._join(wanted.values())]
+        return self._subscribed(id, list(wanted.values()))
+
+    def _subscribed(self, id: int, specs: list[Spec]) -> Iterator[Part]:
+        """Subscribe one by one: what many show first may take long, and be more than is read."""
+        yield words.success(id)
+        for spec in specs:
+            for first in self._join((spec,)):
+                yield first
+                self.outlet.pause()
+                if self.ended:
+                    return
 
     def _check_room(self, more: int, new: int) -> None:
         most = self.desk.limits.names.max_names
         if more > 0 and len(self.streams) + more > most:
             raise Wrong(words.INVALID)
         if new and not self._hall.board.deriver.has_room(max(0, more)):
+            raise Wrong(words.UNAVAILABLE)
+
+    def _check_levels(self, wanted: dict[str, Spec], before: list[str]) -> None:
+        """Check that books may be shown so: each view is drawn, and its picture kept."""
+        hall = self._hall
+        if sum(spec.levels for spec in wanted.values()) > hall.most_levels:
+            raise Wrong(words.INVALID)
+        going = (self.streams[name] for name in before if name not in wanted)
+        specs = [view.spec for view in going if isinstance(view, views.View)]
+        if not hall.board.has_room(wanted.values(), specs):
             raise Wrong(words.UNAVAILABLE)
 
     def _join(self, specs: Collection[Spec]) -> list[Part]:
@@ -288,8 +316,7 @@ class ViabtcSession(Session):
         hall = self._hall
         try:
             result = hall.backend.ask(request.method, params, uid)
-            if request.method == "kline.query":
-                result = _renamed(result, request.params[0])
+            self.outlet.pause()
             if uid is not None and uid != self.uid:
                 raise Wrong(words.UNAUTHENTICATED)  # it is somebody else's client by now
             reply = words.raw_result(result, request.id)
@@ -305,17 +332,6 @@ def _fault_of(error: TokenError) -> Fault:
     if error.reason != UNAVAILABLE:
         return Fault(words.REFUSED.code, error.told)
     return words.TIMEOUT if error.is_late else words.INTERNAL
-
-
-def _renamed(result: bytes, market: str) -> bytes:
-    """Return candles with the market in the client's word."""
-    try:
-        candles = msgspec.json.decode(result)
-        for candle in candles:
-            candle[7:8] = [market]
-    except (msgspec.DecodeError, TypeError, RecursionError):
-        return result
-    return msgspec.json.encode(candles)
 
 
 _ANSWERS: dict[str, Callable[[ViabtcSession, Request], Iterable[Part]]] = {

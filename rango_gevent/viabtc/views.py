@@ -48,6 +48,11 @@ class Spec(NamedTuple):
     is_named: bool = False
 
     @property
+    def levels(self) -> int:
+        """Return how many levels of a book it may have to show, of both sides; 0 for no book."""
+        return 2 * self.limit
+
+    @property
     def address(self) -> str:
         """Return its name; the family comes first and no part of a name holds a colon."""
         parts = [self.family, self.of]

@@ -15,6 +15,7 @@ TARGETS = (
     "inbound",
     "requests",
     "queries",
+    "viabtc",
     "publish",
     "tokens",
     "trades",

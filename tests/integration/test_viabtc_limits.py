@@ -97,6 +97,28 @@ def test_all_clients_together_hold_so_many(server: Server) -> None:
     wait_for(lambda: server.metric("rango_viabtc_views") == 0, what="the views to go")
 
 
+def test_views_of_books_show_so_many_levels_in_all() -> None:
+    """A client has a tenth of them; when they are used up others get code 3, and those held go on."""
+    env = {"RANGO_VIABTC": "on", "RANGO_VIABTC_DEPTH_LEVELS": "2000"}
+    with start_gateway(env=env) as server, contextlib.ExitStack() as stack:
+        send(server, "public.full.ob-snap", {"asks": [["1", "1"]], "bids": [], "sequence": 1})
+        server.catch_up()
+        clients = [stack.enter_context(ViabtcClient(server)) for _ in range(11)]
+        for number, client in enumerate(clients[:10]):
+            assert client.ask("depth.subscribe", f"M{number}", 100, "0") == OK
+            assert client.fail("depth.subscribe", f"M{number}", 100, "0", "N", 1, "0") == INVALID
+        late = clients[10]
+        assert server.metric("rango_viabtc_depth_levels") == 2000
+        assert late.fail("depth.subscribe", "FULL", 1, "0") == (3, "service unavailable")
+        assert server.metric("rango_viabtc_refused_total") == 1
+        assert late.ask("depth.subscribe", "M1", 100, "0") == OK
+        assert clients[0].ask("depth.subscribe", "FULL", 1, "0") == OK, "in place of its own"
+        assert clients[0].push("depth.update")[0] is True
+        assert late.ask("depth.subscribe", "FULL", 1, "0") == OK
+        assert late.push("depth.update")[0] is True
+        assert server.metric("rango_viabtc_depth_levels") == 1802
+
+
 def test_topics_that_are_kept_are_bounded(server: Server) -> None:
     """The oldest that nobody holds go; what somebody holds stays."""
     with ViabtcClient(server) as client:

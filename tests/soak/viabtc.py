@@ -36,6 +36,7 @@ PUSHES = ("kline", "price", "state", "today", "deals", "depth", "order")
 SETTINGS = {
     "RANGO_VIABTC": "on",
     "RANGO_VIABTC_DEPTH_LIMITS": f"5,20,{WHOLE}",
+    "RANGO_VIABTC_DEPTH_LEVELS": "100000",  # one client holds whole books of all markets
     "RANGO_VIABTC_DEPTH_WHOLE_S": "5",
     "LOG_LEVEL": "warn",
 }

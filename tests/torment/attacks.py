@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, NamedTuple, Optional
 
-from tests.torment import publishers, requests, returners, subscribers
+from tests.torment import publishers, requests, returners, subscribers, viabtc
 from tests.torment.target import Target
 
 _NONE: Mapping[str, str] = {}
@@ -72,6 +72,12 @@ _BIG = {"RANGO_MAX_EVENT_BYTES": str(16 << 20)}
 _HANDSHAKE_2_S = {"RANGO_HANDSHAKE_TIMEOUT_S": "2"}
 _COMING_IN_MS = {"newcomer_ms": 3000.0}
 _ALIVE_MS = {"newcomer_ms": 3000.0, "health_ms": 3000.0}
+_VIABTC = {"RANGO_VIABTC": "on"}
+_VIABTC_RPC = {
+    **_VIABTC,
+    "RANGO_VIABTC_RPC": f"kline.query={viabtc.BIG},state.query={viabtc.SILENT},"
+    "today.query=http://127.0.0.1:9",
+}
 
 ATTACKS = (
     BASELINE,
@@ -109,6 +115,15 @@ ATTACKS = (
     Attack("packed-books", "40 books at once, compressed", subscribers.packed_books, 150, 100, checks={"books_missing": 0}, env={"RANGO_COMPRESSION": "on"}, size={"books": 40}),
     Attack("repeated-book", "one handshake names a 10 MB book 690 times", subscribers.repeated_book, 150, 100, checks={"books_each": 1.2}, env=_BIG, size={"clients": 20, "book_mb": 10}, short={"clients": 3}),
     Attack("deaf-book", "readers that read nothing, and a 10 MB book that changes", subscribers.deaf_book, 150, 70, 1.01, {"gauge_short_percent": 30}, env=_BIG, size={"clients": 50, "book_mb": 10}, short={"clients": 30}),
+    Attack("viabtc-queries", "/viabtc: the largest answers, all at the same instant", viabtc.viabtc_queries, 150, 100, env=_VIABTC, size={"clients": 50, "levels": 5000}, short=None),
+    Attack("viabtc-lists", "/viabtc: 48 lists of hundreds a second, all at the same instant", viabtc.viabtc_lists, 150, 100, env=_VIABTC, size={"clients": 50}, short=None),
+    Attack("viabtc-firsts", "/viabtc: first pushes of 400 markets, again and again, unread", viabtc.viabtc_firsts, 150, 150, env=_VIABTC, size={"clients": 100, "markets": 400}, short=None),
+    Attack("viabtc-views", "/viabtc: other views of changing books for each, half of them unread", viabtc.viabtc_views, 150, 150, checks={"depth_ms": 5000, "levels": 50_000}, env=_VIABTC, size={"clients": 100, "markets": 60, "levels": 1000}, short={"clients": 40, "markets": 10, "levels": 300}),
+    Attack("viabtc-deaf", "/viabtc: 190 large queries in one write, unread", viabtc.viabtc_deaf, 150, 100, 1.01, {"kept_mb": 100}, env=_VIABTC, size={"clients": 80}, short=None),
+    Attack("viabtc-rubbish", "/viabtc: endless numbers, names and nesting, and floods", viabtc.viabtc_rubbish, 150, 100, env=_VIABTC, short=None),
+    Attack("viabtc-tokens", "/viabtc: bad tokens as fast as connections are let in", viabtc.viabtc_tokens, 150, 100, env=_VIABTC, short=None),
+    Attack("viabtc-silence", "/viabtc: 48 questions a second each to backends that are slow or dead", viabtc.viabtc_silence, 150, 100, env=_VIABTC_RPC, size={"clients": 50}, short=None),
+    Attack("viabtc-answers", "/viabtc: answers of a megabyte from a backend, unread", viabtc.viabtc_answers, 150, 100, 1.01, {"kept_mb": 100}, env=_VIABTC_RPC, size={"clients": 50}, short=None),
 )  # fmt: skip
 
 

@@ -169,13 +169,13 @@ def unique_names(target: Target) -> None:
 
 def polite_crowd(target: Target) -> None:
     """A crowd within its rate: each sends a second's worth of pings, all at the same instant."""
-    _all_at_once(target, [frame(PING) * 48])
+    all_at_once(target, [frame(PING) * 48])
 
 
 def polite_subscribers(target: Target) -> None:
     """A crowd within its rate: each subscribes to many names and unsubscribes again."""
     names = [f"torment{number}.t" for number in range(1000)]
-    _all_at_once(
+    all_at_once(
         target,
         [b"".join(subscribe_frames(names)), b"".join(subscribe_frames(names, "unsubscribe"))],
     )
@@ -184,7 +184,7 @@ def polite_subscribers(target: Target) -> None:
 def token_crowd(target: Target) -> None:
     """A crowd within its rate: each brings its token again and again, and each is a signature."""
     request = text_frame({"event": "auth", "token": target.token})
-    _all_at_once(target, [request * 48])
+    all_at_once(target, [request * 48])
 
 
 def admin_strangers(target: Target) -> None:
@@ -197,11 +197,11 @@ def admin_strangers(target: Target) -> None:
         {"event": "auth", "token": "a.b.c"},
         {"event": "subscribe", "streams": [target.stream]},
     ]
-    _all_at_once(target, [text_frame(each) * 8 for each in asked], "/admin/ws")
+    all_at_once(target, [text_frame(each) * 8 for each in asked], "/admin/ws")
     target.found["let_in"] = target.metric("rango_admin_connections")
 
 
-def _all_at_once(target: Target, writes: list[bytes], path: str = "/public") -> None:
+def all_at_once(target: Target, writes: list[bytes], path: str = "/public") -> None:
     """Let all clients write at once, once a second, one of the writes after the other."""
     drain = Drain()
     sockets = target.websockets(target.size["clients"], lambda _: path)

@@ -139,3 +139,19 @@ def test_a_result_keeps_its_bytes() -> None:
     """Whatever numbers it holds."""
     raw = b'{"price": 0.10000000000000000001, "n":12345678901234567890123}'
     assert read_answer(b'{"error": null, "result": ' + raw + b', "id": 5}') == raw
+
+
+def test_an_answer_is_shaped_once_for_all_who_ask() -> None:
+    """Those who ask at the same time, and those who come while it is kept."""
+    table = desk(Other())
+    shaped: list[bytes] = []
+
+    def shape(result: bytes) -> bytes:
+        shaped.append(result)
+        return b"[%b]" % result
+
+    asked = [gevent.spawn(table.ask, "kline.query", [], shape=shape) for _ in range(5)]
+    gevent.joinall(asked, timeout=5)
+    assert [one.value for one in asked] == [b"[1]"] * 5
+    assert table.ask("kline.query", [], shape=shape) == b"[1]"
+    assert shaped == [b"1"]

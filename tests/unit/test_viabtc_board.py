@@ -14,7 +14,9 @@ from rango_gevent.hub.hub import DELIVERED, NOBODY, STORED, Hub, HubLimits
 from rango_gevent.hub.stream import Stream
 from rango_gevent.viabtc import shapes, views
 from rango_gevent.viabtc.board import Board, BoardLimits
+from rango_gevent.viabtc.methods import DepthForms
 from rango_gevent.viabtc.names import Names
+from rango_gevent.viabtc.queries import Held
 from rango_gevent.viabtc.views import Spec
 
 DEALS = Spec(views.DEALS, "btcbch")
@@ -96,6 +98,32 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     for name in ("read", "deals_json"):
         monkeypatch.setattr(shapes, name, counted(getattr(shapes, name)))
     return found
+
+
+def depth_view(market: str, limit: int, merge: str = "0") -> Spec:
+    """Return what a client asks of a book."""
+    return Spec(views.DEPTH, market, limit=limit, merge=merge)
+
+
+def test_views_of_books_show_so_many_levels() -> None:
+    """In all; one that is held already takes no room, and one that only its holder held leaves it."""
+    room = Room(depth_levels=230)
+    board = room.board
+    first, second = depth_view("a", 100), depth_view("b", 10)
+    assert board.has_room([first, second])
+    one, _ = room.hold(first)
+    other, _ = room.hold(second)
+    assert board.depth_levels == 220
+    assert board.has_room([first, second, depth_view("b", 5)])
+    assert not board.has_room([depth_view("b", 5, "0.1"), depth_view("b", 5)])
+    assert board.refused == 2
+    assert board.has_room([depth_view("b", 100)], going=[first])
+    room.hold(first, other)
+    assert not board.has_room([depth_view("b", 100)], going=[first]), "somebody else holds it"
+    room.hub.unsubscribe(one, list(one.streams))
+    assert board.depth_levels == 220
+    room.hub.unsubscribe(other, list(other.streams))
+    assert board.depth_levels == 0
 
 
 def test_what_nobody_holds_is_not_read(reads: list[bytes]) -> None:
@@ -432,7 +460,8 @@ def test_candles_and_deals_are_bounded_each() -> None:
     assert deals is not None
     assert candles is not None
     assert len(deals.last(100)) == 5
-    assert [c[0] for c in candles.between(0, 10**9, "M")] == [60 * n for n in range(15, 20)]
+    times = [msgspec.json.decode(c)[0] for c in candles.between(0, 10**9, "M")]
+    assert times == [60 * n for n in range(15, 20)]
 
 
 def test_keys_without_a_meaning_are_bounded() -> None:
@@ -453,3 +482,27 @@ def test_a_name_that_is_learnt_as_nothing_can_be_held_later() -> None:
     room.publish("public.btcbch.ob-snap", BOOK)
     room.board.painter.draw(time.monotonic())
     assert room.sent()
+
+
+def test_a_candle_is_read_once_for_all_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often all candles are asked for; one that changes is read anew."""
+    read: list[bytes] = []
+    candle = shapes.candle
+
+    def counted(body: bytes, market: str) -> Any:
+        read.append(body)
+        return candle(body, market)
+
+    monkeypatch.setattr(shapes, "candle", counted)
+    room = Room()
+    for at in range(20):
+        room.publish("public.btcbch.kline-1m", [60 * at, 1, 4, 0, 2, 9])
+    held = Held(room.board, DepthForms())
+    query = ["BTCBCH", 0, 1 << 40, 60]
+    first = msgspec.json.encode(held.answer("kline.query", query))
+    assert msgspec.json.encode(held.answer("kline.query", query)) == first
+    assert len(read) == 20
+    room.publish("public.btcbch.kline-1m", [60 * 19, 1, 4, 0, 3, 9])
+    last = msgspec.json.decode(msgspec.json.encode(held.answer("kline.query", query)))[-1]
+    assert last == [1140, "1", "3", "4", "0", "9", "0", "BTCBCH"]
+    assert len(read) == 21

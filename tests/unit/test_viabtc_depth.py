@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from viabtc_client import DepthBook, shown
 
-from rango_gevent.viabtc.depth import Book, encode, look
+from rango_gevent.viabtc.depth import Book, Side, encode, look
 from rango_gevent.viabtc.views import DEPTH, DepthView, Spec
 
 PRICES = st.integers(1, 60).map(lambda ticks: format(Decimal(ticks) / 4, "f"))
@@ -144,6 +144,87 @@ def test_large_numbers_and_small_steps_are_exact() -> None:
     book.replace({"asks": [["123456789012345678901234.123456789", "1"]], "bids": []})
     asks = look(book, 5, Decimal("0.00000001")).whole()["asks"]
     assert asks == [["123456789012345678901234.12345679", "1"]]
+
+
+def test_levels_that_become_one_cost_one_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coarse step over many levels is worked out once for each level that it shows."""
+    calls: list[Decimal] = []
+    merge = Side._merge
+
+    def counted(side: Side, price: Decimal, step: Decimal) -> Decimal:
+        calls.append(price)
+        return merge(side, price, step)
+
+    monkeypatch.setattr(Side, "_merge", counted)
+    book = Book()
+    sides = {
+        "asks": [[f"1.{number:05}", "2"] for number in range(5000)],
+        "bids": [[f"0.{number:05}", "2"] for number in range(5000)],
+    }
+    book.replace({**sides, "sequence": 1})
+    assert look(book, 100, Decimal("0.1")).whole() == {
+        "asks": [["1.0", "2"], ["1.1", "9998"]],
+        "bids": [["0.0", "10000"]],
+    }
+    assert len(calls) == 3
+
+
+def test_smaller_views_show_a_part_of_what_larger_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So they cost nothing more, as long as nothing changes."""
+    calls: list[int] = []
+    merged = Side._merged
+
+    def counted(side: Side, limit: int, step: Decimal) -> Any:
+        calls.append(limit)
+        return merged(side, limit, step)
+
+    monkeypatch.setattr(Side, "_merged", counted)
+    book = Book()
+    book.replace({"asks": [["1", "1"], ["2", "1"], ["3", "1"]], "bids": [], "sequence": 1})
+    step = Decimal("0.1")
+    whole = look(book, 3, step).whole()["asks"]
+    assert look(book, 2, step).whole()["asks"] == whole[:2]
+    assert look(book, 1, step).whole()["asks"] == whole[:1]
+    assert calls == [3, 3], "asks and bids"
+    book.change({"asks": ["1", "2"], "sequence": 2})
+    assert look(book, 1, step).whole()["asks"] == [["1.0", "2"]]
+    assert look(book, 3, step).whole()["asks"] == [["1.0", "2"], *whole[1:]]
+    assert calls == [3, 3, 1, 3], "bids did not change"
+
+
+def test_a_book_that_is_dropped_while_it_is_read_stays_unknown() -> None:
+    """Others have their turn meanwhile, and may find that events were missed."""
+    book = Book()
+    said = {"asks": [[str(number), "1"] for number in range(1, 1000)], "sequence": 1}
+    turns: list[bool] = []
+
+    def pause() -> bool:
+        turns.append(book.synced)
+        return True
+
+    book.replace(said, pause)
+    assert book.synced
+    assert turns == [False] * 9
+
+    def lose() -> bool:
+        book.drop()
+        return True
+
+    book.replace(said, lose)
+    assert not book.synced
+
+
+@given(st.lists(st.integers(-30, 30), unique=True), MERGES)
+def test_prices_below_zero(prices: list[int], merge: str) -> None:
+    """Are merged as others: asks upwards, bids downwards."""
+    levels = {Decimal(price) / 10: Decimal(1) for price in prices}
+    said = [[str(price), "1"] for price in levels]
+    book = Book()
+    book.replace({"asks": said, "bids": said, "sequence": 1})
+    found = look(book, 5, Decimal(merge))
+    for side, is_ask in ((found.asks, True), (found.bids, False)):
+        pairs = [(Decimal(price), Decimal(much)) for price, much in side.values()]
+        assert pairs == shown(levels, is_ask, 5, merge)
 
 
 def test_the_form_is_named_for_who_holds_several() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import msgspec
 import pytest
@@ -19,7 +19,7 @@ from rango_gevent.errors import TokenError
 from rango_gevent.hub.hub import Hub
 from rango_gevent.protocol.messages import NameLimits
 from rango_gevent.viabtc import methods, words
-from rango_gevent.viabtc.board import Board
+from rango_gevent.viabtc.board import Board, BoardLimits
 from rango_gevent.viabtc.methods import DepthForms, Signed
 from rango_gevent.viabtc.names import Names
 from rango_gevent.viabtc.session import Hall, ViabtcSession
@@ -33,6 +33,13 @@ class Outlet(Gone):
 
     def __init__(self) -> None:
         self.pushed: list[Any] = []
+        self.pauses = 0
+        self.on_pause: Callable[[], None] = lambda: None
+
+    def pause(self) -> None:
+        """Count it."""
+        self.pauses += 1
+        self.on_pause()
 
     def push(self, part: Any) -> None:
         """Keep it."""
@@ -40,10 +47,11 @@ class Outlet(Gone):
 
 
 class Backend:
-    """Answers nothing well."""
+    """Answers nothing well, unless it has an answer."""
 
     def __init__(self, known: bool) -> None:
         self.known = known
+        self.result = b""
         self.asked: list[Any] = []
 
     def knows(self, method: str) -> bool:
@@ -51,8 +59,10 @@ class Backend:
         return self.known
 
     def ask(self, method: str, params: list[Any], uid: str | None) -> bytes:
-        """Refuse."""
+        """Answer, or refuse."""
         self.asked.append((method, params, uid))
+        if self.result:
+            return self.result
         raise Wrong(words.UNAVAILABLE)
 
 
@@ -66,13 +76,13 @@ def refuse(signed: Signed) -> Identity:
     raise TokenError("not known", "signature", "no such key")
 
 
-def session(identity: Identity = ANONYMOUS, *, known: bool = False) -> ViabtcSession:
+def session(identity: Identity = ANONYMOUS, *, known: bool = False, **limits: Any) -> ViabtcSession:
     """Return a session in a world of its own."""
     hub = Hub(allows=lambda prefix, role: False, make_queue=SimpleQueue)
     desk = Desk(hub, LIMITS, lambda who: None, now=lambda: 1.0, move=lambda before, after: True)
     desk.set_ways(Authenticator(None, lambda: 1.0, Counter()), ("message",))
     hall = Hall(
-        Board(hub, Names()),
+        Board(hub, Names(), BoardLimits(**limits)),
         DepthForms(),
         Backend(known),
         sign=refuse,
@@ -173,3 +183,90 @@ def test_another_user_gives_up_what_is_the_formers() -> None:
     client.become(ANONYMOUS)
     assert len(client.streams) == 6
     assert not [name for name in client.streams if name.startswith(("order", "asset"))]
+
+
+def test_endless_lists_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More entries than a client may hold cannot all be good, so none of them is looked at."""
+    client = session()
+    looked: list[object] = []
+    monkeypatch.setattr(Names, "stream_of", lambda names, market: looked.append(market))
+    for method, entry in (
+        ("deals.subscribe", ["A"]),
+        ("kline.subscribe", ["A", 60]),
+        ("depth.subscribe", ["A", 5, "0"]),
+    ):
+        assert ask(client, method, entry * 61)[0]["error"]["code"] == 1
+    assert not looked
+
+
+def test_a_client_has_a_tenth_of_the_levels_of_all() -> None:
+    """More is an invalid argument; what is full for all is code 3. Nothing changes then."""
+    client = session(depth_levels=4000)
+    held = ["A", 100, "0", "B", 100, "0"]
+    assert ask(client, "depth.subscribe", held)[0]["error"] is None
+    assert ask(client, "depth.subscribe", [*held, "C", 1, "0"])[0]["error"]["code"] == 1
+    assert ask(client, "depth.subscribe", ["C", 100, "0", "D", 100, "0"])[0]["error"] is None
+    client._hall.board.depth_levels = 4000
+    assert ask(client, "depth.subscribe", ["E", 100, "0", "F", 100, "0"])[0]["error"] is None
+    client._hall.board.depth_levels = 4001
+    assert ask(client, "depth.subscribe", ["G", 100, "0", "H", 100, "0"])[0]["error"]["code"] == 3
+    assert {name.split(":")[1] for name in client.streams} == {"e", "f"}
+
+
+def with_deals(client: ViabtcSession, *streams: str) -> None:
+    """Publish a deal of each of these markets."""
+    for stream in streams:
+        deal = [1.5, "X", 1, 2, 3, 4, "7", "1", "0", "0", 1, 9]
+        client._hall.board.take(f"public.{stream}.trades", msgspec.json.encode(deal), 1.0)
+
+
+def test_others_have_their_turn_between_first_pushes() -> None:
+    """What many markets show first is made one by one; what was never published costs no turn."""
+    client = session()
+    with_deals(client, "a", "b", "c")
+    outlet = client.outlet
+    assert isinstance(outlet, Outlet)
+    found = ask(client, "deals.subscribe", ["A", "NONE", "B", "NOTHING", "C"])
+    assert [said.get("params", [""])[0] for said in found] == ["", "A", "B", "C"]
+    assert outlet.pauses == 3
+    assert len(client.streams) == 5
+
+
+def test_who_is_lost_between_first_pushes_holds_nothing_more() -> None:
+    """Nobody would give up for it what it got then."""
+    client = session()
+    with_deals(client, "a", "b")
+    outlet = client.outlet
+    assert isinstance(outlet, Outlet)
+
+    def lose() -> None:
+        client.ended = True
+        client.desk.hub.unsubscribe(client, list(client.streams))
+
+    outlet.on_pause = lose
+    assert len(ask(client, "deals.subscribe", ["A", "B"])) == 2
+    assert not client.streams
+
+
+def test_a_backends_answer_waits_for_who_does_not_read() -> None:
+    """As the one that all share, and not as a copy for each."""
+    client = session(known=True)
+    backend, outlet = client._hall.backend, client.outlet
+    assert isinstance(backend, Backend)
+    assert isinstance(outlet, Outlet)
+    backend.result = b"[]"
+    seen: list[int] = []
+    outlet.on_pause = lambda: seen.append(len(outlet.pushed))
+    assert ask(client, "kline.query", ["A", 0, 1, 60])[0]["result"] == []
+    assert seen == [0]
+
+
+def test_a_backends_answer_is_not_for_who_is_somebody_else_by_now() -> None:
+    """Not either when that happened while it waited to be sent."""
+    client = session(Identity("7", "", None), known=True)
+    backend, outlet = client._hall.backend, client.outlet
+    assert isinstance(backend, Backend)
+    assert isinstance(outlet, Outlet)
+    backend.result = b"[]"
+    outlet.on_pause = lambda: client.become(Identity("8", "", None)) and None
+    assert ask(client, "asset.query", [])[0]["error"]["code"] == 6
