@@ -113,7 +113,7 @@ PURE = re.compile(
     r"|marketdata\.(announcer|candles|desk|market|memory|periods|queries|trades|views)"
     r"|client\.(renewal|sinks|wanted|wire)|delivery\.(admission|bundle|encoding|login|outbox|outlet|resuming|session)"
     r"|publisher\.(body|frames)|rpc\.errors|server\.(paths|handshake)"
-    r"|viabtc\.(depth|feeds|methods|names|shapes|views|words)"
+    r"|viabtc\.(depth|feeds|methods|names|shapes|userfeeds|views|words)"
 )
 IMPURE_IMPORTS = {
     "_socket", "amqp", "asyncio", "datetime", "fcntl", "gc", "gevent", "geventwebsocket", "gunicorn",
