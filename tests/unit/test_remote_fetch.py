@@ -53,7 +53,7 @@ server = StreamServer(("127.0.0.1", 0), serve)
 server.start()
 
 def fetcher(path):
-    timeout_s = 0.3 if path in ("/drip", "/silent") else 30
+    timeout_s = 2 if path in ("/drip", "/silent") else 30
     return Fetcher(f"http://127.0.0.1:{server.server_port}{path}", timeout_s, 2)
 
 def outcome(path):
