@@ -19,6 +19,7 @@ from rango_gevent.rpc.errors import Answered, Away, Busy, Late, RpcError
 from rango_gevent.viabtc import words
 from rango_gevent.viabtc.methods import Signed
 from rango_gevent.viabtc.names import Names
+from rango_gevent.viabtc.shapes import number
 from rango_gevent.viabtc.words import Fault, Wrong
 
 _FAULTS: dict[type[RpcError], Fault] = {
@@ -68,9 +69,10 @@ def _renamed(result: bytes, market: str) -> bytes:
     try:
         rows = _read_rows(result)
         word = msgspec.json.decode(rows[0])[_MARKET] if rows else None
-        if isinstance(word, str) and not word[:1].isdecimal():  # no number is written like it
+        written = msgspec.json.encode(word)
+        if isinstance(word, str) and number(word) is None and written in result:
             # hot path: taken apart, 12,000 rows held up everybody for 30 ms; the first one tells
-            return result.replace(msgspec.json.encode(word), msgspec.json.encode(market))
+            return result.replace(written, msgspec.json.encode(market))
     except IndexError:
         pass  # rows that do not name it
     except (msgspec.DecodeError, KeyError, TypeError, RecursionError):

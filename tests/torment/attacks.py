@@ -118,7 +118,7 @@ ATTACKS = (
     Attack("viabtc-queries", "/viabtc: the largest answers, all at the same instant", viabtc.viabtc_queries, 150, 100, env=_VIABTC, size={"clients": 50, "levels": 5000}, short=None),
     Attack("viabtc-lists", "/viabtc: 48 lists of hundreds a second, all at the same instant", viabtc.viabtc_lists, 150, 100, env=_VIABTC, size={"clients": 50}, short=None),
     Attack("viabtc-firsts", "/viabtc: first pushes of 400 markets, again and again, unread", viabtc.viabtc_firsts, 150, 150, env=_VIABTC, size={"clients": 100, "markets": 400}, short=None),
-    Attack("viabtc-views", "/viabtc: other views of changing books for each, half of them unread", viabtc.viabtc_views, 150, 150, checks={"depth_ms": 5000, "levels": 50_000}, env=_VIABTC, size={"clients": 100, "markets": 60, "levels": 1000}, short={"clients": 40, "markets": 10, "levels": 300}),
+    Attack("viabtc-views", "/viabtc: other views of changing books for each, half of them unread", viabtc.viabtc_views, 150, 150, checks={"depth_ms": 5000, "levels": 50_000, "kept_mb": 100}, env=_VIABTC, size={"clients": 100, "markets": 60, "levels": 1000}, short={"clients": 40, "markets": 10, "levels": 300}),
     Attack("viabtc-deaf", "/viabtc: 190 large queries in one write, unread", viabtc.viabtc_deaf, 150, 100, 1.01, {"kept_mb": 100}, env=_VIABTC, size={"clients": 80}, short=None),
     Attack("viabtc-rubbish", "/viabtc: endless numbers, names and nesting, and floods", viabtc.viabtc_rubbish, 150, 100, env=_VIABTC, short=None),
     Attack("viabtc-tokens", "/viabtc: bad tokens as fast as connections are let in", viabtc.viabtc_tokens, 150, 100, env=_VIABTC, short=None),
