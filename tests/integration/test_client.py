@@ -232,7 +232,7 @@ def test_a_cut_connection_is_made_again() -> None:
     def handler(connection: ServerConnection) -> None:
         connections.append(connection)
         if len(connections) == 1:
-            connection.recv(timeout=30)  # so that it is connected on both sides
+            assert connection.ping().wait(30), "it is connected on both sides"
             connection.socket.shutdown(socket.SHUT_RDWR)
         else:
             connection.send('{"a.b":1}')
