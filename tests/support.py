@@ -136,6 +136,11 @@ def broker_address() -> BrokerAddress:
 @functools.cache
 def broker_channel() -> Any:
     """Return a channel on a connection of this process, made once."""
+    return new_broker_channel()
+
+
+def new_broker_channel() -> Any:
+    """Return a channel on a connection of its own: a connection is one thread's."""
     broker = broker_address()
     connection = amqp.Connection(
         host=f"{broker.host}:{broker.port}",

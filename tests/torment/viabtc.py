@@ -14,7 +14,7 @@ from typing import Any, Iterable, Iterator
 import amqp
 from bench.machine import family
 
-from tests.support import RawSocket, broker_channel, text_frame
+from tests.support import RawSocket, broker_channel, new_broker_channel, text_frame
 from tests.torment.subscribers import all_at_once
 from tests.torment.target import Drain, Target
 
@@ -328,7 +328,7 @@ def viabtc_answers(target: Target) -> None:
 
 def _answer_big() -> None:
     """Answer each question with 900 KB of candles, on a connection of this thread."""
-    channel = broker_channel.__wrapped__()  # type: ignore[attr-defined]  # not the cached one
+    channel = new_broker_channel()
     candle = [_NOW_S, "1.5", "1.75", "2.5", "0.5", "1000.25", "1500.5", "X"]
     body = json.dumps({"error": None, "result": [candle] * 12_000}, separators=(",", ":"))
 
